@@ -1,0 +1,332 @@
+//! The client-facing calls: one request and one reply type each.
+
+use model::{
+    AccountId, BlockHash, Body, Commit, CommitOutcome, ContentHash, Cursor, DeviceId, Epoch, InstanceId, JournalEntry,
+    Name, NamespaceId, NodeId, Position, Role, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A device's secret: 256 random bits. The server keeps only its SHA-256.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(pub [u8; 32]);
+
+impl Token {
+    /// The token in the form in which it travels behind `Authorization: Bearer`.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        BlockHash(self.0).to_string()
+    }
+
+    /// A token from its hexadecimal form.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        text.parse::<BlockHash>().ok().map(|bytes| Self(bytes.0))
+    }
+}
+
+/// A secret must not end up in a log.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(secret)")
+    }
+}
+
+/// `link`: makes a device of this installation. The only call without a token.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LinkRequest {
+    pub email: String,
+    pub password: String,
+    pub device_name: String,
+}
+
+/// The reply to `link`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkReply {
+    pub token: Token,
+    pub account: AccountId,
+    pub device: DeviceId,
+    pub instance: InstanceId,
+    pub epoch: Epoch,
+    /// The account's root namespace.
+    pub root: NamespaceId,
+}
+
+/// `changes`: what changed since my cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesRequest {
+    pub instance: InstanceId,
+    pub epoch: Epoch,
+    /// Each namespace that the client wants to hear of.
+    pub cursor: Cursor,
+}
+
+/// The reply to `changes`. Together the pages hold at most `limits::CHANGES_PAGE_ENTRIES` entries.
+/// A client whose `instance` or `epoch` differs, or whose cursor is ahead of a `head`, gets
+/// `ErrorCode::EpochChanged` with nothing else, and asks `server` who it is talking to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesReply {
+    pub namespaces: Vec<NamespaceChanges>,
+}
+
+/// What changed in one namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceChanges {
+    pub namespace: NamespaceId,
+    /// The caller's role; `None`: not a member, or no longer. Then there are no entries.
+    pub role: Option<Role>,
+    /// The entries right behind the cursor, without a gap.
+    pub entries: Vec<JournalEntry>,
+    /// The journal's last position when the page was read; more than the last entry's: ask again.
+    pub head: Position,
+}
+
+/// `server`: who is this. The reply to a call without a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReply {
+    pub instance: InstanceId,
+    pub epoch: Epoch,
+    pub version: String,
+}
+
+/// `missing`: which of these blocks would I have to upload. Answered from what the account can already
+/// read or has uploaded itself, never from what others have stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingRequest {
+    pub blocks: Vec<BlockHash>,
+}
+
+/// The reply to `missing`: indexes into the request's list, rising.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingReply {
+    pub missing: Vec<u32>,
+}
+
+/// A block that follows in the same body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockHeader {
+    pub hash: BlockHash,
+    /// Bytes, 1 to 4 MiB.
+    pub len: u32,
+}
+
+/// `changeset`: the head of a body of blocks (see [`crate::codec::encode_head`]). Blocks are stored as
+/// they arrive, so an upload that breaks off has not been for nothing; the commit is made when all of
+/// them are durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesetHead {
+    pub blocks: Vec<BlockHeader>,
+    pub commit: Option<Commit>,
+}
+
+/// The reply to `changeset`, sent when every block is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesetReply {
+    pub outcome: Option<CommitOutcome>,
+}
+
+/// `blocks`: hand out blocks that the namespace's journal names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksRequest {
+    pub namespace: NamespaceId,
+    pub blocks: Vec<BlockHash>,
+}
+
+/// The head of the reply to `blocks`, a body of blocks. A block that the caller may not read, and one
+/// that the server lacks, are both left out. The reply may also stop early at
+/// `limits::BLOCK_BYTES_PER_REQUEST`; the caller asks again for what is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksHead {
+    pub blocks: Vec<BlockHeader>,
+    /// Blocks that this caller cannot get from here.
+    pub unavailable: Vec<BlockHash>,
+}
+
+/// One linked installation, as `devices` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceEntry {
+    pub device: DeviceId,
+    pub name: String,
+    pub linked: Timestamp,
+    pub last_seen: Timestamp,
+    /// Whether it is the device that asks.
+    pub current: bool,
+}
+
+/// The reply to `devices`, a call without a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicesReply {
+    pub devices: Vec<DeviceEntry>,
+}
+
+/// `unlink`: ends a device of the caller's account; `None`: the caller itself. The reply is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnlinkRequest {
+    pub device: Option<DeviceId>,
+}
+
+/// `revisions`: what was ever at this path of the namespace, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionsRequest {
+    pub namespace: NamespaceId,
+    pub path: Vec<Name>,
+    pub limit: u32,
+}
+
+/// One version of a node, or its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    pub node: NodeId,
+    pub position: Position,
+    /// `None`: deleted here (itself, or with a folder around it).
+    pub body: Option<Body>,
+    pub device_name: Option<String>,
+    pub time: Timestamp,
+}
+
+/// The reply to `revisions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionsReply {
+    pub revisions: Vec<Revision>,
+}
+
+/// `history`: what happened in the namespace, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRequest {
+    pub namespace: NamespaceId,
+    /// Only entries before this position.
+    pub before: Option<Position>,
+    pub limit: u32,
+}
+
+/// One entry of the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    pub position: Position,
+    pub node: NodeId,
+    pub action: HistoryAction,
+    /// Where the node was after the entry (for a deletion: before it), best effort.
+    pub path: Vec<Name>,
+    pub device_name: Option<String>,
+    pub account_email: Option<String>,
+    pub time: Timestamp,
+}
+
+/// What a history entry did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryAction {
+    Created,
+    Edited,
+    Moved,
+    Deleted,
+    Shared,
+}
+
+/// The reply to `history`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryReply {
+    pub entries: Vec<HistoryEntry>,
+}
+
+/// `restore`: bring back a version. A file that lives gets the old content as a new revision; what was
+/// deleted is made anew (a folder with all it held at its end), under its old name if that is free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    pub namespace: NamespaceId,
+    pub node: NodeId,
+    /// The version to bring back; for a deleted node `None` is the last.
+    pub position: Option<Position>,
+}
+
+/// The reply to `restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreReply {
+    pub head: Position,
+    /// Nodes made or changed.
+    pub nodes: u32,
+    /// Where the restored node is now.
+    pub path: Vec<Name>,
+}
+
+/// `share`: invites an account into a folder, which becomes a namespace of its own if it is none yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareRequest {
+    pub namespace: NamespaceId,
+    pub node: NodeId,
+    pub email: String,
+    pub role: Role,
+}
+
+/// The reply to `share`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareReply {
+    pub namespace: NamespaceId,
+}
+
+/// A member of a shared folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub email: String,
+    pub role: Role,
+}
+
+/// A shared folder of the caller's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub namespace: NamespaceId,
+    /// The name under which the caller mounted it; the folder's own name if it is not mounted.
+    pub name: Option<Name>,
+    pub mounted: bool,
+    pub role: Role,
+    pub members: Vec<Member>,
+}
+
+/// The reply to `shares`, a call without a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharesReply {
+    pub shares: Vec<Share>,
+}
+
+/// `leave`: the caller gives up a shared folder. The reply is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveRequest {
+    pub namespace: NamespaceId,
+}
+
+/// `remove-member`: the owner ends a membership. The reply is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveMemberRequest {
+    pub namespace: NamespaceId,
+    pub email: String,
+}
+
+/// What an SSE `data:` line of the notification service holds: `<namespace> <position>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification {
+    pub namespace: NamespaceId,
+    pub position: Position,
+}
+
+impl fmt::Display for Notification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.namespace, self.position)
+    }
+}
+
+impl std::str::FromStr for Notification {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (namespace, position) = text.trim().split_once(' ').ok_or(())?;
+        Ok(Self { namespace: namespace.parse().map_err(drop)?, position: Position(position.parse().map_err(drop)?) })
+    }
+}
+
+/// A file version's content hash next to its size, for people and for comparison.
+#[must_use]
+pub fn describe_body(body: &Body) -> Option<(u64, ContentHash)> {
+    match body {
+        Body::File { blocks, size, .. } => Some((*size, blocks.content_hash())),
+        Body::Directory | Body::Symlink { .. } | Body::Mount => None,
+    }
+}
