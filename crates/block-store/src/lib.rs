@@ -1,1 +1,56 @@
-//! (to come)
+//! The port to wherever blocks are kept, and its adapters.
+//!
+//! A block store keeps immutable bytes under their SHA-256, each once, whoever sent them. It knows no
+//! accounts and no permissions: who may read a block is the meta service's word, asked by the block
+//! service. The port is synchronous, so that a simulation can drive it; async callers move the calls to
+//! a blocking thread.
+
+mod block;
+#[cfg(test)]
+mod contract;
+mod disk;
+mod error;
+mod memory;
+
+pub use block::{Block, BlockError};
+pub use disk::{Counters, DiskBlockStore, DiskOptions};
+pub use error::StoreError;
+pub use memory::MemoryBlockStore;
+
+use bytes::Bytes;
+use model::BlockHash;
+
+/// Keeps blocks. Every adapter passes the same contract suite.
+pub trait BlockStore: Send + Sync {
+    /// Keeps blocks; when it returns they are all durable. A block that is there already is left alone,
+    /// costs no space, and takes as long as a new one; a block that was found damaged is healed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then some of the blocks may be kept, each of them whole.
+    fn put(&self, blocks: &[Block]) -> Result<(), StoreError>;
+
+    /// The bytes of a block, checked against its name; `None` when the store does not have it.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] instead of wrong bytes.
+    fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError>;
+
+    /// For each block its length in bytes; `None` when the store does not have it or knows it damaged.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an answer is always about all the blocks.
+    fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError>;
+
+    /// Forgets blocks, for the clean-up alone. Those that are not there are no error.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then some of the blocks may be gone.
+    fn remove(&self, hashes: &[BlockHash]) -> Result<(), StoreError>;
+
+    /// Up to `page` names of blocks, rising, behind `after`; fewer only at the end. Damaged blocks are
+    /// among them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError>;
+}

@@ -1,0 +1,178 @@
+//! Blocks on a local disk.
+//!
+//! ```text
+//! blocks/
+//!   lock            held by the one process that has the store open
+//!   instance        the format and the server that the store belongs to
+//!   packs/00000001.pack   append-only records: the truth
+//!   index.sqlite    where each block lies: derived from the packs, rebuilt when it is lost
+//! ```
+//!
+//! A batch is written behind the end of the newest pack, made durable by one `fdatasync`, entered into
+//! the index, and only then acknowledged. Batches that arrive meanwhile are gathered and share the next
+//! one. The index is not synced with each batch: after a power failure it may lack the last entries,
+//! which `recovery` reads again from the packs' tails.
+
+mod group;
+mod index;
+mod layout;
+mod pack;
+mod recovery;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use crate::{Block, BlockStore, StoreError};
+use bytes::Bytes;
+use group::GroupQueue;
+use index::{Entry, IndexReaders, Place};
+use layout::Layout;
+use model::{BlockHash, InstanceId};
+use pack::PackReaders;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use writer::Writer;
+
+/// Bytes after which a new pack is begun: small enough to copy and to compact, large enough that a
+/// terabyte is a thousand files.
+const PACK_BYTES: u64 = 1024 * 1024 * 1024;
+/// Bytes of blocks that share one `fdatasync`; bounds how long the first of them waits.
+const GROUP_BYTES: u64 = 64 * 1024 * 1024;
+/// Batches that share one `fdatasync`.
+const GROUP_BATCHES: usize = 1024;
+
+/// How a store on disk is laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskOptions {
+    /// Bytes after which a new pack is begun.
+    pub pack_bytes: u64,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self { pack_bytes: PACK_BYTES }
+    }
+}
+
+/// What a store has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Calls of `fdatasync` on packs.
+    pub syncs: u64,
+    /// Blocks written that were not there before.
+    pub blocks: u64,
+    /// Bytes of those blocks.
+    pub block_bytes: u64,
+}
+
+/// Blocks on a local disk, in append-only pack files.
+#[derive(Debug)]
+pub struct DiskBlockStore {
+    queue: GroupQueue<Job, Result<(), StoreError>>,
+    /// Locked by the one thread that works for its group.
+    writer: Mutex<Writer>,
+    index: IndexReaders,
+    packs: PackReaders,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+/// Work for the one writer.
+#[derive(Debug)]
+enum Job {
+    Put(Vec<Block>),
+    Remove(Vec<BlockHash>),
+    /// A reader found wrong bytes here.
+    Distrust(BlockHash, Place),
+}
+
+impl DiskBlockStore {
+    /// Opens the store in `dir`, or makes one there, and brings its index up to what the packs hold.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::OtherInstance`] and the other refusals; whatever the disk
+    /// answers.
+    pub fn open(dir: &Path, instance: InstanceId, options: DiskOptions) -> Result<Self, StoreError> {
+        let layout = Layout::prepare(dir)?;
+        let lock = layout.lock()?;
+        layout.claim(instance)?;
+        let (index, tail) = recovery::open_index(&layout)?;
+        Ok(Self {
+            queue: GroupQueue::new(Err(StoreError::io("write to", dir)(std::io::Error::other("the writer failed")))),
+            index: IndexReaders::new(layout.index()),
+            packs: PackReaders::new(layout.clone()),
+            writer: Mutex::new(Writer::new(layout, index, tail, options)),
+            _lock: lock,
+        })
+    }
+
+    /// What the store has done since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).counters()
+    }
+
+    fn submit(&self, job: Job) -> Result<(), StoreError> {
+        self.queue.submit(job, joins, |jobs| self.writer.lock().unwrap_or_else(PoisonError::into_inner).work(jobs))
+    }
+
+    /// Reads what the index says is there; `None` when other bytes are.
+    fn read_at(&self, hash: &BlockHash, place: Place) -> Result<Option<Bytes>, StoreError> {
+        let bytes = self.packs.read(place)?;
+        Ok(bytes.filter(|bytes| BlockHash::of(bytes) == *hash))
+    }
+}
+
+impl BlockStore for DiskBlockStore {
+    fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        if blocks.is_empty() { Ok(()) } else { self.submit(Job::Put(blocks.to_vec())) }
+    }
+
+    fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError> {
+        let mut looked = self.index.find(hash)?;
+        loop {
+            let place = match looked {
+                None => return Ok(None),
+                Some(Entry { damaged: true, .. }) => return Err(StoreError::Corrupt { hash: *hash }),
+                Some(Entry { place, .. }) => place,
+            };
+            if let Some(bytes) = self.read_at(hash, place)? {
+                return Ok(Some(bytes));
+            }
+            // A removal that came between gives the bytes back to the disk: what counts is the entry
+            // after the read. The entry can change only by that or by healing, each a durable write,
+            // so this loop ends.
+            let again = self.index.find(hash)?;
+            if again == looked {
+                tracing::error!(%hash, pack = place.pack, offset = place.offset, "a block is damaged");
+                self.submit(Job::Distrust(*hash, place))?;
+                return Err(StoreError::Corrupt { hash: *hash });
+            }
+            looked = again;
+        }
+    }
+
+    fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
+        let entries = self.index.find_all(hashes)?;
+        Ok(entries.into_iter().map(|entry| entry.filter(|e| !e.damaged).map(|e| e.place.len)).collect())
+    }
+
+    fn remove(&self, hashes: &[BlockHash]) -> Result<(), StoreError> {
+        if hashes.is_empty() { Ok(()) } else { self.submit(Job::Remove(hashes.to_vec())) }
+    }
+
+    fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {
+        self.index.list(after, page)
+    }
+}
+
+/// Whether the next waiting job can share the group's write: only puts do, up to the group's limits.
+fn joins(group: &[Job], next: &Job) -> bool {
+    let bytes = |job: &Job| match job {
+        Job::Put(blocks) => Some(blocks.iter().map(|block| u64::from(block.len())).sum::<u64>()),
+        Job::Remove(_) | Job::Distrust(..) => None,
+    };
+    let total: Option<u64> = group.iter().chain([next]).map(bytes).sum();
+    group.len() < GROUP_BATCHES && total.is_some_and(|total| total <= GROUP_BYTES)
+}

@@ -1,0 +1,297 @@
+//! The one writer: appends groups of blocks to the newest pack.
+
+use super::index::{Entry, Index, Place};
+use super::layout::{Layout, sync_directory};
+use super::pack::{PACK_HEADER, RECORD_HEADER, block_header, pack_header, removal_record};
+use super::recovery::Tail;
+use super::{Counters, DiskOptions, Job};
+use crate::{Block, StoreError};
+use model::BlockHash;
+use rustix::fs::{FallocateFlags, fallocate};
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+/// Records shorter than this are gathered before they are written; longer ones are not worth a copy.
+const GATHER_BELOW: usize = 64 * 1024;
+/// Bytes gathered before they are written.
+const GATHER_BYTES: usize = 1024 * 1024;
+
+/// Writes to the packs and to the index.
+#[derive(Debug)]
+pub(super) struct Writer {
+    layout: Layout,
+    options: DiskOptions,
+    index: Index,
+    pack: Option<OpenPack>,
+    /// The number of the pack that is begun when there is none to append to.
+    next_pack: u32,
+    counters: Counters,
+}
+
+/// The pack that grows.
+#[derive(Debug)]
+struct OpenPack {
+    file: File,
+    path: PathBuf,
+    number: u32,
+    /// Everything before is durable and in the index.
+    end: u64,
+}
+
+impl Writer {
+    pub(super) fn new(layout: Layout, index: Index, tail: Tail, options: DiskOptions) -> Self {
+        let mut writer = Self { layout, options, index, pack: None, next_pack: 1, counters: Counters::default() };
+        match tail {
+            Tail::Begin { pack } => writer.next_pack = pack,
+            Tail::Append { pack, end } => {
+                writer.next_pack = pack + 1;
+                let path = writer.layout.pack(pack);
+                // A pack that cannot be opened is left as it is; the next write begins another.
+                writer.pack = OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .map_err(|error| tracing::warn!(path = %path.display(), %error, "a pack cannot be continued"))
+                    .ok()
+                    .map(|file| OpenPack { file, path, number: pack, end });
+            }
+        }
+        writer
+    }
+
+    pub(super) const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Does a group of jobs: puts, or a single other.
+    pub(super) fn work(&mut self, jobs: Vec<Job>) -> Result<(), StoreError> {
+        let mut blocks = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Put(batch) => blocks.extend(batch),
+                Job::Remove(hashes) => self.remove(&hashes)?,
+                Job::Distrust(hash, place) => self.distrust(&hash, place)?,
+            }
+        }
+        if blocks.is_empty() { Ok(()) } else { self.put(blocks) }
+    }
+
+    /// Blocks that are there already are written and synced all the same, behind the new ones, and
+    /// then overwritten by the next group: they cost no space, but as much time as a new block, so that
+    /// an uploader cannot tell by the clock what others have stored (SECURITY: dedup is not observable).
+    fn put(&mut self, blocks: Vec<Block>) -> Result<(), StoreError> {
+        let (fresh, echoes) = self.sort(blocks)?;
+        let bytes = fresh.iter().chain(&echoes).map(|block| RECORD_HEADER as u64 + u64::from(block.0.len())).sum();
+        let pack = self.pack_with_room(bytes)?;
+        let written = pack.append(&fresh, &echoes);
+        self.counters.syncs += 1;
+        let (places, end) = written.inspect_err(|_| self.abandon_pack())?;
+        let number = self.pack.as_ref().map_or(0, |pack| pack.number);
+        self.index.change(|changes| {
+            for ((block, _), place) in fresh.iter().zip(&places) {
+                changes.enter(&block.hash(), Entry { place: *place, damaged: false })?;
+            }
+            for (block, entry) in &echoes {
+                if let Some(entry) = entry {
+                    changes.enter(&block.hash(), *entry)?;
+                }
+            }
+            changes.set_indexed(number, end)
+        })?;
+        if let Some(pack) = &mut self.pack {
+            pack.end = end;
+        }
+        self.counters.blocks += fresh.len() as u64;
+        self.counters.block_bytes += fresh.iter().map(|(block, _)| u64::from(block.len())).sum::<u64>();
+        Ok(())
+    }
+
+    /// Parts the blocks that must be kept from those that are there, with their entries.
+    fn sort(&self, blocks: Vec<Block>) -> Result<(Sorted, Sorted), StoreError> {
+        let (mut fresh, mut echoes) = (Vec::new(), Vec::new());
+        let mut named = BTreeSet::new();
+        for block in blocks {
+            let entry = self.index.find(&block.hash())?.filter(|entry| !entry.damaged);
+            if entry.is_some() || !named.insert(block.hash()) {
+                echoes.push((block, entry));
+            } else {
+                fresh.push((block, None));
+            }
+        }
+        Ok((fresh, echoes))
+    }
+
+    /// A removal is a record of its own, so that a rebuilt index does not bring the block back. Then the
+    /// index forgets the block, and last its bytes go back to the file system.
+    fn remove(&mut self, hashes: &[BlockHash]) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for hash in hashes.iter().collect::<BTreeSet<_>>() {
+            gone.extend(self.index.find(hash)?.map(|entry| (*hash, entry.place)));
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let pack = self.pack_with_room(0)?;
+        let number = pack.number;
+        let written = pack.append_removals(&gone);
+        self.counters.syncs += 1;
+        let end = written.inspect_err(|_| self.abandon_pack())?;
+        self.index.change(|changes| {
+            gone.iter().try_for_each(|(hash, _)| changes.forget(hash))?;
+            changes.set_indexed(number, end)
+        })?;
+        if let Some(pack) = &mut self.pack {
+            pack.end = end;
+        }
+        gone.iter().for_each(|(_, place)| give_back(&self.layout, *place));
+        Ok(())
+    }
+
+    fn distrust(&mut self, hash: &BlockHash, place: Place) -> Result<(), StoreError> {
+        self.index.change(|changes| match changes.find(hash)? {
+            Some(entry) if entry.place == place => changes.enter(hash, Entry { place, damaged: true }),
+            Some(_) | None => Ok(()),
+        })
+    }
+
+    fn pack_with_room(&mut self, bytes: u64) -> Result<&mut OpenPack, StoreError> {
+        let open = match self.pack.take() {
+            Some(open) if open.end <= PACK_HEADER || open.end + bytes <= self.options.pack_bytes => open,
+            Some(_) | None => {
+                let open = OpenPack::begin(&self.layout, self.next_pack)?;
+                self.next_pack += 1;
+                open
+            }
+        };
+        open.cut_behind_end()?;
+        Ok(self.pack.insert(open))
+    }
+
+    /// After a failed write or sync nobody knows which bytes of the pack will last: what was durable
+    /// before stays, and the next group begins a new pack.
+    fn abandon_pack(&mut self) {
+        if let Some(pack) = self.pack.take()
+            && let Err(error) = pack.cut_behind_end()
+        {
+            tracing::warn!(pack = %pack.path.display(), %error, "a pack could not be cut after a failed write");
+        }
+    }
+}
+
+/// Gives the file system back what a clean stop need not keep.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.abandon_pack();
+    }
+}
+
+/// Blocks, and for those that are there already their entries.
+type Sorted = Vec<(Block, Option<Entry>)>;
+
+impl OpenPack {
+    /// Makes a pack whose existence is durable. A file of this number can only be one whose making
+    /// was interrupted before its first record.
+    fn begin(layout: &Layout, number: u32) -> Result<Self, StoreError> {
+        let path = layout.pack(number);
+        let create = || {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
+            file.write_all_at(&pack_header(number), 0)?;
+            file.sync_all().map(|()| file)
+        };
+        let file = create().map_err(StoreError::io("create", &path))?;
+        sync_directory(&layout.packs())?;
+        Ok(Self { file, path, number, end: PACK_HEADER })
+    }
+
+    /// Ends the file where its last kept record ends.
+    fn cut_behind_end(&self) -> Result<(), StoreError> {
+        let cut = || {
+            if self.file.metadata()?.len() > self.end { self.file.set_len(self.end) } else { Ok(()) }
+        };
+        cut().map_err(StoreError::io("cut", &self.path))
+    }
+
+    /// Writes blocks and makes them durable. Returns the places of the fresh ones and their end.
+    fn append(&self, fresh: &Sorted, echoes: &Sorted) -> Result<(Vec<Place>, u64), StoreError> {
+        let write = || {
+            let mut out = Gather { pack: self, at: self.end, gathered: Vec::new() };
+            let places = fresh.iter().map(|(block, _)| out.block(block)).collect::<io::Result<Vec<_>>>()?;
+            let end = out.end();
+            echoes.iter().try_for_each(|(block, _)| out.block(block).map(drop))?;
+            out.flush()?;
+            self.file.sync_data()?;
+            Ok((places, end))
+        };
+        write().map_err(StoreError::io("write", &self.path))
+    }
+
+    /// Writes removals and makes them durable. Returns their end.
+    fn append_removals(&self, gone: &[(BlockHash, Place)]) -> Result<u64, StoreError> {
+        let write = || {
+            let mut out = Gather { pack: self, at: self.end, gathered: Vec::new() };
+            for (hash, place) in gone {
+                let record = removal_record(self.number, out.end(), hash, *place);
+                out.small(&record)?;
+            }
+            out.flush()?;
+            self.file.sync_data()?;
+            Ok(out.end())
+        };
+        write().map_err(StoreError::io("write", &self.path))
+    }
+}
+
+/// Writes records one behind the other, small ones many at a time.
+struct Gather<'a> {
+    pack: &'a OpenPack,
+    /// Where the gathered bytes go.
+    at: u64,
+    gathered: Vec<u8>,
+}
+
+impl Gather<'_> {
+    fn end(&self) -> u64 {
+        self.at + self.gathered.len() as u64
+    }
+
+    fn block(&mut self, block: &Block) -> io::Result<Place> {
+        let header = block_header(self.pack.number, self.end(), &block.hash(), block.len());
+        self.small(&header)?;
+        let place = Place { pack: self.pack.number, offset: self.end(), len: block.len() };
+        if block.bytes().len() < GATHER_BELOW {
+            self.small(block.bytes())?;
+        } else {
+            self.flush()?;
+            self.pack.file.write_all_at(block.bytes(), self.at)?;
+            self.at += u64::from(block.len());
+        }
+        Ok(place)
+    }
+
+    fn small(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() < GATHER_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pack.file.write_all_at(&self.gathered, self.at)?;
+        self.at += self.gathered.len() as u64;
+        self.gathered.clear();
+        Ok(())
+    }
+}
+
+/// Gives a removed block's bytes back to the file system, where it can take them. Nothing depends on
+/// it: the removal is durable already.
+pub(super) fn give_back(layout: &Layout, place: Place) {
+    let path = layout.pack(place.pack);
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let punch = |file: File| fallocate(file, flags, place.offset, place.len.into()).map_err(io::Error::from);
+    match OpenOptions::new().write(true).open(&path).and_then(punch) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+        Err(error) => tracing::warn!(pack = %path.display(), %error, "space of a removed block is not given back"),
+    }
+}
