@@ -1,0 +1,1 @@
+//! The contract suite: what every adapter of [`MetadataStore`](crate::MetadataStore) must do.

@@ -1,0 +1,195 @@
+//! The port: what the meta service asks of a metadata database.
+
+use crate::error::StoreError;
+use crate::record::{
+    Account, Arrival, Child, Device, JournalBrief, JournalRecord, Namespace, NodeRecord, PageLimit, ServerIdentity,
+    TokenHash,
+};
+use model::{
+    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, Name, NameKey, NamespaceId, NodeId, Position, Role,
+    Timestamp,
+};
+use std::ops::RangeInclusive;
+
+/// What every question to the store answers with.
+pub type Answer<T> = Result<T, StoreError>;
+
+/// A metadata database.
+///
+/// Calls must not nest: neither `transact` nor `read` may be called from inside the work of either.
+pub trait MetadataStore: Send + Sync {
+    /// Runs `work` in a write transaction and makes its effects durable when it returns `Ok`; when it
+    /// returns an error nothing has happened. The adapter may run `work` again after a conflict, so it
+    /// must build its results anew each time.
+    ///
+    /// # Errors
+    /// What `work` returned, or why the transaction could not be made.
+    fn transact(&self, work: &mut dyn FnMut(&dyn Transaction) -> Answer<()>) -> Answer<()>;
+
+    /// Runs `work` on one snapshot of the database: all that it reads was true at one moment, and
+    /// everything is in it that was committed before the call.
+    ///
+    /// # Errors
+    /// What `work` returned, or why the snapshot could not be made.
+    fn read(&self, work: &mut dyn FnMut(&dyn Reading) -> Answer<()>) -> Answer<()>;
+}
+
+impl dyn MetadataStore + '_ {
+    /// [`MetadataStore::transact`] with a result. Any error of the work undoes the transaction.
+    ///
+    /// # Errors
+    /// The work's, or the store's.
+    pub fn write<T, E: From<StoreError>>(
+        &self,
+        mut work: impl FnMut(&dyn Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut result = None;
+        let done = self.transact(&mut |transaction| keep(&mut result, work(transaction)));
+        settle(done, result)
+    }
+
+    /// [`MetadataStore::read`] with a result.
+    ///
+    /// # Errors
+    /// The work's, or the store's.
+    pub fn snapshot<T, E: From<StoreError>>(&self, mut work: impl FnMut(&dyn Reading) -> Result<T, E>) -> Result<T, E> {
+        let mut result = None;
+        let done = self.read(&mut |reading| keep(&mut result, work(reading)));
+        settle(done, result)
+    }
+}
+
+/// Keeps the work's result aside; the store only learns whether to commit.
+fn keep<T, E>(slot: &mut Option<Result<T, E>>, result: Result<T, E>) -> Answer<()> {
+    let abandoned = result.is_err();
+    *slot = Some(result);
+    if abandoned { Err(StoreError::Abandoned) } else { Ok(()) }
+}
+
+/// The work's own error when it ended the transaction; else the store's.
+fn settle<T, E: From<StoreError>>(done: Answer<()>, result: Option<Result<T, E>>) -> Result<T, E> {
+    match (done, result) {
+        (Ok(()), Some(result)) | (Err(StoreError::Abandoned), Some(result @ Err(_))) => result,
+        (Err(error), _) => Err(error.into()),
+        (Ok(()), None) => Err(StoreError::Abandoned.into()),
+    }
+}
+
+/// Questions to one snapshot. Lists come in the order that each method names.
+pub trait Reading {
+    /// Who this server is; `None` until [`Transaction::set_server`].
+    fn server(&self) -> Answer<Option<ServerIdentity>>;
+
+    /// An account.
+    fn account(&self, account: AccountId) -> Answer<Option<Account>>;
+    /// The account with this e-mail address, in any spelling of upper and lower case.
+    fn account_by_email(&self, email: &str) -> Answer<Option<Account>>;
+    /// All accounts by e-mail address.
+    fn accounts(&self) -> Answer<Vec<Account>>;
+
+    /// A device, active or not.
+    fn device(&self, device: DeviceId) -> Answer<Option<Device>>;
+    /// The active device with this token.
+    fn device_by_token(&self, token: &TokenHash) -> Answer<Option<Device>>;
+    /// An account's active devices, the oldest link first.
+    fn devices(&self, account: AccountId) -> Answer<Vec<Device>>;
+
+    /// A namespace.
+    fn namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>>;
+    /// What the account may do in the namespace; `None`: it is no member.
+    fn role(&self, namespace: NamespaceId, account: AccountId) -> Answer<Option<Role>>;
+    /// The namespaces of which the account is a member, by id.
+    fn memberships(&self, account: AccountId) -> Answer<Vec<(NamespaceId, Role)>>;
+    /// The namespace's members, by account id.
+    fn members(&self, namespace: NamespaceId) -> Answer<Vec<(AccountId, Role)>>;
+
+    /// A node, alive or dead.
+    fn node(&self, namespace: NamespaceId, node: NodeId) -> Answer<Option<NodeRecord>>;
+    /// The live child of `parent` with this name.
+    fn child(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>>;
+    /// The live children of `parent`, by name key.
+    fn children(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>>;
+    /// The live children of `parent` that are directories, by id.
+    fn child_directories(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>>;
+    /// The dead children of `parent` that an entry in `when` killed, by id.
+    fn fallen_children(
+        &self,
+        namespace: NamespaceId,
+        parent: NodeId,
+        when: RangeInclusive<Position>,
+    ) -> Answer<Vec<NodeId>>;
+
+    /// The entries behind `after`, rising, up to a limit.
+    fn journal(&self, namespace: NamespaceId, after: Position, limit: PageLimit) -> Answer<Vec<JournalRecord>>;
+    /// The entries before `before`, falling, at most `limit`.
+    fn journal_backwards(&self, namespace: NamespaceId, before: Position, limit: usize) -> Answer<Vec<JournalBrief>>;
+    /// The node's entries that carry a body (its creation and its edits) up to and including `until`,
+    /// falling.
+    fn revisions(
+        &self,
+        namespace: NamespaceId,
+        node: NodeId,
+        until: Position,
+        limit: PageLimit,
+    ) -> Answer<Vec<JournalRecord>>;
+    /// Where the node was at `at`: what its last creation or move up to then said.
+    fn location(&self, namespace: NamespaceId, node: NodeId, at: Position) -> Answer<Option<(NodeId, Name)>>;
+    /// The nodes that ever came to this place, the latest first, at most `limit`.
+    fn arrivals(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey, limit: usize) -> Answer<Vec<Arrival>>;
+    /// The node's first own move or deletion after `after`.
+    fn departure(&self, namespace: NamespaceId, node: NodeId, after: Position) -> Answer<Option<Position>>;
+
+    /// The outcome stored under a commit's key.
+    fn outcome(&self, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>>;
+
+    /// For each block, whether the namespace's journal names it.
+    fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>>;
+    /// For each block, whether the account uploaded it at `since` or later.
+    fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>>;
+}
+
+/// A write transaction: it reads its own writes.
+pub trait Transaction: Reading {
+    /// Sets who this server is.
+    fn set_server(&self, identity: ServerIdentity) -> Answer<()>;
+
+    /// Adds an account whose root namespace exists. `AlreadyExists` for an e-mail that is taken.
+    fn insert_account(&self, account: &Account) -> Answer<()>;
+    /// Adds an active device.
+    fn insert_device(&self, device: &Device, token: &TokenHash) -> Answer<()>;
+    /// Ends a device and forgets its token and its commits' outcomes; `false`: it was not active.
+    fn end_device(&self, device: DeviceId) -> Answer<bool>;
+    /// Notes when a device was last seen.
+    fn touch_device(&self, device: DeviceId, last_seen: Timestamp) -> Answer<()>;
+
+    /// Adds an empty namespace. `AlreadyExists` if there is one with this id.
+    fn insert_namespace(&self, namespace: NamespaceId) -> Answer<()>;
+    /// The namespace, locked against other writers until the transaction ends.
+    fn lock_namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>>;
+    /// Makes the account a member, or changes its role.
+    fn set_member(&self, namespace: NamespaceId, account: AccountId, role: Role) -> Answer<()>;
+    /// Ends a membership; `false`: there was none.
+    fn remove_member(&self, namespace: NamespaceId, account: AccountId) -> Answer<bool>;
+
+    /// Writes nodes, new ones and others, as one set: names may change hands within it. The caller keeps
+    /// the count of live nodes. `AlreadyExists` if two live children of a folder would share a name.
+    fn put_nodes(&self, namespace: NamespaceId, nodes: &[NodeRecord]) -> Answer<()>;
+    /// Marks live nodes as killed by the entry at `position`. The caller keeps the count.
+    fn kill_nodes(&self, namespace: NamespaceId, nodes: &[NodeId], position: Position) -> Answer<()>;
+    /// Sets the count of live nodes.
+    fn set_live_nodes(&self, namespace: NamespaceId, live_nodes: u64) -> Answer<()>;
+    /// Appends one batch of entries to the journal and moves its head. `Gap` if they do not follow it.
+    fn append(&self, namespace: NamespaceId, entries: &[model::JournalEntry]) -> Answer<()>;
+
+    /// Stores a commit's outcome.
+    fn put_outcome(&self, device: DeviceId, key: CommitKey, outcome: &CommitOutcome, time: Timestamp) -> Answer<()>;
+    /// Notes blocks that the namespace's journal names now.
+    fn add_named_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<()>;
+    /// Notes blocks that the account has uploaded; a block uploaded again gets the later time.
+    fn add_uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], time: Timestamp) -> Answer<()>;
+
+    /// Forgets outcomes stored before a time, at most `limit`; how many.
+    fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize>;
+    /// Forgets notes of uploads made before a time, at most `limit`; how many.
+    fn forget_uploads(&self, before: Timestamp, limit: usize) -> Answer<usize>;
+}

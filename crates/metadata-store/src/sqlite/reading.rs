@@ -1,0 +1,362 @@
+//! [`Reading`] in SQL.
+
+use super::row::{count, formatted, id, integer, name, optional_id, ordinal, position, role_from_number, unsigned};
+use super::{Session, failed};
+use crate::port::{Answer, Reading};
+use crate::record::{
+    Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
+    PageLimit, ServerIdentity, TokenHash,
+};
+use model::{
+    AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId,
+    NodeId, Position, Role, Timestamp,
+};
+use rusqlite::{Params, Row, params};
+use std::ops::RangeInclusive;
+
+impl Reading for Session<'_> {
+    fn server(&self) -> Answer<Option<ServerIdentity>> {
+        self.one("reading the server's identity", "SELECT instance, epoch FROM server", [], |row| {
+            Ok(ServerIdentity { instance: id(row, 0)?, epoch: Epoch(unsigned(row, 1)?) })
+        })
+    }
+
+    fn account(&self, account: AccountId) -> Answer<Option<Account>> {
+        self.one(
+            "reading an account",
+            "SELECT account, email, password_hash, root, created FROM accounts WHERE account = ?1",
+            [account.as_bytes()],
+            account_row,
+        )
+    }
+
+    fn account_by_email(&self, email: &str) -> Answer<Option<Account>> {
+        self.one(
+            "reading an account by its e-mail",
+            "SELECT account, email, password_hash, root, created FROM accounts WHERE email_key = ?1",
+            [email_key(email)],
+            account_row,
+        )
+    }
+
+    fn accounts(&self) -> Answer<Vec<Account>> {
+        self.all(
+            "listing accounts",
+            "SELECT account, email, password_hash, root, created FROM accounts ORDER BY email_key",
+            [],
+            account_row,
+        )
+    }
+
+    fn device(&self, device: DeviceId) -> Answer<Option<Device>> {
+        self.one(
+            "reading a device",
+            "SELECT device, account, name, linked, last_seen, token IS NOT NULL FROM devices WHERE device = ?1",
+            [device.as_bytes()],
+            device_row,
+        )
+    }
+
+    fn device_by_token(&self, token: &TokenHash) -> Answer<Option<Device>> {
+        self.one(
+            "reading a device by its token",
+            "SELECT device, account, name, linked, last_seen, 1 FROM devices WHERE token = ?1",
+            [token],
+            device_row,
+        )
+    }
+
+    fn devices(&self, account: AccountId) -> Answer<Vec<Device>> {
+        self.all(
+            "listing devices",
+            "SELECT device, account, name, linked, last_seen, 1 FROM devices
+             WHERE account = ?1 AND token IS NOT NULL ORDER BY linked, device",
+            [account.as_bytes()],
+            device_row,
+        )
+    }
+
+    fn namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>> {
+        self.one(
+            "reading a namespace",
+            "SELECT head, live_nodes FROM namespaces WHERE namespace = ?1",
+            [namespace.as_bytes()],
+            |row| Ok(Namespace { namespace, head: position(row, 0)?, live_nodes: unsigned(row, 1)? }),
+        )
+    }
+
+    fn role(&self, namespace: NamespaceId, account: AccountId) -> Answer<Option<Role>> {
+        self.one(
+            "reading a role",
+            "SELECT role FROM members WHERE namespace = ?1 AND account = ?2",
+            [namespace.as_bytes(), account.as_bytes()],
+            |row| ordinal(row, 0, role_from_number),
+        )
+    }
+
+    fn memberships(&self, account: AccountId) -> Answer<Vec<(NamespaceId, Role)>> {
+        self.all(
+            "listing memberships",
+            "SELECT namespace, role FROM members WHERE account = ?1 ORDER BY namespace",
+            [account.as_bytes()],
+            |row| Ok((id(row, 0)?, ordinal(row, 1, role_from_number)?)),
+        )
+    }
+
+    fn members(&self, namespace: NamespaceId) -> Answer<Vec<(AccountId, Role)>> {
+        self.all(
+            "listing members",
+            "SELECT account, role FROM members WHERE namespace = ?1 ORDER BY account",
+            [namespace.as_bytes()],
+            |row| Ok((id(row, 0)?, ordinal(row, 1, role_from_number)?)),
+        )
+    }
+
+    fn node(&self, namespace: NamespaceId, node: NodeId) -> Answer<Option<NodeRecord>> {
+        self.one(
+            "reading a node",
+            "SELECT node, parent, name, content_rev, location_rev, deleted, body FROM nodes
+             WHERE namespace = ?1 AND node = ?2",
+            [namespace.as_bytes(), node.as_bytes()],
+            node_row,
+        )
+    }
+
+    fn child(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>> {
+        self.one(
+            "reading a child by its name",
+            "SELECT node FROM nodes WHERE namespace = ?1 AND parent = ?2 AND name_key = ?3 AND deleted IS NULL",
+            params![namespace.as_bytes(), parent.as_bytes(), key.as_str()],
+            |row| id(row, 0),
+        )
+    }
+
+    fn children(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>> {
+        self.all(
+            "listing children",
+            "SELECT node, kind, length(CAST(name AS BLOB)), max(content_rev, location_rev) FROM nodes
+             WHERE namespace = ?1 AND parent = ?2 AND deleted IS NULL ORDER BY name_key",
+            [namespace.as_bytes(), parent.as_bytes()],
+            child_row,
+        )
+    }
+
+    fn child_directories(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>> {
+        self.all(
+            "listing directories",
+            "SELECT node, kind, length(CAST(name AS BLOB)), max(content_rev, location_rev)
+             FROM nodes INDEXED BY live_directories
+             WHERE namespace = ?1 AND parent = ?2 AND deleted IS NULL AND kind = 0 ORDER BY node",
+            [namespace.as_bytes(), parent.as_bytes()],
+            child_row,
+        )
+    }
+
+    fn fallen_children(
+        &self,
+        namespace: NamespaceId,
+        parent: NodeId,
+        when: RangeInclusive<Position>,
+    ) -> Answer<Vec<NodeId>> {
+        self.all(
+            "listing dead children",
+            "SELECT node FROM nodes WHERE namespace = ?1 AND parent = ?2 AND deleted BETWEEN ?3 AND ?4 ORDER BY node",
+            params![namespace.as_bytes(), parent.as_bytes(), integer(*when.start()), integer(*when.end())],
+            |row| id(row, 0),
+        )
+    }
+
+    fn journal(&self, namespace: NamespaceId, after: Position, limit: PageLimit) -> Answer<Vec<JournalRecord>> {
+        self.page(
+            limit,
+            "reading the journal",
+            "SELECT position, batch_first, node, device, time, change FROM journal
+             WHERE namespace = ?1 AND position > ?2 ORDER BY position",
+            params![namespace.as_bytes(), integer(after)],
+        )
+    }
+
+    fn journal_backwards(&self, namespace: NamespaceId, before: Position, limit: usize) -> Answer<Vec<JournalBrief>> {
+        self.all(
+            "reading the journal backwards",
+            "SELECT position, batch_first, node, kind, device, time FROM journal
+             WHERE namespace = ?1 AND position < ?2 ORDER BY position DESC LIMIT ?3",
+            params![namespace.as_bytes(), integer(before), count(limit)],
+            |row| {
+                Ok(JournalBrief {
+                    position: position(row, 0)?,
+                    batch_first: position(row, 1)?,
+                    node: id(row, 2)?,
+                    kind: ordinal(row, 3, ChangeKind::from_number)?,
+                    device: optional_id(row, 4)?,
+                    time: Timestamp(row.get(5)?),
+                })
+            },
+        )
+    }
+
+    fn revisions(
+        &self,
+        namespace: NamespaceId,
+        node: NodeId,
+        until: Position,
+        limit: PageLimit,
+    ) -> Answer<Vec<JournalRecord>> {
+        self.page(
+            limit,
+            "reading a node's revisions",
+            "SELECT position, batch_first, node, device, time, change FROM journal
+             WHERE namespace = ?1 AND node = ?2 AND position <= ?3 AND kind IN (0, 1) ORDER BY position DESC",
+            params![namespace.as_bytes(), node.as_bytes(), integer(until)],
+        )
+    }
+
+    fn location(&self, namespace: NamespaceId, node: NodeId, at: Position) -> Answer<Option<(NodeId, Name)>> {
+        let change = self.one(
+            "reading where a node was",
+            "SELECT change FROM journal WHERE namespace = ?1 AND node = ?2 AND position <= ?3 AND kind IN (0, 2)
+             ORDER BY position DESC LIMIT 1",
+            params![namespace.as_bytes(), node.as_bytes(), integer(at)],
+            |row| formatted::<Change>(row, 0),
+        )?;
+        Ok(change.and_then(|change| match change {
+            Change::Create { parent, name, .. } | Change::Move { parent, name } => Some((parent, name)),
+            Change::Edit { .. } | Change::Delete => None,
+        }))
+    }
+
+    fn arrivals(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey, limit: usize) -> Answer<Vec<Arrival>> {
+        self.all(
+            "reading who was at a place",
+            "SELECT node, position FROM journal WHERE namespace = ?1 AND parent = ?2 AND name_key = ?3
+             ORDER BY position DESC LIMIT ?4",
+            params![namespace.as_bytes(), parent.as_bytes(), key.as_str(), count(limit)],
+            |row| Ok(Arrival { node: id(row, 0)?, position: position(row, 1)? }),
+        )
+    }
+
+    fn departure(&self, namespace: NamespaceId, node: NodeId, after: Position) -> Answer<Option<Position>> {
+        self.one(
+            "reading when a node left",
+            "SELECT position FROM journal WHERE namespace = ?1 AND node = ?2 AND position > ?3 AND kind IN (2, 3)
+             ORDER BY position LIMIT 1",
+            params![namespace.as_bytes(), node.as_bytes(), integer(after)],
+            |row| position(row, 0),
+        )
+    }
+
+    fn outcome(&self, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>> {
+        self.one(
+            "reading a commit's outcome",
+            "SELECT outcome FROM outcomes WHERE device = ?1 AND key = ?2",
+            [device.as_bytes(), key.as_bytes()],
+            |row| formatted(row, 0),
+        )
+    }
+
+    fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
+        let sql = "SELECT 1 FROM namespace_blocks WHERE namespace = ?1 AND hash = ?2";
+        let mut known = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let params = params![namespace.as_bytes(), block.as_bytes()];
+            known.push(self.one("looking up a block", sql, params, |_| Ok(()))?.is_some());
+        }
+        Ok(known)
+    }
+
+    fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>> {
+        let sql = "SELECT 1 FROM uploaded_blocks WHERE account = ?1 AND hash = ?2 AND time >= ?3";
+        let mut known = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let params = params![account.as_bytes(), block.as_bytes(), since.0];
+            known.push(self.one("looking up an upload", sql, params, |_| Ok(()))?.is_some());
+        }
+        Ok(known)
+    }
+}
+
+impl Session<'_> {
+    /// Entries until a limit is reached; rows behind it are neither read nor decoded.
+    fn page(&self, limit: PageLimit, subject: &'static str, sql: &str, params: impl Params) -> Answer<Vec<JournalRecord>> {
+        let fail = |error| failed(subject, error);
+        let mut statement = self.connection.prepare_cached(sql).map_err(fail)?;
+        let mut rows = statement.query(params).map_err(fail)?;
+        let mut page = Vec::new();
+        let mut blocks = 0;
+        while page.len() < limit.entries {
+            let Some(row) = rows.next().map_err(fail)? else { break };
+            let record = journal_row(row).map_err(fail)?;
+            blocks += blocks_of(&record.entry.change);
+            if blocks > limit.blocks && !page.is_empty() {
+                break;
+            }
+            page.push(record);
+        }
+        Ok(page)
+    }
+}
+
+/// What makes two e-mail addresses the same account.
+pub(super) fn email_key(email: &str) -> String {
+    email.to_lowercase()
+}
+
+fn blocks_of(change: &Change) -> usize {
+    match change {
+        Change::Create { body, .. } | Change::Edit { body } => body.blocks().len(),
+        Change::Move { .. } | Change::Delete => 0,
+    }
+}
+
+fn account_row(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account {
+        account: id(row, 0)?,
+        email: row.get(1)?,
+        password_hash: row.get(2)?,
+        root: id(row, 3)?,
+        created: Timestamp(row.get(4)?),
+    })
+}
+
+fn device_row(row: &Row<'_>) -> rusqlite::Result<Device> {
+    Ok(Device {
+        device: id(row, 0)?,
+        account: id(row, 1)?,
+        name: row.get(2)?,
+        linked: Timestamp(row.get(3)?),
+        last_seen: Timestamp(row.get(4)?),
+        active: row.get(5)?,
+    })
+}
+
+fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRecord> {
+    Ok(NodeRecord {
+        node: id(row, 0)?,
+        parent: id(row, 1)?,
+        name: name(row, 2)?,
+        content_rev: position(row, 3)?,
+        location_rev: position(row, 4)?,
+        deleted: row.get::<_, Option<i64>>(5)?.map(|_| position(row, 5)).transpose()?,
+        body: formatted(row, 6)?,
+    })
+}
+
+fn child_row(row: &Row<'_>) -> rusqlite::Result<Child> {
+    Ok(Child {
+        node: id(row, 0)?,
+        kind: ordinal(row, 1, NodeKind::from_number)?,
+        name_bytes: usize::try_from(unsigned(row, 2)?).unwrap_or(usize::MAX),
+        changed: position(row, 3)?,
+    })
+}
+
+fn journal_row(row: &Row<'_>) -> rusqlite::Result<JournalRecord> {
+    let entry = JournalEntry {
+        position: position(row, 0)?,
+        node: id(row, 2)?,
+        device: optional_id(row, 3)?,
+        time: Timestamp(row.get(4)?),
+        change: formatted(row, 5)?,
+    };
+    Ok(JournalRecord { entry, batch_first: position(row, 1)? })
+}

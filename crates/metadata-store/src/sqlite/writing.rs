@@ -1,0 +1,265 @@
+//! [`Transaction`] in SQL.
+
+use super::Session;
+use super::reading::email_key;
+use super::row::{count, integer, role_number};
+use crate::error::StoreError;
+use crate::format::to_bytes;
+use crate::port::{Answer, Reading, Transaction};
+use crate::record::{Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash};
+use model::{
+    AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position,
+    Role, Timestamp,
+};
+use rusqlite::params;
+
+impl Transaction for Session<'_> {
+    fn set_server(&self, identity: ServerIdentity) -> Answer<()> {
+        self.run(
+            "the server's identity",
+            "INSERT INTO server (id, instance, epoch) VALUES (1, ?1, ?2)
+             ON CONFLICT (id) DO UPDATE SET instance = excluded.instance, epoch = excluded.epoch",
+            params![identity.instance.as_bytes(), integer(Position(identity.epoch.0))],
+        )?;
+        Ok(())
+    }
+
+    fn insert_account(&self, account: &Account) -> Answer<()> {
+        self.run(
+            "the account",
+            "INSERT INTO accounts (account, email, email_key, password_hash, root, created)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                account.account.as_bytes(),
+                account.email,
+                email_key(&account.email),
+                account.password_hash,
+                account.root.as_bytes(),
+                account.created.0
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn insert_device(&self, device: &Device, token: &TokenHash) -> Answer<()> {
+        self.run(
+            "the device",
+            "INSERT INTO devices (device, account, token, name, linked, last_seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                device.device.as_bytes(),
+                device.account.as_bytes(),
+                token,
+                device.name,
+                device.linked.0,
+                device.last_seen.0
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn end_device(&self, device: DeviceId) -> Answer<bool> {
+        let ended = self.run(
+            "the device's end",
+            "UPDATE devices SET token = NULL WHERE device = ?1 AND token IS NOT NULL",
+            [device.as_bytes()],
+        )?;
+        self.run("the device's outcomes", "DELETE FROM outcomes WHERE device = ?1", [device.as_bytes()])?;
+        Ok(ended > 0)
+    }
+
+    fn touch_device(&self, device: DeviceId, last_seen: Timestamp) -> Answer<()> {
+        self.run(
+            "the device's last visit",
+            "UPDATE devices SET last_seen = ?2 WHERE device = ?1",
+            params![device.as_bytes(), last_seen.0],
+        )?;
+        Ok(())
+    }
+
+    fn insert_namespace(&self, namespace: NamespaceId) -> Answer<()> {
+        self.run(
+            "the namespace",
+            "INSERT INTO namespaces (namespace, head, live_nodes) VALUES (?1, 0, 0)",
+            [namespace.as_bytes()],
+        )?;
+        Ok(())
+    }
+
+    /// SQLite has one writer, and the transaction is it.
+    fn lock_namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>> {
+        self.namespace(namespace)
+    }
+
+    fn set_member(&self, namespace: NamespaceId, account: AccountId, role: Role) -> Answer<()> {
+        self.run(
+            "the membership",
+            "INSERT INTO members (namespace, account, role) VALUES (?1, ?2, ?3)
+             ON CONFLICT (namespace, account) DO UPDATE SET role = excluded.role",
+            params![namespace.as_bytes(), account.as_bytes(), role_number(role)],
+        )?;
+        Ok(())
+    }
+
+    fn remove_member(&self, namespace: NamespaceId, account: AccountId) -> Answer<bool> {
+        let removed = self.run(
+            "the membership's end",
+            "DELETE FROM members WHERE namespace = ?1 AND account = ?2",
+            [namespace.as_bytes(), account.as_bytes()],
+        )?;
+        Ok(removed > 0)
+    }
+
+    /// The old rows go first, so that names can change hands under an index that is checked row by row.
+    fn put_nodes(&self, namespace: NamespaceId, nodes: &[NodeRecord]) -> Answer<()> {
+        for record in nodes {
+            self.run(
+                "the node",
+                "DELETE FROM nodes WHERE namespace = ?1 AND node = ?2",
+                [namespace.as_bytes(), record.node.as_bytes()],
+            )?;
+        }
+        for record in nodes {
+            self.insert_node(namespace, record)?;
+        }
+        Ok(())
+    }
+
+    fn kill_nodes(&self, namespace: NamespaceId, nodes: &[NodeId], position: Position) -> Answer<()> {
+        for node in nodes {
+            self.run(
+                "the node's death",
+                "UPDATE nodes SET deleted = ?3 WHERE namespace = ?1 AND node = ?2 AND deleted IS NULL",
+                params![namespace.as_bytes(), node.as_bytes(), integer(position)],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn set_live_nodes(&self, namespace: NamespaceId, live_nodes: u64) -> Answer<()> {
+        self.run(
+            "the count of nodes",
+            "UPDATE namespaces SET live_nodes = ?2 WHERE namespace = ?1",
+            params![namespace.as_bytes(), integer(Position(live_nodes))],
+        )?;
+        Ok(())
+    }
+
+    fn append(&self, namespace: NamespaceId, entries: &[JournalEntry]) -> Answer<()> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let mut head = self.namespace(namespace)?.map(|row| row.head).unwrap_or_default();
+        for entry in entries {
+            if entry.position != head.next() {
+                return Err(StoreError::Gap { namespace, head, position: entry.position });
+            }
+            self.insert_entry(namespace, entry, first.position)?;
+            head = entry.position;
+        }
+        let moved = self.run(
+            "the journal's head",
+            "UPDATE namespaces SET head = ?2 WHERE namespace = ?1",
+            params![namespace.as_bytes(), integer(head)],
+        )?;
+        debug_assert_eq!(moved, 1, "the foreign key of the entries names the namespace");
+        Ok(())
+    }
+
+    fn put_outcome(&self, device: DeviceId, key: CommitKey, outcome: &CommitOutcome, time: Timestamp) -> Answer<()> {
+        self.run(
+            "the commit's outcome",
+            "INSERT INTO outcomes (device, key, time, outcome) VALUES (?1, ?2, ?3, ?4)",
+            params![device.as_bytes(), key.as_bytes(), time.0, to_bytes("an outcome", outcome)?],
+        )?;
+        Ok(())
+    }
+
+    fn add_named_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<()> {
+        for block in blocks {
+            self.run(
+                "a named block",
+                "INSERT INTO namespace_blocks (namespace, hash) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                params![namespace.as_bytes(), block.as_bytes()],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn add_uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], time: Timestamp) -> Answer<()> {
+        for block in blocks {
+            self.run(
+                "an uploaded block",
+                "INSERT INTO uploaded_blocks (account, hash, time) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (account, hash) DO UPDATE SET time = max(time, excluded.time)",
+                params![account.as_bytes(), block.as_bytes(), time.0],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize> {
+        self.run(
+            "old outcomes",
+            "DELETE FROM outcomes WHERE (device, key) IN
+                (SELECT device, key FROM outcomes WHERE time < ?1 ORDER BY time LIMIT ?2)",
+            params![before.0, count(limit)],
+        )
+    }
+
+    fn forget_uploads(&self, before: Timestamp, limit: usize) -> Answer<usize> {
+        self.run(
+            "old uploads",
+            "DELETE FROM uploaded_blocks WHERE (account, hash) IN
+                (SELECT account, hash FROM uploaded_blocks WHERE time < ?1 ORDER BY time LIMIT ?2)",
+            params![before.0, count(limit)],
+        )
+    }
+}
+
+impl Session<'_> {
+    fn insert_node(&self, namespace: NamespaceId, record: &NodeRecord) -> Answer<()> {
+        self.run(
+            "a child with this name",
+            "INSERT INTO nodes
+                (namespace, node, parent, name, name_key, kind, content_rev, location_rev, deleted, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                namespace.as_bytes(),
+                record.node.as_bytes(),
+                record.parent.as_bytes(),
+                record.name.as_str(),
+                record.name.key().as_str(),
+                NodeKind::of(&record.body) as i64,
+                integer(record.content_rev),
+                integer(record.location_rev),
+                record.deleted.map(integer),
+                to_bytes("a body", &record.body)?
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn insert_entry(&self, namespace: NamespaceId, entry: &JournalEntry, batch_first: Position) -> Answer<()> {
+        let place = match &entry.change {
+            Change::Create { parent, name, .. } | Change::Move { parent, name } => Some((parent, name.key())),
+            Change::Edit { .. } | Change::Delete => None,
+        };
+        self.run(
+            "a journal entry",
+            "INSERT INTO journal
+                (namespace, position, batch_first, node, kind, device, time, parent, name_key, change)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                namespace.as_bytes(),
+                integer(entry.position),
+                integer(batch_first),
+                entry.node.as_bytes(),
+                ChangeKind::of(&entry.change) as i64,
+                entry.device.as_ref().map(DeviceId::as_bytes),
+                entry.time.0,
+                place.as_ref().map(|(parent, _)| parent.as_bytes()),
+                place.as_ref().map(|(_, key)| key.as_str()),
+                to_bytes("a change", &entry.change)?
+            ],
+        )?;
+        Ok(())
+    }
+}
