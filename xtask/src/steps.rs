@@ -1,0 +1,106 @@
+//! The steps of `cargo xtask test`, in the order that tells of the cheapest mistake first.
+
+use crate::tidy;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// One thing that must hold before a change is good.
+struct Step {
+    name: &'static str,
+    run: fn(&Path) -> Result<Outcome>,
+}
+
+enum Outcome {
+    Passed,
+    /// Not run, and why. Never silent.
+    Skipped(&'static str),
+}
+
+/// The tests come last, so that what they say stands right above the closing line.
+const STEPS: &[Step] = &[
+    Step { name: "format", run: |root| cargo(root, &["fmt", "--all", "--check"]) },
+    Step { name: "tidy", run: tidy },
+    Step { name: "dependencies", run: dependencies },
+    Step {
+        name: "clippy",
+        run: |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Step { name: "documentation", run: documentation },
+    Step { name: "doctests", run: |root| cargo(root, &["test", "--workspace", "--doc", "--quiet"]) },
+    Step { name: "tests", run: tests },
+];
+
+/// Runs every step until one fails.
+pub(crate) fn test(root: &Path) -> Result<String> {
+    let started = Instant::now();
+    let mut skipped = Vec::new();
+    for (number, step) in STEPS.iter().enumerate() {
+        println!("\n== {}/{} {}", number + 1, STEPS.len(), step.name);
+        let step_started = Instant::now();
+        let outcome = (step.run)(root);
+        let seconds = step_started.elapsed().as_secs_f64();
+        match outcome {
+            Ok(Outcome::Passed) => println!("-- {} passed in {seconds:.1} s", step.name),
+            Ok(Outcome::Skipped(why)) => {
+                println!("-- {} skipped: {why}", step.name);
+                skipped.push(step.name);
+            }
+            Err(error) => bail!("xtask test: FAILED at {} after {seconds:.1} s: {error:#}", step.name),
+        }
+    }
+    let skipped = if skipped.is_empty() { "none".to_owned() } else { skipped.join(", ") };
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(format!("\nxtask test: passed, {} steps in {seconds:.1} s, skipped: {skipped}", STEPS.len()))
+}
+
+fn tidy(root: &Path) -> Result<Outcome> {
+    println!("{}", tidy::run(root)?);
+    Ok(Outcome::Passed)
+}
+
+fn dependencies(root: &Path) -> Result<Outcome> {
+    if !has_subcommand(root, "deny") {
+        return Ok(Outcome::Skipped("cargo-deny is not installed; `cargo install --locked cargo-deny` brings it"));
+    }
+    cargo(root, &["deny", "--offline", "check", "licenses", "bans", "sources"])
+}
+
+fn documentation(root: &Path) -> Result<Outcome> {
+    run(cargo_command(root, &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn tests(root: &Path) -> Result<Outcome> {
+    if has_subcommand(root, "nextest") {
+        cargo(root, &["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        cargo(root, &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
+    }
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
+    run(&mut cargo_command(root, arguments))
+}
+
+fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(root).stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) -> Result<Outcome> {
+    let line: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    let line = line.join(" ");
+    println!("cargo {line}");
+    let status = command.status()?;
+    if !status.success() {
+        bail!("`cargo {line}` ended with {status}");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn has_subcommand(root: &Path, name: &str) -> bool {
+    let quiet = cargo_command(root, &[name, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    quiet.is_ok_and(|status| status.success())
+}

@@ -1,0 +1,122 @@
+//! Whether the documents still fit what they describe.
+
+use super::SourceFile;
+
+/// Where every table of a database is explained.
+const DATA: &str = "docs/data.md";
+/// Folders of the repository: what documents quote from them must exist.
+const FOLDERS: &[&str] = &["crates/", "docs/", "xtask/", "deploy/", "web/", ".ci/", ".cargo/"];
+
+/// Findings about the documents. `exists` tells whether a path from the repository's root does.
+pub(crate) fn check(files: &[SourceFile], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut findings = Vec::new();
+    for document in files.iter().filter(|file| file.is_document()) {
+        for (index, line) in document.text.lines().enumerate() {
+            let targets = links(line).into_iter().map(|link| resolve(&document.path, link));
+            let quotes = quoted_paths(line).into_iter().map(str::to_owned);
+            for path in targets.chain(quotes).filter(|path| !exists(path)) {
+                findings.push(format!("{}:{}: `{path}` does not exist", document.path, index + 1));
+            }
+        }
+    }
+    findings.extend(tables(files));
+    findings
+}
+
+/// The targets of a line's links into the repository, without their anchors.
+fn links(line: &str) -> Vec<&str> {
+    let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let inside = targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"));
+    inside.filter_map(|target| target.split('#').next()).filter(|path| !path.is_empty()).collect()
+}
+
+/// What a line quotes as a path of the repository.
+fn quoted_paths(line: &str) -> Vec<&str> {
+    let quotes = line.split('`').skip(1).step_by(2);
+    let plain = |quote: &&str| !quote.contains([' ', '*', '<', '{', '…']);
+    quotes.filter(plain).filter(|quote| FOLDERS.iter().any(|folder| quote.starts_with(folder))).collect()
+}
+
+/// A link's path from the repository's root, given the document that holds it.
+fn resolve(document: &str, link: &str) -> String {
+    let mut parts: Vec<&str> = document.split('/').collect();
+    parts.pop();
+    for part in link.split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            "." | "" => {}
+            name => parts.push(name),
+        }
+    }
+    parts.join("/")
+}
+
+/// Tables of the databases that the page about data does not name in the section of their crate.
+fn tables(files: &[SourceFile]) -> Vec<String> {
+    let data = files.iter().find(|file| file.path == DATA).map_or("", |file| file.text.as_str());
+    let schemas = files.iter().filter(|file| !file.is_document() && !file.path.starts_with("xtask/"));
+    let mut findings = Vec::new();
+    for file in schemas {
+        let section = section(data, file.crate_name());
+        for table in file.text.split("CREATE TABLE ").skip(1).filter_map(table_name) {
+            if !section.contains(&format!("`{table}`")) {
+                findings.push(format!("{}: the table `{table}` is not explained in {DATA}", file.path));
+            }
+        }
+    }
+    findings
+}
+
+/// The part of a document whose heading of the second level quotes the crate; empty if there is none.
+fn section<'a>(document: &'a str, crate_name: &str) -> &'a str {
+    let quoted = format!("`{crate_name}`");
+    let mut sections = document.split("\n## ").skip(1);
+    sections.find(|section| section.lines().next().is_some_and(|heading| heading.contains(&quoted))).unwrap_or("")
+}
+
+fn table_name(rest: &str) -> Option<&str> {
+    let name = rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest);
+    name.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA_PAGE: &str = "# Data\n## The server (`metadata-store`)\n`nodes`\n## The client (`client`)\n`state`\n";
+
+    fn found(path: &str, text: &str) -> Vec<String> {
+        let data = SourceFile { path: DATA.to_owned(), text: DATA_PAGE.to_owned() };
+        let file = SourceFile { path: path.to_owned(), text: text.to_owned() };
+        check(&[data, file], &|path| path == "docs/protocol.md" || path == "README.md")
+    }
+
+    const CLEAN: [String; 0] = [];
+
+    #[test]
+    fn a_link_to_nothing_is_found() {
+        assert_eq!(found("README.md", "See [it](docs/gone.md)."), ["README.md:1: `docs/gone.md` does not exist"]);
+        assert_eq!(found("README.md", "See [it](docs/protocol.md#calls), [home](https://example.org)."), CLEAN);
+    }
+
+    #[test]
+    fn a_link_leads_from_where_its_document_lies() {
+        assert_eq!(found("docs/testing.md", "[back](../README.md), [next](protocol.md), [here](#top)"), CLEAN);
+        assert_eq!(found("docs/testing.md", "[back](README.md)").len(), 1);
+    }
+
+    #[test]
+    fn a_quoted_path_must_exist() {
+        assert_eq!(found("ARCHITECTURE.md", "It is in `crates/gone/src/lib.rs`.").len(), 1);
+        assert_eq!(found("ARCHITECTURE.md", "Run `cargo test -p model`; read `docs/protocol.md`."), CLEAN);
+    }
+
+    #[test]
+    fn a_table_that_the_data_page_lacks_is_found() {
+        let schema = "CREATE TABLE IF NOT EXISTS nodes (id BLOB); CREATE TABLE state(id BLOB);";
+        assert_eq!(
+            found("crates/metadata-store/src/sqlite.rs", schema),
+            ["crates/metadata-store/src/sqlite.rs: the table `state` is not explained in docs/data.md"]
+        );
+    }
+}
