@@ -1,1 +1,17 @@
-//! (to come)
+//! The synced folder on disk: what the engine's jobs do there, and what changes there on their own.
+//!
+//! - [`fs`]: the few primitive operations on a synced folder, as a trait; each is one step that another
+//!   program, an error or a crash can come before or after.
+//! - [`disk`]: those operations on Linux.
+//! - [`jobs`]: the engine's jobs, made of the primitives: scans, hashing, and changes that never
+//!   replace or remove what was not expected.
+//! - [`temps`]: blocks on their way between temporary files, local files and the network.
+//! - [`watcher`]: hints that something changed.
+//!
+//! Deliberately not here: what to do about anything. That is the engine's.
+
+pub mod fs;
+pub mod jobs;
+pub mod temps;
+
+mod aside;

@@ -1,0 +1,514 @@
+//! Changes to the local disk that never replace or remove what was not expected.
+//!
+//! A look before the change is not enough: another program may act between the look and the change. So
+//! what is to be replaced or removed is moved aside in one atomic step, looked at there, where nobody
+//! else reaches it by its name, and given back if it is not what was expected. [`crate::aside`] says
+//! what happens after a crash.
+//!
+//! Data is made durable before the rename that shows it, and the rename before it is reported: a power
+//! failure leaves the old file or the whole new one, never a name without its bytes.
+
+use std::collections::BTreeSet;
+
+use sync_engine::io::{
+    Expect, Extent, FileKind, Fingerprint, JobResult, LocalPath, LocalStep, RootState, StepError, StepResult, TempName,
+};
+use sync_engine::tree::FileContent;
+
+use super::read_and_hash;
+use crate::aside::{self, State};
+use crate::fs::{Fs, FsError, OWN_DIRECTORY, OpenFile, PARKED_DIRECTORY, Stat, TEMP_DIRECTORY, own_path, temp_path};
+use crate::temps;
+
+/// Attempts to find a free name for a file of our own. Names are taken only by leftovers of a crash or
+/// by another job in the same instant.
+const NAME_ATTEMPTS: u32 = 64;
+/// With up to this many new files in a batch, each is synced alone, which spares the unwritten data of
+/// other programs; with more, one sync of the file system is cheaper.
+const FILES_SYNCED_ALONE: usize = 4;
+/// The permission bits that a file keeps when its content or execute bit comes from the server: never
+/// setuid, setgid or sticky.
+const KEPT_PERMISSIONS: u32 = 0o777;
+
+/// Does the steps in order, then makes them durable.
+pub(super) fn apply(fs: &dyn Fs, steps: &[LocalStep]) -> JobResult {
+    let root = fs.root_state();
+    if root != RootState::Present {
+        return all_failed(root, steps, "the synced folder is not there");
+    }
+    if let Err(error) = sync_new_files(fs, steps) {
+        return all_failed(root, steps, &error.to_string());
+    }
+    let mut batch = Batch { fs, touched: BTreeSet::new() };
+    let results: Vec<StepResult> = steps.iter().map(|step| batch.step(step)).collect();
+    if results.iter().any(Result::is_ok)
+        && let Err(error) = fs.sync()
+    {
+        return all_failed(fs.root_state(), steps, &error.to_string());
+    }
+    match fs.root_state() {
+        RootState::Present => JobResult::Applied { root: RootState::Present, results },
+        root => all_failed(root, steps, "the synced folder went away"),
+    }
+}
+
+fn all_failed(root: RootState, steps: &[LocalStep], why: &str) -> JobResult {
+    JobResult::Applied { root, results: vec![Err(StepError::Failed(why.to_owned())); steps.len()] }
+}
+
+/// Makes the bytes of all files that are about to be installed durable.
+fn sync_new_files(fs: &dyn Fs, steps: &[LocalStep]) -> Result<(), FsError> {
+    let temps: Vec<&TempName> = steps.iter().filter_map(installed_temp).collect();
+    if temps.len() > FILES_SYNCED_ALONE {
+        return fs.sync();
+    }
+    for temp in temps {
+        match temp_path(temp).and_then(|path| fs.open(&path)) {
+            Ok(file) => file.sync_data()?,
+            // The step will find it missing too.
+            Err(FsError::NotFound) => {}
+            Err(_) => return fs.sync(),
+        }
+    }
+    Ok(())
+}
+
+fn installed_temp(step: &LocalStep) -> Option<&TempName> {
+    match step {
+        LocalStep::Install { temp, .. } => temp.as_ref(),
+        LocalStep::MakeDirectory { .. }
+        | LocalStep::MakeSymlink { .. }
+        | LocalStep::SetAttributes { .. }
+        | LocalStep::Move { .. }
+        | LocalStep::Remove { .. }
+        | LocalStep::RemoveDirectory { .. } => None,
+    }
+}
+
+/// A batch of steps under way.
+struct Batch<'a> {
+    fs: &'a dyn Fs,
+    /// Device and inode of files whose change time earlier steps moved, by renaming them or removing
+    /// another name of them. Their change times prove nothing for the rest of the batch.
+    touched: BTreeSet<(u64, u64)>,
+}
+
+impl Batch<'_> {
+    fn step(&mut self, step: &LocalStep) -> StepResult {
+        match step {
+            LocalStep::MakeDirectory { path, .. } => self.make_directory(path),
+            LocalStep::Install { path, temp, content, replace, .. } => {
+                self.install(path, temp.as_ref(), content, replace.as_ref())
+            }
+            LocalStep::MakeSymlink { path, target, replace, .. } => self.make_symlink(path, target, replace.as_ref()),
+            LocalStep::SetAttributes { path, content, expect, .. } => self.set_attributes(path, content, expect),
+            LocalStep::Move { from, to, expect, .. } => self.move_node(from, to, expect),
+            LocalStep::Remove { path, expect, .. } => self.remove(path, expect),
+            LocalStep::RemoveDirectory { path, expect, .. } => self.remove_directory(path, expect),
+        }
+    }
+
+    fn make_directory(&self, path: &LocalPath) -> StepResult {
+        refuse_own(path)?;
+        self.fs.mkdir(path).map_err(step_error)?;
+        let made = self.fs.stat(path).map_err(step_error)?.ok_or(StepError::Gone)?;
+        Ok(Some(made.print))
+    }
+
+    fn install(
+        &mut self,
+        path: &LocalPath,
+        temp: Option<&TempName>,
+        content: &FileContent,
+        replace: Option<&Expect>,
+    ) -> StepResult {
+        refuse_own(path)?;
+        let old = replace.map(|expect| self.replaceable(path, expect)).transpose()?;
+        let Some(temp) = temp else {
+            return self.install_empty(path, content, old.as_ref());
+        };
+        self.install_temp(path, temp, content, old.as_ref())
+    }
+
+    fn install_empty(&mut self, path: &LocalPath, content: &FileContent, old: Option<&Stat>) -> StepResult {
+        let temp = self.make_empty_temp()?;
+        let result = self.install_temp(path, &temp, content, old);
+        if result.is_err() {
+            self.discard(&temp_path(&temp).map_err(step_error)?);
+        }
+        result
+    }
+
+    fn make_empty_temp(&self) -> Result<TempName, StepError> {
+        for number in 0..NAME_ATTEMPTS {
+            let temp = TempName(format!("empty.{number}"));
+            match self.fs.create_temp(&temp) {
+                Ok(_) => return Ok(temp),
+                Err(FsError::AlreadyExists) => {}
+                Err(error) => return Err(step_error(error)),
+            }
+        }
+        Err(no_free_name())
+    }
+
+    fn install_temp(
+        &mut self,
+        path: &LocalPath,
+        temp: &TempName,
+        content: &FileContent,
+        old: Option<&Stat>,
+    ) -> StepResult {
+        let new = self.finish_temp(temp, content, old)?;
+        let temp = temp_path(temp).map_err(step_error)?;
+        match old {
+            None => self.fs.rename_new(&temp, path).map_err(step_error)?,
+            Some(old) => self.replace(&temp, &new, path, &old.print)?,
+        }
+        Ok(Some(self.print_after_rename(path, &new)))
+    }
+
+    /// Checks that a temporary file is whole and gives it its attributes.
+    fn finish_temp(
+        &self,
+        temp: &TempName,
+        content: &FileContent,
+        old: Option<&Stat>,
+    ) -> Result<Fingerprint, StepError> {
+        let file = temp_path(temp).and_then(|path| self.fs.open(&path)).map_err(temp_error)?;
+        let found = file.stat().map_err(step_error)?;
+        if found.print.size != content.size {
+            return Err(StepError::BadTemp);
+        }
+        let base = old.filter(|old| old.kind == FileKind::File).map_or(found.permissions, |old| old.permissions);
+        let wanted = with_execute(base & KEPT_PERMISSIONS, content.executable);
+        if wanted != found.permissions {
+            set_permissions_if_possible(&*file, wanted)?;
+        }
+        file.set_mtime(content.mtime).map_err(step_error)?;
+        Ok(file.stat().map_err(step_error)?.print)
+    }
+
+    fn make_symlink(&mut self, path: &LocalPath, target: &str, replace: Option<&Expect>) -> StepResult {
+        refuse_own(path)?;
+        let Some(expect) = replace else {
+            self.fs.symlink(target.as_bytes(), path).map_err(step_error)?;
+            let made = self.fs.stat(path).map_err(step_error)?.ok_or(StepError::Gone)?;
+            return Ok(Some(made.print));
+        };
+        let old = self.replaceable(path, expect)?;
+        let temp = self.make_temp_symlink(target)?;
+        let result = self.replace_by_symlink(path, &temp, &old.print);
+        if result.is_err() {
+            self.discard(&temp);
+        }
+        result
+    }
+
+    fn make_temp_symlink(&self, target: &str) -> Result<LocalPath, StepError> {
+        for number in 0..NAME_ATTEMPTS {
+            let path = own_path(TEMP_DIRECTORY).join(format!("link.{number}").as_bytes());
+            match self.fs.symlink(target.as_bytes(), &path) {
+                Ok(()) => return Ok(path),
+                Err(FsError::AlreadyExists) => {}
+                Err(error) => return Err(step_error(error)),
+            }
+        }
+        Err(no_free_name())
+    }
+
+    fn replace_by_symlink(&mut self, path: &LocalPath, temp: &LocalPath, old: &Fingerprint) -> StepResult {
+        let new = self.fs.stat(temp).map_err(step_error)?.ok_or(StepError::BadTemp)?.print;
+        self.replace(temp, &new, path, old)?;
+        Ok(Some(self.print_after_rename(path, &new)))
+    }
+
+    /// Exchanges the finished `new_path` with the target, looks at what came out, and removes it; or
+    /// exchanges back when it is not the expected file.
+    fn replace(
+        &mut self,
+        new_path: &LocalPath,
+        new: &Fingerprint,
+        target: &LocalPath,
+        old: &Fingerprint,
+    ) -> Result<(), StepError> {
+        let aside = self.move_aside(new_path, &[State::of(old), State::of(new)])?;
+        if let Err(error) = self.fs.exchange(&aside, target) {
+            self.give_back(&aside, new_path);
+            return Err(step_error(error));
+        }
+        self.touch(old);
+        match self.look_aside(&aside, old) {
+            Ok(()) => {
+                self.discard(&aside);
+                Ok(())
+            }
+            Err(error) => {
+                self.exchange_back(&aside, new_path, new, target);
+                Err(error)
+            }
+        }
+    }
+
+    /// Undoes an exchange. What comes back aside is the new file, unless someone changed it at its
+    /// target in that moment; then it is theirs.
+    fn exchange_back(&self, aside: &LocalPath, new_path: &LocalPath, new: &Fingerprint, target: &LocalPath) {
+        if let Err(error) = self.fs.exchange(aside, target) {
+            tracing::warn!(path = %target, %error, "cannot exchange back; the former file is kept");
+            temps::rescue(self.fs, aside);
+            return;
+        }
+        match self.look_aside(aside, new) {
+            Ok(()) => self.give_back(aside, new_path),
+            Err(_) => temps::rescue(self.fs, aside),
+        }
+    }
+
+    fn remove(&mut self, path: &LocalPath, expect: &Expect) -> StepResult {
+        refuse_own(path)?;
+        let old = self.replaceable(path, expect)?.print;
+        let aside = self.move_aside(path, &[State::of(&old)])?;
+        self.touch(&old);
+        let removed = self.look_aside(&aside, &old).and_then(|()| self.fs.unlink(&aside).map_err(step_error));
+        if let Err(error) = removed {
+            self.give_back(&aside, path);
+            return Err(error);
+        }
+        Ok(None)
+    }
+
+    fn remove_directory(&self, path: &LocalPath, expect: &Expect) -> StepResult {
+        refuse_own(path)?;
+        let found = self.expected(path, expect)?;
+        if found.kind != FileKind::Directory {
+            return Err(StepError::Changed);
+        }
+        self.fs.rmdir(path).map_err(step_error)?;
+        Ok(None)
+    }
+
+    fn move_node(&mut self, from: &LocalPath, to: &LocalPath, expect: &Expect) -> StepResult {
+        refuse_own(from)?;
+        refuse_own(to)?;
+        let before = self.expected(from, expect)?;
+        match self.fs.rename_new(from, to) {
+            Err(FsError::AlreadyExists) if self.differ_only_in_spelling(from, to, &before)? => {
+                self.respell(from, to, &before)?;
+            }
+            result => result.map_err(step_error)?,
+        }
+        self.touch(&before.print);
+        match self.fs.stat(to) {
+            Ok(Some(after)) if is_same_inode(&after, &before) => Ok(Some(self.print_of_moved(&before, &after))),
+            _ => {
+                self.give_back(to, from);
+                Err(StepError::Changed)
+            }
+        }
+    }
+
+    /// Whether `to` is only another spelling of `from` for a file system that does not tell them apart.
+    /// A hard link of another spelling has an entry of its own.
+    fn differ_only_in_spelling(&self, from: &LocalPath, to: &LocalPath, before: &Stat) -> Result<bool, StepError> {
+        let (Some((from_parent, _)), Some((to_parent, to_name))) = (from.split(), to.split()) else {
+            return Ok(false);
+        };
+        let there = self.fs.stat(to).map_err(step_error)?;
+        if from == to || from_parent != to_parent || !there.is_some_and(|there| is_same_inode(&there, before)) {
+            return Ok(false);
+        }
+        let extent = Extent::Names(BTreeSet::from([Box::from(to_name)]));
+        Ok(self.fs.list(&to_parent, &extent).map_err(step_error)?.entries.is_empty())
+    }
+
+    /// Renames by way of the parked folder, where a crash in between leaves the node in the engine's
+    /// sight.
+    fn respell(&self, from: &LocalPath, to: &LocalPath, before: &Stat) -> Result<(), StepError> {
+        let parked = own_path(PARKED_DIRECTORY).join(format!("spelling-{:x}", before.print.inode).as_bytes());
+        self.fs.rename_new(from, &parked).map_err(step_error)?;
+        self.fs.rename_new(&parked, to).map_err(|error| {
+            self.give_back(&parked, from);
+            step_error(error)
+        })
+    }
+
+    fn set_attributes(&mut self, path: &LocalPath, content: &FileContent, expect: &Expect) -> StepResult {
+        refuse_own(path)?;
+        let file = self.fs.open(path).map_err(changed_kind)?;
+        let before = file.stat().map_err(step_error)?;
+        self.check(&before, expect)?;
+        let executable = with_execute(before.permissions & KEPT_PERMISSIONS, content.executable);
+        if before.print.executable != content.executable {
+            file.set_permissions(executable).map_err(step_error)?;
+        }
+        self.touch(&before.print);
+        file.set_mtime(content.mtime).map_err(step_error)?;
+        self.check_bytes(&*file, content)
+    }
+
+    /// Setting the mtime hides an edit that came just before it, so only the bytes can tell that there
+    /// was none.
+    fn check_bytes(&self, file: &dyn OpenFile, content: &FileContent) -> StepResult {
+        let after = file.stat().map_err(step_error)?.print;
+        let blocks = read_and_hash(file, &after).map_err(step_error)?;
+        if blocks.is_none_or(|blocks| blocks.content_hash() != content.hash) {
+            return Err(StepError::Changed);
+        }
+        Ok(Some(after))
+    }
+
+    /// What is at the path, if it is what is expected there.
+    fn expected(&self, path: &LocalPath, expect: &Expect) -> Result<Stat, StepError> {
+        let found = self.fs.stat(path).map_err(step_error)?.ok_or(StepError::Gone)?;
+        self.check(&found, expect)?;
+        Ok(found)
+    }
+
+    /// What is at the path, if it is the expected file or symlink. A directory is never replaced.
+    fn replaceable(&self, path: &LocalPath, expect: &Expect) -> Result<Stat, StepError> {
+        let found = self.expected(path, expect)?;
+        match found.kind {
+            FileKind::File | FileKind::Symlink => Ok(found),
+            FileKind::Directory | FileKind::Other => Err(StepError::Occupied),
+        }
+    }
+
+    fn check(&self, found: &Stat, expect: &Expect) -> Result<(), StepError> {
+        let same = match expect {
+            Expect::Print(print) if self.is_touched(print) => is_same_state(&found.print, print),
+            Expect::Print(print) => found.print == *print,
+            Expect::Directory { device, inode } => {
+                found.kind == FileKind::Directory && (found.print.device, found.print.inode) == (*device, *inode)
+            }
+        };
+        if same { Ok(()) } else { Err(StepError::Changed) }
+    }
+
+    /// Moves something to a place of ours under a name that says what may be thrown away there.
+    fn move_aside(&self, path: &LocalPath, disposable: &[State]) -> Result<LocalPath, StepError> {
+        for number in 0..NAME_ATTEMPTS {
+            let aside = aside::path(disposable, number);
+            match self.fs.rename_new(path, &aside) {
+                Ok(()) => return Ok(aside),
+                Err(FsError::AlreadyExists) => {}
+                Err(error) => return Err(step_error(error)),
+            }
+        }
+        Err(no_free_name())
+    }
+
+    /// Whether what lies aside is the expected file. Its change time moved with the rename.
+    fn look_aside(&self, aside: &LocalPath, expected: &Fingerprint) -> Result<(), StepError> {
+        let found = self.fs.stat(aside).map_err(step_error)?.ok_or(StepError::Gone)?;
+        if is_same_state(&found.print, expected) { Ok(()) } else { Err(StepError::Changed) }
+    }
+
+    /// Moves something back to where it was. If that is taken by now, it becomes visible elsewhere.
+    fn give_back(&self, aside: &LocalPath, path: &LocalPath) {
+        if let Err(error) = self.fs.rename_new(aside, path) {
+            tracing::warn!(path = %path, %error, "cannot move back what was not expected there");
+            temps::rescue(self.fs, aside);
+        }
+    }
+
+    /// Removes something of ours that no longer matters. What stays is cleaned up later.
+    fn discard(&self, path: &LocalPath) {
+        if let Err(error) = self.fs.unlink(path) {
+            tracing::debug!(path = %path, %error, "a temporary file stays for now");
+        }
+    }
+
+    /// The fingerprint after a rename that moved the change time. If more than that changed, someone
+    /// else was at it: the older fingerprint makes the next scan see the difference.
+    fn print_after_rename(&self, path: &LocalPath, before: &Fingerprint) -> Fingerprint {
+        match self.fs.stat(path) {
+            Ok(Some(after)) if is_same_state(&after.print, before) => after.print,
+            _ => *before,
+        }
+    }
+
+    fn print_of_moved(&self, before: &Stat, after: &Stat) -> Fingerprint {
+        let directory = before.kind == FileKind::Directory;
+        if directory || is_same_state(&after.print, &before.print) { after.print } else { before.print }
+    }
+
+    fn touch(&mut self, print: &Fingerprint) {
+        self.touched.insert((print.device, print.inode));
+    }
+
+    fn is_touched(&self, print: &Fingerprint) -> bool {
+        self.touched.contains(&(print.device, print.inode))
+    }
+}
+
+/// Steps stay out of Syncline's own folder, but for its parked nodes. On a file system that does not
+/// tell spellings apart, another spelling leads there too.
+fn refuse_own(path: &LocalPath) -> Result<(), StepError> {
+    let mut components = path.components();
+    let Some(first) = components.next() else {
+        return Err(StepError::Occupied);
+    };
+    if !first.eq_ignore_ascii_case(OWN_DIRECTORY.as_bytes()) {
+        return Ok(());
+    }
+    let parked = path.split().is_some_and(|(parent, _)| parent == own_path(PARKED_DIRECTORY));
+    if parked { Ok(()) } else { Err(StepError::Name(format!("`{OWN_DIRECTORY}` holds Syncline's own files"))) }
+}
+
+/// The permission bits with the execute bits set for all who may read, or for nobody.
+fn with_execute(permissions: u32, executable: bool) -> u32 {
+    const READ: u32 = 0o444;
+    const EXECUTE: u32 = 0o111;
+    const OWNER_EXECUTES: u32 = 0o100;
+    if executable { permissions | ((permissions & READ) >> 2) | OWNER_EXECUTES } else { permissions & !EXECUTE }
+}
+
+/// Our own temporary file refuses permission bits only on a file system that cannot hold them (FAT).
+/// The file is then better there with other bits than not at all.
+fn set_permissions_if_possible(file: &dyn OpenFile, permissions: u32) -> Result<(), StepError> {
+    match file.set_permissions(permissions) {
+        Ok(()) | Err(FsError::Permission) => Ok(()),
+        Err(error) => Err(step_error(error)),
+    }
+}
+
+/// Equal but for the change time.
+fn is_same_state(a: &Fingerprint, b: &Fingerprint) -> bool {
+    a.device == b.device && State::of(a) == State::of(b)
+}
+
+fn is_same_inode(a: &Stat, b: &Stat) -> bool {
+    a.kind == b.kind && (a.print.device, a.print.inode, a.print.birth) == (b.print.device, b.print.inode, b.print.birth)
+}
+
+fn no_free_name() -> StepError {
+    StepError::Failed("no free name for a temporary file".to_owned())
+}
+
+fn temp_error(error: FsError) -> StepError {
+    match error {
+        FsError::NotFound | FsError::NotADirectory | FsError::IsADirectory | FsError::Escapes => StepError::BadTemp,
+        other => step_error(other),
+    }
+}
+
+fn changed_kind(error: FsError) -> StepError {
+    match error {
+        FsError::IsADirectory | FsError::Escapes => StepError::Changed,
+        other => step_error(other),
+    }
+}
+
+/// What an error of a primitive means for a step.
+pub(crate) fn step_error(error: FsError) -> StepError {
+    match error {
+        // A symlink on the way: the folder that was meant is not there.
+        FsError::NotFound | FsError::NotADirectory | FsError::Escapes => StepError::Gone,
+        FsError::IsADirectory => StepError::Changed,
+        FsError::AlreadyExists => StepError::Occupied,
+        FsError::NotEmpty => StepError::NotEmpty,
+        FsError::Permission => StepError::Permission(error.to_string()),
+        FsError::NoSpace => StepError::NoSpace,
+        FsError::NameRefused => StepError::Name(error.to_string()),
+        FsError::CrossDevice | FsError::RootGone | FsError::Other { .. } => StepError::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,126 @@
+//! Hashing: the content of files that hold still.
+//!
+//! A file's change time has the grain of the kernel's tick. Two writes within one tick leave equal
+//! fingerprints, so a fingerprint says nothing about content that was read within a tick of it. Only a
+//! file whose change time lies in the past by more than that is hashed.
+
+use model::Blocklist;
+use model::block::BlockHasher;
+use sync_engine::io::{Fingerprint, HashResult, HashTask, JobResult};
+use sync_engine::tree::FileContent;
+
+use crate::fs::{Fs, FsError, OpenFile};
+
+/// How long a change time must lie in the past, in nanoseconds: three ticks of the slowest kernel
+/// (100 Hz).
+const SETTLE_NS: i64 = 30_000_000;
+/// The same on a file system that keeps whole seconds (FAT: two).
+const SETTLE_COARSE_NS: i64 = 2_100_000_000;
+const NS_PER_SECOND: i64 = 1_000_000_000;
+
+/// Bytes read at once, between two looks at the file's state.
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// Hashes each file alone.
+pub(super) fn hash(fs: &dyn Fs, tasks: &[HashTask]) -> JobResult {
+    JobResult::Hashed(tasks.iter().map(|task| (task.node, hash_file(fs, task))).collect())
+}
+
+fn hash_file(fs: &dyn Fs, task: &HashTask) -> HashResult {
+    match try_hash(fs, task) {
+        Ok(result) => result,
+        Err(FsError::NotFound | FsError::NotADirectory | FsError::IsADirectory | FsError::Escapes) => {
+            HashResult::Changed
+        }
+        Err(error) => HashResult::Unreadable(error.to_string()),
+    }
+}
+
+fn try_hash(fs: &dyn Fs, task: &HashTask) -> Result<HashResult, FsError> {
+    let file = fs.open(&task.path)?;
+    if file.stat()?.print != task.print {
+        return Ok(HashResult::Changed);
+    }
+    let age = Age::of(task.print.ctime, fs.now_ns());
+    if age == Age::Fresh {
+        return Ok(HashResult::Unsettled);
+    }
+    let Some(blocks) = read_and_hash(&*file, &task.print)? else {
+        return Ok(HashResult::Unsettled);
+    };
+    if age == Age::Future && read_and_hash(&*file, &task.print)?.as_ref() != Some(&blocks) {
+        return Ok(HashResult::Unsettled);
+    }
+    let content = FileContent {
+        hash: blocks.content_hash(),
+        size: task.print.size,
+        executable: task.print.executable,
+        mtime: task.print.mtime,
+    };
+    Ok(HashResult::Hashed { content, blocks })
+}
+
+/// How a change time lies to the clock that sets change times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// A further change could leave the same change time.
+    Fresh,
+    Settled,
+    /// The clock went back. A further change would show, but the age of this one is unknown.
+    Future,
+}
+
+impl Age {
+    fn of(ctime: i64, now: i64) -> Self {
+        let coarse = ctime % NS_PER_SECOND == 0;
+        let settle = if coarse { SETTLE_COARSE_NS } else { SETTLE_NS };
+        let age = now.saturating_sub(ctime);
+        if age >= settle {
+            Self::Settled
+        } else if age <= -settle {
+            Self::Future
+        } else {
+            Self::Fresh
+        }
+    }
+}
+
+/// Reads a file to its end and names its blocks; `None` when it was not in the state `print` all along.
+pub(crate) fn read_and_hash(file: &dyn OpenFile, print: &Fingerprint) -> Result<Option<Blocklist>, FsError> {
+    let mut hasher = BlockHasher::new();
+    let mut offset = 0;
+    let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(print.size).unwrap_or(PIECE_BYTES))];
+    while offset < print.size {
+        let wanted = usize::try_from(print.size - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let read = file.read_at(&mut piece[..wanted], offset)?;
+        if read == 0 || file.stat()?.print != *print {
+            return Ok(None);
+        }
+        hasher.update(&piece[..read]);
+        offset += read as u64;
+    }
+    let (blocks, _size) = hasher.finish();
+    Ok((file.stat()?.print == *print).then_some(blocks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_change_time_in_the_past_is_settled() {
+        let now = 1_700_000_000_123_456_789;
+        assert_eq!(Age::of(now, now), Age::Fresh);
+        assert_eq!(Age::of(now - SETTLE_NS + 1, now), Age::Fresh);
+        assert_eq!(Age::of(now - SETTLE_NS, now), Age::Settled);
+        assert_eq!(Age::of(now + SETTLE_NS - 1, now), Age::Fresh);
+        assert_eq!(Age::of(now + SETTLE_NS, now), Age::Future);
+    }
+
+    #[test]
+    fn whole_second_times_settle_after_more_than_two_seconds() {
+        let ctime = 1_700_000_000_000_000_000;
+        assert_eq!(Age::of(ctime, ctime + 2_000_000_000), Age::Fresh);
+        assert_eq!(Age::of(ctime, ctime + 2_100_000_000), Age::Settled);
+    }
+}

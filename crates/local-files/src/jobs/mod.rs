@@ -1,0 +1,32 @@
+//! The engine's jobs on the local disk, made of the primitives of [`Fs`].
+//!
+//! What a job promises is written at [`Job`]; how it keeps the promise, beside the code here.
+
+mod apply;
+mod hash;
+mod scan;
+
+use sync_engine::io::{Job, JobResult};
+
+use crate::fs::Fs;
+use crate::temps;
+
+pub(crate) use apply::step_error;
+use hash::read_and_hash;
+
+/// Does one job from beginning to end.
+#[must_use]
+pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
+    match job {
+        Job::Scan(targets) => scan::scan(fs, targets),
+        Job::Hash(tasks) => hash::hash(fs, tasks),
+        Job::Apply(steps) => apply::apply(fs, steps),
+        Job::Probe { temp, size, blocks } => {
+            JobResult::Probed { present: temps::present_blocks(fs, temp, *size, blocks) }
+        }
+        Job::CleanTemps { keep } => {
+            temps::clean(fs, keep);
+            JobResult::Cleaned
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Blocks on their way between temporary files, local files and the network.
+
+use std::collections::BTreeSet;
+
+use model::block::block_len;
+use model::{BLOCK_SIZE, BlockHash, Blocklist};
+use sync_engine::io::{BlockSource, BlockTarget, FileKind, LocalPath, StepError, TempName};
+
+use crate::aside::{self, State};
+use crate::fs::{Fs, FsError, ListedEntry, OpenFile, TEMP_DIRECTORY, TempFile, own_path};
+use crate::jobs::step_error;
+
+/// Attempts to find a free name for a file that is given back to the user.
+const RESCUE_ATTEMPTS: u32 = 1000;
+
+/// Writes a downloaded block to its place in a temporary file, which is made if it is not there yet.
+/// The caller has checked the block against its hash.
+///
+/// # Errors
+/// [`StepError`], for [`sync_engine::io::Reply::Fetched`].
+pub fn write_block(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8]) -> Result<(), StepError> {
+    let file = open_or_create(fs, &target.temp).map_err(step_error)?;
+    file.write_at(bytes, target.offset).map_err(step_error)
+}
+
+fn open_or_create(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
+    match fs.open_temp(temp) {
+        Err(FsError::NotFound) => {}
+        opened => return opened,
+    }
+    match fs.create_temp(temp) {
+        // Another download of the same file made it in between.
+        Err(FsError::AlreadyExists) => fs.open_temp(temp),
+        created => created,
+    }
+}
+
+/// Reads blocks from local files for an upload and checks each against its hash.
+///
+/// # Errors
+/// The blocks that their files no longer hold; none is handed out then.
+pub fn read_blocks(fs: &dyn Fs, sources: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+    let mut blocks = Vec::with_capacity(sources.len());
+    let mut missing = Vec::new();
+    let mut opened: Option<(&LocalPath, Box<dyn OpenFile>)> = None;
+    for source in sources {
+        if opened.as_ref().is_none_or(|(path, _)| **path != source.path) {
+            opened = fs.open(&source.path).ok().map(|file| (&source.path, file));
+        }
+        let file = opened.as_ref().map(|(_, file)| &**file);
+        match file.and_then(|file| read_block(file, source.offset, source.len.into(), &source.hash)) {
+            Some(bytes) => blocks.push(bytes),
+            None => missing.push(source.hash),
+        }
+    }
+    if missing.is_empty() { Ok(blocks) } else { Err(missing) }
+}
+
+/// Which blocks of a content are whole in a temporary file; none when there is no such file.
+pub(crate) fn present_blocks(fs: &dyn Fs, temp: &TempName, size: u64, blocks: &Blocklist) -> Vec<u32> {
+    let Ok(file) = fs.open_temp(temp) else {
+        return Vec::new();
+    };
+    let present = |index: u32, hash: &BlockHash| {
+        let offset = u64::from(index) * BLOCK_SIZE;
+        read_block(&*file, offset, block_len(size, index.into()), hash).is_some()
+    };
+    (0..).zip(&blocks.0).filter(|(index, hash)| present(*index, hash)).map(|(index, _)| index).collect()
+}
+
+/// The bytes at a place of a file, if they are the block `hash`.
+fn read_block<F: OpenFile + ?Sized>(file: &F, offset: u64, len: u64, hash: &BlockHash) -> Option<Vec<u8>> {
+    if len > BLOCK_SIZE {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(len).ok()?];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64).ok()? {
+            0 => return None,
+            read => filled += read,
+        }
+    }
+    (BlockHash::of(&bytes) == *hash).then_some(bytes)
+}
+
+/// Removes all temporary files but those to keep. A file that a crash left aside is removed only if it
+/// is what was to be removed; otherwise it is given back.
+pub(crate) fn clean(fs: &dyn Fs, keep: &BTreeSet<TempName>) {
+    let listing = match fs.list(&own_path(TEMP_DIRECTORY), &sync_engine::io::Extent::All) {
+        Ok(listing) => listing,
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for old temporary files");
+            return;
+        }
+    };
+    for entry in listing.entries {
+        let kept = std::str::from_utf8(&entry.name).is_ok_and(|name| keep.contains(&TempName(name.to_owned())));
+        if !kept {
+            clean_entry(fs, &entry);
+        }
+    }
+}
+
+fn clean_entry(fs: &dyn Fs, entry: &ListedEntry) {
+    let Ok((stat, _)) = &entry.found else {
+        return;
+    };
+    if !matches!(stat.kind, FileKind::File | FileKind::Symlink) {
+        return;
+    }
+    let path = own_path(TEMP_DIRECTORY).join(&entry.name);
+    if aside::is_aside(&entry.name) && !aside::disposable(&entry.name).contains(&State::of(&stat.print)) {
+        rescue(fs, &path);
+        return;
+    }
+    if let Err(error) = fs.unlink(&path) {
+        tracing::warn!(path = %path, %error, "cannot remove an old temporary file");
+    }
+}
+
+/// Gives a file of the user's that cannot go back to its place a new one, at the top of the synced
+/// folder, where it is seen and synced.
+pub(crate) fn rescue(fs: &dyn Fs, aside: &LocalPath) {
+    for number in 1..=RESCUE_ATTEMPTS {
+        let path = LocalPath::root().join(format!("recovered file {number}").as_bytes());
+        match fs.rename_new(aside, &path) {
+            Ok(()) => {
+                tracing::warn!(path = %path, "a file that changed in the last moment was kept under a new name");
+                return;
+            }
+            Err(FsError::AlreadyExists) => {}
+            Err(error) => {
+                tracing::warn!(path = %aside, %error, "a file stays in the temporary folder for now");
+                return;
+            }
+        }
+    }
+}
