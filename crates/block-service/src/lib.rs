@@ -1,1 +1,19 @@
-//! (to come)
+//! The block service: takes blocks from clients and hands them out.
+//!
+//! It stores each block once, whoever sends it, and holds no user logic: who a token belongs to, what an
+//! account may read and what a commit does is asked of the meta service ([`api::service::MetaForBlocks`]).
+//! It never touches the metadata database.
+//!
+//! [`BlockService`] is the synchronous core, which a simulation calls directly; [`routes`] puts HTTP
+//! around it, with bounded memory and bounded patience.
+
+mod budget;
+mod download;
+mod http;
+mod limits;
+mod receive;
+mod service;
+mod upload;
+
+pub use http::routes;
+pub use service::{BlockService, Upload};

@@ -1,0 +1,120 @@
+//! The calls as HTTP.
+
+use crate::budget::Budget;
+use crate::limits;
+use crate::receive::BodyReader;
+use crate::service::BlockService;
+use crate::upload::UploadBudgets;
+use crate::{download, upload};
+use api::service::Identity;
+use api::{ApiError, BlocksRequest, CONTENT_TYPE, ErrorCode, PREFIX, Token, codec};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::post;
+use std::fmt::Display;
+use std::sync::Arc;
+
+/// The calls of the block service. Their memory is bounded for all callers together.
+pub fn routes(service: Arc<BlockService>) -> Router {
+    let calls =
+        Calls { service, uploads: UploadBudgets::default(), downloads: Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT) };
+    Router::new()
+        .route(&format!("{PREFIX}/changeset"), post(changeset))
+        .route(&format!("{PREFIX}/blocks"), post(blocks))
+        .with_state(calls)
+}
+
+#[derive(Clone)]
+struct Calls {
+    service: Arc<BlockService>,
+    uploads: UploadBudgets,
+    downloads: Budget,
+}
+
+impl Calls {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
+        let token = bearer_token(headers)?;
+        let service = self.service.clone();
+        blocking(move || service.authenticate(&token)).await
+    }
+}
+
+async fn changeset(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
+    // A task of its own, because what has arrived is kept also when the connection is gone, and with it
+    // this future. The task ends with the body, whose patience is bounded.
+    let task = tokio::spawn(async move {
+        let mut body = BodyReader::new(body);
+        let reply = match calls.authenticate(&headers).await {
+            Ok(who) => upload::receive(calls.service, calls.uploads, who, &mut body).await,
+            Err(error) => Err(error),
+        };
+        if reply.is_err() {
+            body.discard().await;
+        }
+        reply
+    });
+    match task.await {
+        Ok(Ok(reply)) => message(StatusCode::OK, codec::encode(&reply)),
+        Ok(Err(error)) => refusal(&error),
+        Err(panic) => refusal(&failed(&panic)),
+    }
+}
+
+async fn blocks(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
+    offer(calls, headers, body).await.unwrap_or_else(|error| refusal(&error))
+}
+
+async fn offer(calls: Calls, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let who = calls.authenticate(&headers).await?;
+    let bytes =
+        BodyReader::new(body).remainder(limits::BLOCKS_REQUEST_BYTES).await.map_err(|error| malformed(&error))?;
+    let request: BlocksRequest = codec::decode(&bytes).map_err(|error| malformed(&error))?;
+    let service = calls.service.clone();
+    let head = blocking(move || service.offer(who, &request)).await?;
+    let len = download::body_len(&head);
+    let mut response = Response::new(download::body(calls.service, calls.downloads, head));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    response.headers_mut().insert(header::CONTENT_LENGTH, len.into());
+    Ok(response)
+}
+
+fn bearer_token(headers: &HeaderMap) -> Result<Token, ApiError> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .and_then(Token::from_hex)
+        .ok_or_else(|| ApiError::new(ErrorCode::Unlinked, "the request has no device token"))
+}
+
+/// Runs work that blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(failed(&panic)))
+}
+
+/// The answer to a request that no client of ours sends.
+pub(crate) fn malformed(error: &impl Display) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, error.to_string())
+}
+
+/// The answer to a request that found a bug of ours.
+pub(crate) fn failed(panic: &tokio::task::JoinError) -> ApiError {
+    tracing::error!(%panic, "a request of the block service failed");
+    ApiError::new(ErrorCode::Unavailable, "the server failed at this request")
+}
+
+fn refusal(error: &ApiError) -> Response {
+    let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    message(status, codec::encode(error))
+}
+
+fn message(status: StatusCode, bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    response
+}

@@ -1,0 +1,36 @@
+//! The block service's own limits, with their units and reasons.
+
+use std::time::Duration;
+
+/// Bytes of uploaded blocks in memory, of all requests together.
+pub(crate) const UPLOAD_BYTES_IN_FLIGHT: u64 = 128 * 1024 * 1024;
+/// Bytes of blocks on their way out in memory, of all requests together.
+pub(crate) const DOWNLOAD_BYTES_IN_FLIGHT: u64 = 128 * 1024 * 1024;
+/// Bytes of heads of uploads in memory; the largest head fits a few times. They have a budget of their
+/// own, since an upload holds its head while it waits for room for its blocks.
+pub(crate) const HEAD_BYTES_IN_FLIGHT: u64 = 128 * 1024 * 1024;
+/// How long a request waits for its share of these before it is answered `Busy`.
+pub(crate) const BUDGET_WAIT: Duration = Duration::from_secs(20);
+/// What a client that was answered `Busy` is asked to wait, in milliseconds.
+pub(crate) const BUSY_RETRY_MS: u32 = 3000;
+
+/// Bytes of an upload that are stored together: half of the largest upload, so that one half is
+/// stored while the other arrives.
+pub(crate) const STORE_BYTES: u64 = 8 * 1024 * 1024;
+/// Blocks that have waited this long for the rest of their group are stored without it, so that a
+/// slow upload that breaks off has not been for nothing.
+pub(crate) const STORE_AFTER: Duration = Duration::from_secs(2);
+/// Bytes of small blocks that are handed out in one piece.
+pub(crate) const PIECE_BYTES: usize = 256 * 1024;
+
+/// Bytes of a request for blocks: the most hashes it may name, and a margin.
+pub(crate) const BLOCKS_REQUEST_BYTES: usize = 40 * model::limits::BLOCKS_PER_REQUEST;
+/// Bytes of a refused request that are still read, so that the client gets to see the answer.
+pub(crate) const DISCARD_BYTES: u64 = model::limits::BLOCK_BYTES_PER_REQUEST + 1024 * 1024;
+/// How long the rest of a refused request is read.
+pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(10);
+
+/// A body that brings nothing for this long is given up.
+pub(crate) const BODY_STALL: Duration = Duration::from_secs(30);
+/// The least that a client must send on average, in bytes per second: 64 kbit/s.
+pub(crate) const BODY_BYTES_PER_SECOND: u64 = 8 * 1024;

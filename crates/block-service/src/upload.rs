@@ -1,0 +1,244 @@
+//! `changeset`: blocks are stored while they arrive.
+
+use crate::budget::{Budget, Share};
+use crate::http::{blocking, malformed};
+use crate::limits;
+use crate::receive::{BodyReader, ReceiveError};
+use crate::service::{BlockService, Upload};
+use api::service::Identity;
+use api::{ApiError, BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, codec};
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// What all uploads share.
+#[derive(Debug, Clone)]
+pub(crate) struct UploadBudgets {
+    heads: Budget,
+    blocks: Budget,
+}
+
+impl Default for UploadBudgets {
+    fn default() -> Self {
+        Self { heads: Budget::new(limits::HEAD_BYTES_IN_FLIGHT), blocks: Budget::new(limits::UPLOAD_BYTES_IN_FLIGHT) }
+    }
+}
+
+/// Receives a changeset, stores its blocks and makes its commit. However the body ends, what arrived
+/// whole is durable and noted when this returns.
+pub(crate) async fn receive(
+    service: Arc<BlockService>,
+    budgets: UploadBudgets,
+    who: Identity,
+    body: &mut BodyReader,
+) -> Result<ChangesetReply, ApiError> {
+    let len = prefix(body).await?;
+    let _head_share = budgets.heads.take(len as u64).await?;
+    let bytes = body.exactly(len).await.map_err(|error| broken(&error))?;
+    let head: ChangesetHead = codec::decode(&bytes).map_err(|error| malformed(&error))?;
+    let storing = Storing { service: service.clone(), upload: Some(Upload::begin(who, head)?), running: None };
+    storing.run(&budgets.blocks, body).await
+}
+
+async fn prefix(body: &mut BodyReader) -> Result<usize, ApiError> {
+    let prefix = body.exactly(4).await.map_err(|error| broken(&error))?;
+    let prefix = prefix.first_chunk::<4>().copied().unwrap_or_default();
+    codec::head_len(prefix).map_err(|error| malformed(&error))
+}
+
+/// An upload of which one group is stored while the next one arrives.
+struct Storing {
+    service: Arc<BlockService>,
+    /// Away while a group is being stored.
+    upload: Option<Upload>,
+    running: Option<JoinHandle<(Upload, Result<(), ApiError>)>>,
+}
+
+impl Storing {
+    async fn run(mut self, budget: &Budget, body: &mut BodyReader) -> Result<ChangesetReply, ApiError> {
+        let received = self.receive_blocks(budget, body).await;
+        let stored = self.settle().await;
+        let complete = match received.and(stored) {
+            Ok(()) => body.end().await.map_err(|error| broken(&error)),
+            Err(error) => Err(error),
+        };
+        let Some(upload) = self.upload else { return Err(lost()) };
+        let service = self.service;
+        blocking(move || match complete {
+            Ok(()) => service.finish(&upload),
+            Err(error) => {
+                service.break_off(&upload);
+                Err(error)
+            }
+        })
+        .await
+    }
+
+    async fn receive_blocks(&mut self, budget: &Budget, body: &mut BodyReader) -> Result<(), ApiError> {
+        let headers = self.upload.as_ref().map_or_else(Vec::new, |upload| upload.outstanding().to_vec());
+        let mut next = headers.as_slice();
+        while !next.is_empty() {
+            let group = &next[..group_len(next)];
+            let share = budget.take(group.iter().map(|header| u64::from(header.len)).sum()).await?;
+            let (blocks, ended) = receive_group(group, body).await;
+            next = &next[blocks.len()..];
+            self.settle().await?;
+            self.store(blocks, share);
+            ended.map_err(|error| broken(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Begins to store a group. The blocks' share of the budget ends with it.
+    fn store(&mut self, blocks: Vec<Bytes>, share: Share) {
+        let Some(mut upload) = self.upload.take() else { return };
+        let service = self.service.clone();
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            let verdict = service.store_next(&mut upload, blocks);
+            drop(share);
+            (upload, verdict)
+        }));
+    }
+
+    /// Waits for the group that is being stored.
+    async fn settle(&mut self) -> Result<(), ApiError> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let (upload, verdict) = running.await.map_err(|_| lost())?;
+        self.upload = Some(upload);
+        verdict
+    }
+}
+
+/// How many of the next blocks make a group: at least one.
+fn group_len(headers: &[BlockHeader]) -> usize {
+    let mut bytes = 0;
+    let fitting = headers.iter().take_while(|header| {
+        bytes += u64::from(header.len);
+        bytes <= limits::STORE_BYTES
+    });
+    fitting.count().max(1)
+}
+
+/// The group's blocks that arrived whole. They are fewer than the group's also when the client is slow.
+async fn receive_group(group: &[BlockHeader], body: &mut BodyReader) -> (Vec<Bytes>, Result<(), ReceiveError>) {
+    let begun = Instant::now();
+    let mut blocks = Vec::with_capacity(group.len());
+    for header in group {
+        match body.exactly(header.len as usize).await {
+            Ok(bytes) => blocks.push(bytes),
+            Err(error) => return (blocks, Err(error)),
+        }
+        if begun.elapsed() > limits::STORE_AFTER {
+            break;
+        }
+    }
+    (blocks, Ok(()))
+}
+
+fn broken(error: &ReceiveError) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, error.to_string())
+}
+
+/// The thread that held the upload panicked.
+fn lost() -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, "the server failed while it stored the blocks")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::tests::{ANN, head, service};
+    use axum::body::Body;
+    use block_store::BlockStore;
+    use futures_util::{StreamExt, stream};
+    use model::{BLOCK_SIZE, BlockHash};
+    use std::io;
+    use std::time::Duration;
+
+    fn framed(blocks: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = codec::encode_head(&head(ANN, blocks));
+        blocks.iter().for_each(|block| bytes.extend_from_slice(block));
+        bytes
+    }
+
+    async fn send(service: &Arc<BlockService>, bytes: Vec<u8>) -> Result<ChangesetReply, ApiError> {
+        let pieces: Vec<_> = bytes.chunks(700).map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect();
+        let mut body = BodyReader::new(Body::from_stream(stream::iter(pieces)));
+        receive(service.clone(), UploadBudgets::default(), ANN, &mut body).await
+    }
+
+    #[tokio::test]
+    async fn an_upload_of_many_groups_is_stored_and_committed() {
+        let (service, store, _) = service();
+        let blocks: Vec<Vec<u8>> = (0..4).map(|i| vec![i; usize::try_from(BLOCK_SIZE).expect("fits")]).collect();
+        let reply = send(&service, framed(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>())).await;
+        assert!(reply.expect("commits").outcome.is_some());
+        assert_eq!(store.list(None, 10).expect("lists").len(), 4);
+    }
+
+    #[tokio::test]
+    async fn wherever_an_upload_breaks_off_its_whole_blocks_are_kept_and_noted() {
+        let whole = framed(&[b"one", b"two", b"three"]);
+        let blocks_at = whole.len() - 11;
+        for len in 0..whole.len() {
+            let (service, store, meta) = service();
+            assert_eq!(send(&service, whole[..len].to_vec()).await.expect_err("broke off").code, ErrorCode::BadRequest);
+            let expected = [3, 6].iter().filter(|end| len >= blocks_at + **end).count();
+            assert_eq!(store.list(None, 10).expect("lists").len(), expected, "cut at {len}");
+            assert_eq!(meta.noted.lock().expect("not poisoned").len(), expected, "cut at {len}");
+            assert!(meta.committed.lock().expect("not poisoned").is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_behind_the_last_block_prevent_the_commit() {
+        let (service, _, meta) = service();
+        let mut bytes = framed(&[b"one"]);
+        bytes.push(0);
+        assert_eq!(send(&service, bytes).await.expect_err("is refused").code, ErrorCode::BadRequest);
+        assert!(meta.committed.lock().expect("not poisoned").is_empty());
+        assert_eq!(meta.noted.lock().expect("not poisoned").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_block_in_the_middle_keeps_those_before_it() {
+        let (service, store, _) = service();
+        let mut bytes = framed(&[b"one", b"two", b"three"]);
+        let at = bytes.len() - 8;
+        bytes[at] ^= 1;
+        assert_eq!(send(&service, bytes).await.expect_err("is refused").code, ErrorCode::BadRequest);
+        assert_eq!(store.list(None, 10).expect("lists"), [BlockHash::of(b"one")]);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_promises_too_much_is_refused_before_it_is_read() {
+        let (service, _, _) = service();
+        let error = send(&service, u32::MAX.to_le_bytes().to_vec()).await.expect_err("is refused");
+        assert_eq!(error.code, ErrorCode::BadRequest);
+        let mut promise = head(ANN, &[b"one"]);
+        promise.blocks[0].len = u32::MAX;
+        let error = send(&service, codec::encode_head(&promise)).await.expect_err("is refused");
+        assert_eq!(error.code, ErrorCode::BadRequest);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_uploads_blocks_are_stored_before_it_ends() {
+        let (service, store, _) = service();
+        let bytes = framed(&[b"one", b"two", b"three"]);
+        let (at_once, slow) = bytes[..bytes.len() - 1].split_at(bytes.len() - 11);
+        let pieces = std::iter::once(at_once).chain(slow.chunks(1));
+        let pieces: Vec<_> = pieces.map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect();
+        let slowly = stream::iter(pieces).then(|piece| async {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            piece
+        });
+        let mut body = BodyReader::new(Body::from_stream(slowly.chain(stream::pending())));
+        let receiving = receive(service, UploadBudgets::default(), ANN, &mut body);
+        tokio::select! {
+            _ = receiving => panic!("the last byte never came"),
+            () = tokio::time::sleep(Duration::from_secs(15)) => {}
+        }
+        assert_eq!(store.list(None, 10).expect("lists").len(), 2);
+    }
+}
