@@ -1,0 +1,432 @@
+//! Who follows what, and which positions they have yet to hear of. No sockets, no clock.
+
+use api::Notification;
+use api::service::{Announce, Identity};
+use model::{AccountId, DeviceId, NamespaceId, Position};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Streams of one account; the oldest ends when there would be more (SECURITY: a stolen or looping
+/// client must not eat the server's sockets).
+pub(crate) const STREAMS_PER_ACCOUNT: usize = 20;
+/// Announcements that are remembered, so that a subscriber misses none between reading the heads and
+/// following their namespaces.
+const REMEMBERED: usize = 4096;
+
+/// Knows the subscriptions and passes announcements on to them. Nothing in it waits.
+#[derive(Debug, Default)]
+pub struct Hub {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    streams: BTreeMap<u64, Stream>,
+    /// The streams that follow a namespace.
+    followers: BTreeMap<NamespaceId, BTreeSet<u64>>,
+    /// The streams of an account, the oldest first.
+    accounts: BTreeMap<AccountId, BTreeSet<u64>>,
+    /// The last announcements.
+    recent: VecDeque<Notification>,
+    /// Announcements that are no longer in `recent`.
+    forgotten: u64,
+    /// Set once: new streams end at once.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Stream {
+    who: Identity,
+    namespaces: BTreeSet<NamespaceId>,
+    /// What the reader has not taken yet: one position per namespace at most.
+    pending: BTreeMap<NamespaceId, Position>,
+    memberships_changed: bool,
+    ending: Option<Ending>,
+    /// The number of announcements made before the reader began to read heads.
+    mark: u64,
+    waker: Option<Waker>,
+}
+
+/// Why a subscription ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The device was unlinked.
+    Unlinked,
+    /// The account opened too many newer streams.
+    Displaced,
+    /// The server is shutting down.
+    Shutdown,
+}
+
+/// What a subscriber hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// Namespaces reached positions; at most one per namespace, in the order of the namespaces.
+    Reached(Vec<Notification>),
+    /// The account follows other namespaces now: read the heads and call [`Subscription::follow`].
+    MembershipsChanged,
+    /// Nothing more will come.
+    Ended(Ending),
+}
+
+/// Whether a subscriber may go on with the heads that it has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Nothing was missed.
+    Complete,
+    /// So much was announced meanwhile that the heads may be old: read them again.
+    ReadAgain,
+}
+
+/// One connection's view of the hub; dropping it ends it.
+#[derive(Debug)]
+pub struct Subscription {
+    hub: Arc<Hub>,
+    id: u64,
+}
+
+impl Hub {
+    /// A hub without subscribers.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// A subscription that follows nothing yet. Made before the heads are read, so that a change of
+    /// memberships or an unlinking meanwhile is not missed; then comes [`Subscription::follow`].
+    #[must_use]
+    pub fn open(self: &Arc<Self>, who: Identity) -> Subscription {
+        let mut state = self.state();
+        let id = state.open(who);
+        Subscription { hub: self.clone(), id }
+    }
+
+    /// A subscription that follows these namespaces, whose heads are its first news.
+    #[must_use]
+    pub fn subscribe(self: &Arc<Self>, who: Identity, heads: &[(NamespaceId, Position)]) -> Subscription {
+        let subscription = self.open(who);
+        subscription.follow(heads);
+        subscription
+    }
+
+    /// How many subscriptions there are.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.state().streams.len()
+    }
+
+    /// Ends all subscriptions, and those that come from now on.
+    pub fn shut_down(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.streams.values_mut().for_each(|stream| stream.end(Ending::Shutdown));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announce for Hub {
+    fn reached(&self, namespace: NamespaceId, position: Position) {
+        self.state().announce(Notification { namespace, position });
+    }
+
+    fn memberships_changed(&self, account: AccountId) {
+        let mut state = self.state();
+        let State { accounts, streams, .. } = &mut *state;
+        for id in accounts.get(&account).into_iter().flatten() {
+            if let Some(stream) = streams.get_mut(id) {
+                stream.memberships_changed = true;
+                stream.wake();
+            }
+        }
+    }
+
+    fn unlinked(&self, device: DeviceId) {
+        let mut state = self.state();
+        state.streams.values_mut().filter(|s| s.who.device == device).for_each(|s| s.end(Ending::Unlinked));
+    }
+}
+
+impl State {
+    fn open(&mut self, who: Identity) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let ending = self.closed.then_some(Ending::Shutdown);
+        let mark = self.announced();
+        self.streams.insert(id, Stream::new(who, ending, mark));
+        let ids = self.accounts.entry(who.account).or_default();
+        ids.insert(id);
+        // Those that were displaced and have not been dropped yet still stand here; they are the oldest.
+        let surplus = ids.len().saturating_sub(STREAMS_PER_ACCOUNT);
+        for old in ids.iter().take(surplus) {
+            if let Some(stream) = self.streams.get_mut(old) {
+                stream.end(Ending::Displaced);
+            }
+        }
+        id
+    }
+
+    fn close(&mut self, id: u64) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        for namespace in &stream.namespaces {
+            remove(&mut self.followers, namespace, id);
+        }
+        remove(&mut self.accounts, &stream.who.account, id);
+    }
+
+    fn announced(&self) -> u64 {
+        self.forgotten + self.recent.len() as u64
+    }
+
+    fn announce(&mut self, notification: Notification) {
+        for id in self.followers.get(&notification.namespace).into_iter().flatten() {
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.hear(notification);
+                stream.wake();
+            }
+        }
+        self.recent.push_back(notification);
+        if self.recent.len() > REMEMBERED {
+            self.recent.pop_front();
+            self.forgotten += 1;
+        }
+    }
+
+    fn follow(&mut self, id: u64, heads: &[(NamespaceId, Position)]) -> Follow {
+        let announced = self.announced();
+        let Some(stream) = self.streams.get_mut(&id) else { return Follow::Complete };
+        let before = std::mem::take(&mut stream.namespaces);
+        stream.namespaces = heads.iter().map(|(namespace, _)| *namespace).collect();
+        stream.pending.retain(|namespace, _| stream.namespaces.contains(namespace));
+        for (namespace, position) in heads.iter().filter(|(namespace, _)| !before.contains(namespace)) {
+            stream.hear(Notification { namespace: *namespace, position: *position });
+            self.followers.entry(*namespace).or_default().insert(id);
+        }
+        let heard_of = usize::try_from(stream.mark.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
+        for notification in self.recent.iter().skip(heard_of) {
+            if stream.namespaces.contains(&notification.namespace) {
+                stream.hear(*notification);
+            }
+        }
+        let complete = stream.mark >= self.forgotten;
+        stream.mark = announced;
+        stream.wake();
+        let left: Vec<_> = before.difference(&stream.namespaces).copied().collect();
+        left.iter().for_each(|namespace| remove(&mut self.followers, namespace, id));
+        if complete { Follow::Complete } else { Follow::ReadAgain }
+    }
+}
+
+impl Stream {
+    fn new(who: Identity, ending: Option<Ending>, mark: u64) -> Self {
+        let (namespaces, pending) = (BTreeSet::new(), BTreeMap::new());
+        Self { who, namespaces, pending, memberships_changed: false, ending, mark, waker: None }
+    }
+
+    /// Positions only rise: of two for one namespace the later is enough.
+    fn hear(&mut self, Notification { namespace, position }: Notification) {
+        let known = self.pending.entry(namespace).or_insert(position);
+        *known = position.max(*known);
+    }
+
+    /// The first reason counts.
+    fn end(&mut self, ending: Ending) {
+        self.ending.get_or_insert(ending);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn take(&mut self) -> Option<News> {
+        if let Some(ending) = self.ending {
+            return Some(News::Ended(ending));
+        }
+        if std::mem::take(&mut self.memberships_changed) {
+            return Some(News::MembershipsChanged);
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let reached = pending.into_iter().map(|(namespace, position)| Notification { namespace, position });
+        let reached: Vec<_> = reached.collect();
+        (!reached.is_empty()).then_some(News::Reached(reached))
+    }
+}
+
+impl Subscription {
+    /// What there is to hear now, if anything.
+    #[must_use]
+    pub fn take(&self) -> Option<News> {
+        match self.hub.state().streams.get_mut(&self.id) {
+            Some(stream) => stream.take(),
+            None => Some(News::Ended(Ending::Shutdown)),
+        }
+    }
+
+    /// Like [`Self::take`]; wakes the task when there is something.
+    pub fn poll_news(&self, context: &mut Context<'_>) -> Poll<News> {
+        let mut state = self.hub.state();
+        let Some(stream) = state.streams.get_mut(&self.id) else {
+            return Poll::Ready(News::Ended(Ending::Shutdown));
+        };
+        match stream.take() {
+            Some(news) => Poll::Ready(news),
+            None => {
+                stream.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Waits until there is something to hear.
+    pub async fn news(&self) -> News {
+        std::future::poll_fn(|context| self.poll_news(context)).await
+    }
+
+    /// To be called before the heads are read again: what is announced from now on is not missed.
+    pub fn before_reading_heads(&self) {
+        let mut state = self.hub.state();
+        let announced = state.announced();
+        if let Some(stream) = state.streams.get_mut(&self.id) {
+            stream.mark = announced;
+        }
+    }
+
+    /// Follows exactly these namespaces from now on. The heads of those that are new to it are news.
+    pub fn follow(&self, heads: &[(NamespaceId, Position)]) -> Follow {
+        self.hub.state().follow(self.id, heads)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.state().close(self.id);
+    }
+}
+
+/// Takes an id out of a set of sets, in which no set is empty.
+fn remove<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, id: u64) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(&id);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: NamespaceId = NamespaceId([1; 16]);
+    const TWO: NamespaceId = NamespaceId([2; 16]);
+
+    fn who(device: u8) -> Identity {
+        Identity { account: AccountId([1; 16]), device: DeviceId([device; 16]) }
+    }
+
+    fn reached(what: &[(NamespaceId, u64)]) -> Option<News> {
+        let notification =
+            |(namespace, position): &(_, u64)| Notification { namespace: *namespace, position: Position(*position) };
+        Some(News::Reached(what.iter().map(notification).collect()))
+    }
+
+    #[test]
+    fn a_subscriber_hears_its_heads_first_and_then_what_happens() {
+        let hub = Hub::new();
+        let subscription = hub.subscribe(who(1), &[(ONE, Position(5)), (TWO, Position(0))]);
+        assert_eq!(subscription.take(), reached(&[(ONE, 5), (TWO, 0)]));
+        assert_eq!(subscription.take(), None);
+        hub.reached(ONE, Position(6));
+        assert_eq!(subscription.take(), reached(&[(ONE, 6)]));
+    }
+
+    #[test]
+    fn what_others_follow_is_not_heard() {
+        let hub = Hub::new();
+        let subscription = hub.subscribe(who(1), &[]);
+        hub.reached(ONE, Position(6));
+        assert_eq!(subscription.take(), None);
+    }
+
+    #[test]
+    fn a_slow_reader_keeps_one_position_per_namespace() {
+        let hub = Hub::new();
+        let subscription = hub.subscribe(who(1), &[(ONE, Position(0)), (TWO, Position(0))]);
+        for position in 1..1000 {
+            hub.reached(ONE, Position(position));
+            hub.reached(TWO, Position(1000 - position));
+        }
+        assert_eq!(subscription.take(), reached(&[(ONE, 999), (TWO, 999)]));
+        assert_eq!(subscription.take(), None);
+    }
+
+    #[test]
+    fn nothing_is_missed_between_reading_heads_and_following() {
+        let hub = Hub::new();
+        let subscription = hub.open(who(1));
+        hub.reached(ONE, Position(7));
+        assert_eq!(subscription.follow(&[(ONE, Position(6))]), Follow::Complete);
+        assert_eq!(subscription.take(), reached(&[(ONE, 7)]));
+    }
+
+    #[test]
+    fn heads_that_may_be_too_old_are_read_again() {
+        let hub = Hub::new();
+        let subscription = hub.open(who(1));
+        for position in 0..=REMEMBERED as u64 {
+            hub.reached(ONE, Position(position));
+        }
+        assert_eq!(subscription.follow(&[(ONE, Position(0))]), Follow::ReadAgain);
+        subscription.before_reading_heads();
+        assert_eq!(subscription.follow(&[(ONE, Position(0))]), Follow::Complete);
+    }
+
+    #[test]
+    fn a_change_of_memberships_changes_what_is_followed() {
+        let hub = Hub::new();
+        let subscription = hub.subscribe(who(1), &[(ONE, Position(1))]);
+        hub.memberships_changed(who(1).account);
+        assert_eq!(subscription.take(), Some(News::MembershipsChanged));
+        subscription.before_reading_heads();
+        subscription.follow(&[(TWO, Position(4))]);
+        hub.reached(ONE, Position(2));
+        assert_eq!(subscription.take(), reached(&[(TWO, 4)]));
+        drop(subscription);
+        assert!(hub.state().followers.is_empty() && hub.state().accounts.is_empty());
+    }
+
+    #[test]
+    fn unlinking_ends_the_devices_streams_and_no_others() {
+        let hub = Hub::new();
+        let (first, second) = (hub.subscribe(who(1), &[]), hub.subscribe(who(2), &[]));
+        hub.unlinked(who(1).device);
+        assert_eq!(first.take(), Some(News::Ended(Ending::Unlinked)));
+        assert_eq!(second.take(), None);
+    }
+
+    #[test]
+    fn an_accounts_oldest_stream_gives_way_to_its_newest() {
+        let hub = Hub::new();
+        let mut streams: Vec<_> = (0..STREAMS_PER_ACCOUNT).map(|_| hub.subscribe(who(1), &[])).collect();
+        assert!(streams.iter().all(|stream| stream.take().is_none()));
+        streams.push(hub.subscribe(who(1), &[]));
+        assert_eq!(streams[0].take(), Some(News::Ended(Ending::Displaced)));
+        assert!(streams[1..].iter().all(|stream| stream.take().is_none()));
+    }
+
+    #[test]
+    fn a_shutdown_ends_what_is_there_and_what_comes() {
+        let hub = Hub::new();
+        let before = hub.subscribe(who(1), &[]);
+        hub.shut_down();
+        assert_eq!(before.take(), Some(News::Ended(Ending::Shutdown)));
+        assert_eq!(hub.subscribe(who(1), &[]).take(), Some(News::Ended(Ending::Shutdown)));
+    }
+}
