@@ -4,6 +4,8 @@ use super::SourceFile;
 
 /// Where every table of a database is explained.
 const DATA: &str = "docs/data.md";
+/// The page that names tests as evidence.
+const TESTING: &str = "docs/testing.md";
 /// Folders of the repository: what documents quote from them must exist.
 const FOLDERS: &[&str] = &["crates/", "docs/", "xtask/", "deploy/", "web/", ".ci/", ".cargo/"];
 
@@ -20,6 +22,7 @@ pub(crate) fn check(files: &[SourceFile], exists: &dyn Fn(&str) -> bool) -> Vec<
         }
     }
     findings.extend(tables(files));
+    findings.extend(named_tests(files));
     findings
 }
 
@@ -67,6 +70,21 @@ fn tables(files: &[SourceFile]) -> Vec<String> {
     findings
 }
 
+/// Tests that the page about testing names and that are not there. A quote of three words or more, joined
+/// by `_`, is a test's name.
+fn named_tests(files: &[SourceFile]) -> Vec<String> {
+    let Some(page) = files.iter().find(|file| file.path == TESTING) else { return Vec::new() };
+    let quotes = page.text.split('`').skip(1).step_by(2);
+    let names = quotes.filter(|quote| {
+        quote.split('_').count() > 2 && quote.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    });
+    let is_there = |name: &str| {
+        let (plain, generic) = (format!("fn {name}("), format!("fn {name}<"));
+        files.iter().any(|file| file.is_rust() && (file.text.contains(&plain) || file.text.contains(&generic)))
+    };
+    names.filter(|name| !is_there(name)).map(|name| format!("{TESTING}: there is no test `{name}`")).collect()
+}
+
 /// The part of a document whose heading of the second level quotes the crate; empty if there is none.
 fn section<'a>(document: &'a str, crate_name: &str) -> &'a str {
     let quoted = format!("`{crate_name}`");
@@ -109,6 +127,15 @@ mod tests {
     fn a_quoted_path_must_exist() {
         assert_eq!(found("ARCHITECTURE.md", "It is in `crates/gone/src/lib.rs`.").len(), 1);
         assert_eq!(found("ARCHITECTURE.md", "Run `cargo test -p model`; read `docs/protocol.md`."), CLEAN);
+    }
+
+    #[test]
+    fn evidence_that_is_not_there_is_found() {
+        let files = [
+            SourceFile { path: TESTING.to_owned(), text: "`a_test_that_is`, `a_test_that_was`, `fn_x`".to_owned() },
+            SourceFile { path: "crates/model/src/lib.rs".to_owned(), text: "fn a_test_that_is() {}".to_owned() },
+        ];
+        assert_eq!(check(&files, &|_| true), ["docs/testing.md: there is no test `a_test_that_was`"]);
     }
 
     #[test]
