@@ -49,10 +49,8 @@ impl SqliteStore {
     /// # Errors
     /// `NewerFormat`, `Corrupt`, `DiskFull`, `Busy` or `Io`.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        create_private(path).map_err(|error| StoreError::Io {
-            subject: "creating the database file",
-            source: Box::new(error),
-        })?;
+        create_private(path)
+            .map_err(|error| StoreError::Io { subject: "creating the database file", source: Box::new(error) })?;
         let mut writer = connect(path)?;
         schema::migrate(&mut writer)?;
         let readers = Readers { path: path.to_owned(), pool: Mutex::default(), returned: Condvar::new() };
@@ -121,8 +119,7 @@ impl MetadataStore for SqliteStore {
 
     fn read(&self, work: &mut dyn FnMut(&dyn Reading) -> Answer<()>) -> Answer<()> {
         with_connection(self.readers.as_ref(), &self.writer, |connection| {
-            let snapshot =
-                connection.unchecked_transaction().map_err(|error| failed("beginning a snapshot", error))?;
+            let snapshot = connection.unchecked_transaction().map_err(|error| failed("beginning a snapshot", error))?;
             work(&Session { connection: &snapshot })
         })
     }

@@ -277,7 +277,13 @@ impl Reading for Session<'_> {
 
 impl Session<'_> {
     /// Entries until a limit is reached; rows behind it are neither read nor decoded.
-    fn page(&self, limit: PageLimit, subject: &'static str, sql: &str, params: impl Params) -> Answer<Vec<JournalRecord>> {
+    fn page(
+        &self,
+        limit: PageLimit,
+        subject: &'static str,
+        sql: &str,
+        params: impl Params,
+    ) -> Answer<Vec<JournalRecord>> {
         let fail = |error| failed(subject, error);
         let mut statement = self.connection.prepare_cached(sql).map_err(fail)?;
         let mut rows = statement.query(params).map_err(fail)?;

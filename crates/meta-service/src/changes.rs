@@ -1,0 +1,199 @@
+//! What changed, and which blocks an account lacks.
+
+use crate::failure::{bad_request, epoch_changed};
+use crate::service::{MetaService, before, check_linked, identity};
+use api::service::Identity;
+use api::{ApiError, ChangesReply, ChangesRequest, MissingReply, MissingRequest, NamespaceChanges};
+use metadata_store::port::Answer;
+use metadata_store::{JournalRecord, PageLimit, Reading};
+use model::{AccountId, BlockHash, Body, Change, JournalEntry, NamespaceId, Position, Role, Timestamp, limits};
+
+/// Namespaces in one cursor: more than anyone is a member of.
+const CURSOR_NAMESPACES: usize = 10_000;
+
+/// A namespace of the cursor for which there may be entries.
+struct Behind {
+    index: usize,
+    namespace: NamespaceId,
+    after: Position,
+    entries: u64,
+}
+
+impl MetaService {
+    /// `changes`: the entries behind the caller's cursor, in one consistent snapshot. The page is shared
+    /// fairly: namespaces with little news get all of it, the others divide the rest. A page ends where
+    /// a commit ends if the limits allow it, so that a client sees commits whole.
+    ///
+    /// # Errors
+    /// `EpochChanged` for another instance or epoch, or a position ahead of the journal; `Unlinked`,
+    /// `BadRequest`, `Unavailable`.
+    pub fn changes(&self, who: Identity, request: &ChangesRequest) -> Result<ChangesReply, ApiError> {
+        if request.cursor.len() > CURSOR_NAMESPACES {
+            return Err(bad_request(format!("a cursor holds at most {CURSOR_NAMESPACES} namespaces")));
+        }
+        self.snapshot(|reading| {
+            check_linked(reading, who)?;
+            let server = identity(reading)?;
+            if (server.instance, server.epoch) != (request.instance, request.epoch) {
+                return Err(epoch_changed().into());
+            }
+            let mut namespaces = Vec::with_capacity(request.cursor.len());
+            let mut behind = Vec::new();
+            for (&namespace, &after) in &request.cursor {
+                let (role, head) =
+                    standing(reading, who.account, namespace)?.map_or((None, after), |(role, head)| (Some(role), head));
+                if after > head {
+                    return Err(epoch_changed().into());
+                }
+                if head > after {
+                    behind.push(Behind { index: namespaces.len(), namespace, after, entries: head.0 - after.0 });
+                }
+                namespaces.push(NamespaceChanges { namespace, role, entries: Vec::new(), head });
+            }
+            fill(reading, behind, &mut namespaces)?;
+            Ok(ChangesReply { namespaces })
+        })
+    }
+
+    /// `missing`: which of these blocks the account would have to upload.
+    ///
+    /// # Errors
+    /// `Unlinked`, `BadRequest` for too long a list, `Unavailable`.
+    pub fn missing(&self, who: Identity, request: &MissingRequest) -> Result<MissingReply, ApiError> {
+        let missing = self.missing_blocks(who, &request.blocks)?;
+        let indexes = (0..).zip(missing).filter_map(|(index, missing)| missing.then_some(index));
+        Ok(MissingReply { missing: indexes.collect() })
+    }
+
+    pub(crate) fn missing_blocks(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+        if blocks.len() > limits::BLOCKS_PER_REQUEST {
+            return Err(bad_request(format!("a request names at most {} blocks", limits::BLOCKS_PER_REQUEST)));
+        }
+        let now = self.environment.now();
+        self.snapshot(|reading| {
+            check_linked(reading, who)?;
+            Ok(missing(reading, who.account, None, blocks, now)?)
+        })
+    }
+}
+
+/// The account's role in a namespace and the namespace's head, if it is a member.
+fn standing(reading: &dyn Reading, account: AccountId, namespace: NamespaceId) -> Answer<Option<(Role, Position)>> {
+    let Some(role) = reading.role(namespace, account)? else { return Ok(None) };
+    Ok(reading.namespace(namespace)?.map(|row| (role, row.head)))
+}
+
+/// Fills the page, those with the least news first: what they leave of their share goes to the others.
+fn fill(reading: &dyn Reading, mut behind: Vec<Behind>, namespaces: &mut [NamespaceChanges]) -> Answer<()> {
+    behind.sort_by_key(|one| (one.entries, one.index));
+    let mut left = PageLimit { entries: limits::CHANGES_PAGE_ENTRIES, blocks: limits::CHANGES_PAGE_BLOCKS };
+    let mut takers = behind.len();
+    // A single commit may name more blocks than a page; the first namespace served gets past that.
+    let mut first = true;
+    for one in behind {
+        let share = PageLimit { entries: left.entries.div_ceil(takers), blocks: left.blocks.div_ceil(takers) };
+        takers -= 1;
+        let records = page(reading, one.namespace, one.after, share, left)?;
+        let blocks: usize = records.iter().map(|record| blocks_of(&record.entry)).sum();
+        if blocks > left.blocks && !first {
+            continue;
+        }
+        first = false;
+        left.entries = left.entries.saturating_sub(records.len());
+        left.blocks = left.blocks.saturating_sub(blocks);
+        namespaces[one.index].entries = records.into_iter().map(|record| record.entry).collect();
+    }
+    Ok(())
+}
+
+/// The next entries of one namespace: as many whole commits as its share holds; else the first commit,
+/// if what is left for all holds it; else what the share holds of it.
+fn page(
+    reading: &dyn Reading,
+    namespace: NamespaceId,
+    after: Position,
+    share: PageLimit,
+    left: PageLimit,
+) -> Answer<Vec<JournalRecord>> {
+    if share.entries == 0 {
+        return Ok(Vec::new());
+    }
+    let mut records = reading.journal(namespace, after, share)?;
+    let whole = whole_commits(reading, namespace, &records)?;
+    if whole > 0 {
+        records.truncate(whole);
+        return Ok(records);
+    }
+    let mut longer = reading.journal(namespace, after, left)?;
+    let whole = first_commit(reading, namespace, &longer)?;
+    if whole > 0 {
+        longer.truncate(whole);
+        return Ok(longer);
+    }
+    Ok(records)
+}
+
+/// How many of the entries belong to commits that are all there.
+fn whole_commits(reading: &dyn Reading, namespace: NamespaceId, records: &[JournalRecord]) -> Answer<usize> {
+    let Some(last) = records.last() else { return Ok(0) };
+    let next = following(reading, namespace, last.entry.position)?;
+    if next.is_none_or(|batch_first| batch_first > last.entry.position) {
+        return Ok(records.len());
+    }
+    Ok(records.iter().take_while(|record| record.batch_first < last.batch_first).count())
+}
+
+/// How many entries the first commit has, if it is all there; else 0.
+fn first_commit(reading: &dyn Reading, namespace: NamespaceId, records: &[JournalRecord]) -> Answer<usize> {
+    let Some(first) = records.first() else { return Ok(0) };
+    let same = records.iter().take_while(|record| record.batch_first == first.batch_first).count();
+    if same < records.len() || whole_commits(reading, namespace, records)? == records.len() { Ok(same) } else { Ok(0) }
+}
+
+/// The beginning of the commit that the entry behind `position` belongs to.
+fn following(reading: &dyn Reading, namespace: NamespaceId, position: Position) -> Answer<Option<Position>> {
+    // Reading backwards from two further gives the next entry without its content.
+    let next = reading.journal_backwards(namespace, position.next().next(), 1)?;
+    Ok(next.first().filter(|next| next.position > position).map(|next| next.batch_first))
+}
+
+fn blocks_of(entry: &JournalEntry) -> usize {
+    match &entry.change {
+        Change::Create { body, .. } | Change::Edit { body } => Body::blocks(body).len(),
+        Change::Move { .. } | Change::Delete => 0,
+    }
+}
+
+/// For each block, whether the account would have to upload it: it is named by no namespace that the
+/// account can read, and the account has not uploaded it lately. What others have stored plays no part,
+/// or the answer would tell what others have. `first` is the namespace where it most likely is.
+pub(crate) fn missing(
+    reading: &dyn Reading,
+    account: AccountId,
+    first: Option<NamespaceId>,
+    blocks: &[BlockHash],
+    now: Timestamp,
+) -> Answer<Vec<bool>> {
+    let mut unknown: Vec<usize> = (0..blocks.len()).collect();
+    let keep = |unknown: &mut Vec<usize>, ask: &dyn Fn(&[BlockHash]) -> Answer<Vec<bool>>| -> Answer<()> {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<BlockHash> = unknown.iter().map(|&index| blocks[index]).collect();
+        let mut known = ask(&asked)?.into_iter();
+        unknown.retain(|_| !known.next().unwrap_or(false));
+        Ok(())
+    };
+    let since = before(now, limits::UNCOMMITTED_BLOCK_LIFE);
+    keep(&mut unknown, &|asked| reading.uploaded_blocks(account, asked, since))?;
+    let memberships = if unknown.is_empty() { Vec::new() } else { reading.memberships(account)? };
+    let rest = memberships.iter().map(|(namespace, _)| *namespace).filter(|namespace| Some(*namespace) != first);
+    for namespace in first.into_iter().chain(rest) {
+        keep(&mut unknown, &|asked| reading.names_blocks(namespace, asked))?;
+    }
+    let mut missing = vec![false; blocks.len()];
+    for index in unknown {
+        missing[index] = true;
+    }
+    Ok(missing)
+}

@@ -1,0 +1,246 @@
+//! Commits: the queue in front of them, and the transaction around the decision.
+
+use crate::decide::{Decision, Effects, Terms, TreeView, decide};
+use crate::failure::{Failure, bad_request, epoch_changed, forbidden};
+use crate::group::{GroupCommit, GroupError};
+use crate::service::{MetaService, News, check_linked, identity};
+use api::service::Identity;
+use api::{ApiError, ErrorCode};
+use metadata_store::port::Answer;
+use metadata_store::{Child, NodeRecord, Transaction};
+use model::{
+    BlockHash, Body, Commit, CommitOutcome, NameKey, NamespaceId, NodeId, Operation, Reason, Rejection, Role,
+    Timestamp, limits,
+};
+
+/// Commits that may wait for their transaction; more are told to come back.
+const WAITING_COMMITS: usize = 4 * limits::GROUP_COMMIT;
+/// What a client waits that was told to come back.
+const RETRY_MS: u32 = 500;
+
+/// Blocks that became durable for an account, and the commit that follows them.
+pub(crate) struct Request {
+    pub(crate) who: Identity,
+    pub(crate) stored: Vec<BlockHash>,
+    pub(crate) commit: Option<Commit>,
+}
+
+type Reply = Result<Option<CommitOutcome>, ApiError>;
+
+/// The commits that wait for a transaction.
+pub(crate) struct CommitQueue(GroupCommit<Request, Reply>);
+
+impl CommitQueue {
+    pub(crate) fn with_limits() -> Self {
+        Self(GroupCommit::new(limits::GROUP_COMMIT, WAITING_COMMITS))
+    }
+}
+
+impl MetaService {
+    /// `commit`: a batch of operations on one namespace, accepted or refused as one. A commit whose key
+    /// is known is answered with its stored outcome.
+    ///
+    /// # Errors
+    /// `Unlinked`; `EpochChanged` for another epoch or a client that has seen more than there is;
+    /// `Forbidden` for an account that is no member (a member who may only read gets a rejection);
+    /// `BadRequest` for a commit beyond the limits; `Busy`, `Unavailable`, `NoSpace`.
+    pub fn commit(&self, who: Identity, commit: Commit) -> Result<CommitOutcome, ApiError> {
+        let outcome = self.submit(Request { who, stored: Vec::new(), commit: Some(commit) })?;
+        outcome.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "the commit was not decided"))
+    }
+
+    /// Runs a request in a transaction, together with others that wait.
+    pub(crate) fn submit(&self, request: Request) -> Reply {
+        if let Some(commit) = &request.commit {
+            check_size(commit)?;
+        }
+        let reply = self.commits.0.submit(request, |requests| self.run(requests));
+        reply.unwrap_or_else(|error| match error {
+            GroupError::Full => Err(ApiError {
+                retry_after_ms: Some(RETRY_MS),
+                ..ApiError::new(ErrorCode::Busy, "too many commits at once, try again")
+            }),
+            GroupError::Lost => {
+                Err(ApiError::new(ErrorCode::Unavailable, "the commit's outcome is unknown, ask again"))
+            }
+        })
+    }
+
+    /// One transaction for all; if it fails, one for each, so that a request that cannot be done does
+    /// not take the others with it.
+    fn run(&self, requests: &[Request]) -> Vec<Reply> {
+        match self.run_together(requests) {
+            Ok(replies) => replies,
+            Err(error) if requests.len() == 1 => vec![Err(error)],
+            Err(_) => requests
+                .iter()
+                .map(|request| {
+                    let alone = self.run_together(std::slice::from_ref(request));
+                    alone.and_then(|mut replies| replies.pop().unwrap_or(Ok(None)))
+                })
+                .collect(),
+        }
+    }
+
+    /// Requests are decided in order, each against what the earlier ones left. An answer that is an
+    /// error has written nothing but the note of stored blocks, which holds whatever becomes of the
+    /// commit.
+    fn run_together(&self, requests: &[Request]) -> Result<Vec<Reply>, ApiError> {
+        let now = self.environment.now();
+        self.write(|tx, news| {
+            let mut replies = Vec::with_capacity(requests.len());
+            for request in requests {
+                replies.push(match run_one(tx, request, now, news) {
+                    Ok(outcome) => Ok(outcome),
+                    Err(Failure::Api(error)) => Err(error),
+                    Err(Failure::Store(error)) => return Err(error.into()),
+                });
+            }
+            Ok(replies)
+        })
+    }
+}
+
+fn run_one(
+    tx: &dyn Transaction,
+    request: &Request,
+    now: Timestamp,
+    news: &mut News,
+) -> Result<Option<CommitOutcome>, Failure> {
+    let who = request.who;
+    check_linked(tx, who)?;
+    tx.add_uploaded_blocks(who.account, &request.stored, now)?;
+    let Some(commit) = &request.commit else { return Ok(None) };
+    if let Some(outcome) = tx.outcome(who.device, commit.key)? {
+        return Ok(Some(outcome));
+    }
+    let outcome = settle(tx, who, commit, now, news)?;
+    tx.put_outcome(who.device, commit.key, &outcome, now)?;
+    Ok(Some(outcome))
+}
+
+/// Decides a commit that is not known yet, and writes what it changes.
+fn settle(
+    tx: &dyn Transaction,
+    who: Identity,
+    commit: &Commit,
+    now: Timestamp,
+    news: &mut News,
+) -> Result<CommitOutcome, Failure> {
+    if commit.epoch != identity(tx)?.epoch {
+        return Err(epoch_changed().into());
+    }
+    let role = tx.role(commit.namespace, who.account)?.ok_or_else(forbidden)?;
+    let namespace = tx.lock_namespace(commit.namespace)?.ok_or_else(forbidden)?;
+    if commit.seen > namespace.head {
+        return Err(epoch_changed().into());
+    }
+    if !role.may_write() {
+        return Ok(refuse_all(commit));
+    }
+    let terms = Terms {
+        root: commit.namespace.root(),
+        head: namespace.head,
+        live_nodes: namespace.live_nodes,
+        device: Some(who.device),
+        time: now,
+    };
+    match decide(&CommitView { tx, who, namespace: commit.namespace, now }, &terms, commit)? {
+        Decision::Reject(rejections) => Ok(CommitOutcome::Rejected(rejections)),
+        Decision::Accept(effects) => {
+            write_effects(tx, commit.namespace, &effects, news)?;
+            end_memberships(tx, who, &effects, news)?;
+            let head = effects.entries.last().map_or(namespace.head, |entry| entry.position);
+            Ok(CommitOutcome::Accepted { head, time: now })
+        }
+    }
+}
+
+fn refuse_all(commit: &Commit) -> CommitOutcome {
+    let indexes = 0..u32::try_from(commit.operations.len()).unwrap_or(u32::MAX);
+    CommitOutcome::Rejected(indexes.map(|index| Rejection { index, reason: Reason::Forbidden }).collect())
+}
+
+/// Writes what a decision or the server itself changes in one namespace.
+pub(crate) fn write_effects(
+    tx: &dyn Transaction,
+    namespace: NamespaceId,
+    effects: &Effects,
+    news: &mut News,
+) -> Answer<()> {
+    let Some(last) = effects.entries.last() else { return Ok(()) };
+    for (position, nodes) in &effects.killed {
+        tx.kill_nodes(namespace, nodes, *position)?;
+    }
+    tx.put_nodes(namespace, &effects.nodes)?;
+    tx.set_live_nodes(namespace, effects.live_nodes)?;
+    tx.add_named_blocks(namespace, &effects.blocks)?;
+    tx.append(namespace, &effects.entries)?;
+    news.reached.insert(namespace, last.position);
+    Ok(())
+}
+
+/// Who deletes the mount of another's shared folder leaves it.
+fn end_memberships(tx: &dyn Transaction, who: Identity, effects: &Effects, news: &mut News) -> Answer<()> {
+    for mount in &effects.unmounted {
+        tx.remove_member(mount.as_namespace(), who.account)?;
+        news.memberships.insert(who.account);
+    }
+    Ok(())
+}
+
+fn check_size(commit: &Commit) -> Result<(), ApiError> {
+    if commit.operations.len() > limits::COMMIT_OPERATIONS {
+        return Err(bad_request(format!("a commit holds at most {} operations", limits::COMMIT_OPERATIONS)));
+    }
+    let blocks: usize = commit.operations.iter().filter_map(Operation::body).map(|body| body.blocks().len()).sum();
+    if blocks > limits::COMMIT_BLOCKS {
+        return Err(bad_request(format!("a commit names at most {} blocks", limits::COMMIT_BLOCKS)));
+    }
+    Ok(())
+}
+
+/// The tree of one namespace inside a transaction, as a member sees it.
+struct CommitView<'t> {
+    tx: &'t dyn Transaction,
+    who: Identity,
+    namespace: NamespaceId,
+    now: Timestamp,
+}
+
+impl TreeView for CommitView<'_> {
+    fn node(&self, node: NodeId) -> Answer<Option<NodeRecord>> {
+        self.tx.node(self.namespace, node)
+    }
+
+    fn child(&self, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>> {
+        self.tx.child(self.namespace, parent, key)
+    }
+
+    fn children(&self, parent: NodeId) -> Answer<Vec<Child>> {
+        self.tx.children(self.namespace, parent)
+    }
+
+    fn child_directories(&self, parent: NodeId) -> Answer<Vec<Child>> {
+        self.tx.child_directories(self.namespace, parent)
+    }
+
+    fn is_namespace(&self, node: NodeId) -> Answer<bool> {
+        Ok(self.tx.namespace(node.as_namespace())?.is_some())
+    }
+
+    /// An owner may not: a shared folder that its owner had lost sight of could never be ended.
+    fn may_unmount(&self, mount: NodeId) -> Answer<bool> {
+        Ok(self.tx.role(mount.as_namespace(), self.who.account)? != Some(Role::Owner))
+    }
+
+    fn missing(&self, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
+        crate::changes::missing(self.tx, self.who.account, Some(self.namespace), blocks, self.now)
+    }
+}
+
+/// The blocks of a body, once each, for [`Effects::blocks`].
+pub(crate) fn unique_blocks<'b>(bodies: impl Iterator<Item = &'b Body>) -> Vec<BlockHash> {
+    let blocks: std::collections::BTreeSet<BlockHash> = bodies.flat_map(Body::blocks).copied().collect();
+    blocks.into_iter().collect()
+}

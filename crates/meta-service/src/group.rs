@@ -1,0 +1,157 @@
+//! Group commit: callers that wait at the same time share one transaction.
+//!
+//! Whoever finds nobody leading leads: it runs a batch of what waits, its own request among it or soon,
+//! and hands out the results. There is no thread behind it; with one caller at a time every request is
+//! run at once, by its caller, which makes it deterministic.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Why a request was not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupError {
+    /// Too many requests wait already.
+    Full,
+    /// The batch with the request panicked; whether it took effect is unknown.
+    Lost,
+}
+
+/// A queue of requests `Q` with results `R`.
+pub(crate) struct GroupCommit<Q, R> {
+    batch: usize,
+    capacity: usize,
+    state: Mutex<State<Q, R>>,
+    turn: Condvar,
+}
+
+struct State<Q, R> {
+    waiting: VecDeque<(u64, Q)>,
+    /// Results that their callers have not fetched; `None`: lost.
+    done: BTreeMap<u64, Option<R>>,
+    next: u64,
+    leading: bool,
+}
+
+impl<Q, R> GroupCommit<Q, R> {
+    /// A queue that holds `capacity` requests and runs at most `batch` of them at once.
+    pub(crate) fn new(batch: usize, capacity: usize) -> Self {
+        let state = State { waiting: VecDeque::new(), done: BTreeMap::new(), next: 0, leading: false };
+        Self { batch, capacity, state: Mutex::new(state), turn: Condvar::new() }
+    }
+
+    /// Runs a request, alone or with others. `run` gives one result per request, in order.
+    pub(crate) fn submit(&self, request: Q, run: impl Fn(&[Q]) -> Vec<R>) -> Result<R, GroupError> {
+        let mut state = self.lock();
+        if state.waiting.len() >= self.capacity {
+            return Err(GroupError::Full);
+        }
+        let ticket = state.next;
+        state.next += 1;
+        state.waiting.push_back((ticket, request));
+        loop {
+            if let Some(result) = state.done.remove(&ticket) {
+                return result.ok_or(GroupError::Lost);
+            }
+            if state.leading {
+                state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                drop(self.lead(state, &run));
+                state = self.lock();
+            }
+        }
+    }
+
+    /// Takes a batch, runs it without the lock, and stores its results when the leader is dropped.
+    fn lead<'g>(&'g self, mut state: MutexGuard<'g, State<Q, R>>, run: impl Fn(&[Q]) -> Vec<R>) -> Leader<'g, Q, R> {
+        state.leading = true;
+        let size = state.waiting.len().min(self.batch);
+        let (tickets, requests): (Vec<u64>, Vec<Q>) = state.waiting.drain(..size).unzip();
+        drop(state);
+        let mut leader = Leader { group: self, tickets, results: Vec::new() };
+        leader.results = run(&requests);
+        leader
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<Q, R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a leadership, also when the batch panicked: nobody may wait for ever.
+struct Leader<'g, Q, R> {
+    group: &'g GroupCommit<Q, R>,
+    tickets: Vec<u64>,
+    results: Vec<R>,
+}
+
+impl<Q, R> Drop for Leader<'_, Q, R> {
+    fn drop(&mut self) {
+        let mut state = self.group.lock();
+        let mut results = self.results.drain(..);
+        state.done.extend(self.tickets.drain(..).map(|ticket| (ticket, results.next())));
+        state.leading = false;
+        self.group.turn.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Barrier};
+
+    #[test]
+    fn a_lone_caller_runs_its_own_request_at_once() {
+        let group = GroupCommit::new(4, 8);
+        assert_eq!(group.submit(7, |batch| batch.iter().map(|n| n * 2).collect()), Ok(14));
+    }
+
+    #[test]
+    fn callers_that_wait_share_a_batch_and_each_gets_its_own_result() {
+        let group = Arc::new(GroupCommit::<usize, usize>::new(16, 64));
+        let batches = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Barrier::new(2));
+        let first = std::thread::spawn({
+            let (group, gate) = (Arc::clone(&group), Arc::clone(&gate));
+            move || {
+                group.submit(100, |batch| {
+                    gate.wait();
+                    gate.wait();
+                    batch.to_vec()
+                })
+            }
+        });
+        gate.wait();
+        let others: Vec<_> = (0..16)
+            .map(|n| {
+                let (group, batches) = (Arc::clone(&group), Arc::clone(&batches));
+                std::thread::spawn(move || {
+                    group.submit(n, |batch| {
+                        batches.fetch_add(1, Ordering::Relaxed);
+                        batch.to_vec()
+                    })
+                })
+            })
+            .collect();
+        while group.lock().waiting.len() < 16 {
+            std::thread::yield_now();
+        }
+        gate.wait();
+        assert_eq!(first.join().expect("no panic"), Ok(100));
+        for (n, other) in others.into_iter().enumerate() {
+            assert_eq!(other.join().expect("no panic"), Ok(n));
+        }
+        assert_eq!(batches.load(Ordering::Relaxed), 1, "sixteen waiters, one batch");
+    }
+
+    #[test]
+    fn a_batch_that_panics_does_not_leave_the_others_waiting() {
+        let group = Arc::new(GroupCommit::<u8, u8>::new(4, 8));
+        let leader = std::thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.submit(1, |_| panic!("the store is broken"))
+        });
+        assert!(leader.join().is_err());
+        assert_eq!(group.submit(2, <[u8]>::to_vec), Ok(2));
+    }
+}

@@ -1,0 +1,202 @@
+//! What was: the revisions at a path, and the history of a namespace.
+
+use crate::paths::path_at;
+use crate::service::{MetaService, role};
+use api::service::Identity;
+use api::{
+    ApiError, HistoryAction, HistoryEntry, HistoryReply, HistoryRequest, Revision, RevisionsReply, RevisionsRequest,
+};
+use metadata_store::port::Answer;
+use metadata_store::{ChangeKind, JournalBrief, JournalRecord, NodeRecord, PageLimit, Reading};
+use model::{Body, Change, DeviceId, Name, NamespaceId, NodeId, Position, limits};
+use std::collections::BTreeMap;
+
+/// Revisions in one answer.
+const REVISIONS_PAGE: usize = 1_000;
+/// Entries in one answer about the history.
+const HISTORY_PAGE: usize = 1_000;
+/// Nodes that are followed of those that were ever at one place: the latest. A program that saves by
+/// replacing the file makes a node each time.
+const NODES_PER_PLACE: usize = 1_000;
+
+/// A node that was at the place in question, from one position until before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stay {
+    node: NodeId,
+    from: Position,
+    /// `None`: it is still there.
+    until: Option<Position>,
+}
+
+/// Who did an entry, by device; each is looked up once.
+#[derive(Default)]
+struct Doers(BTreeMap<DeviceId, Option<(String, String)>>);
+
+impl MetaService {
+    /// `revisions`: what was ever at a path of the namespace, the newest first, through folders that are
+    /// gone too. A node's versions from before it came to the path are among them, those from after it
+    /// left are not; an end at the path has no body.
+    ///
+    /// # Errors
+    /// `Forbidden`, `Unlinked`, `Unavailable`.
+    pub fn revisions(&self, who: Identity, request: &RevisionsRequest) -> Result<RevisionsReply, ApiError> {
+        let limit = page_size(request.limit, REVISIONS_PAGE);
+        self.snapshot(|reading| {
+            role(reading, who, request.namespace)?;
+            let mut doers = Doers::default();
+            let mut revisions = Vec::new();
+            let mut left = PageLimit { entries: limit, blocks: limits::CHANGES_PAGE_BLOCKS };
+            for (node, until) in last_stays(&stays_at(reading, request.namespace, &request.path)?) {
+                revisions.extend(death(reading, request.namespace, node, until, &mut doers)?);
+                let end = until.map_or(Position(u64::MAX), |until| Position(until.0.saturating_sub(1)));
+                if left.blocks == 0 || left.entries == 0 {
+                    continue;
+                }
+                for record in reading.revisions(request.namespace, node, end, left)? {
+                    let Some(revision) = revision(reading, record, &mut doers)? else { continue };
+                    left.blocks = left.blocks.saturating_sub(revision.body.as_ref().map_or(0, |b| b.blocks().len()));
+                    revisions.push(revision);
+                }
+            }
+            revisions.sort_by(|a, b| b.position.cmp(&a.position).then(b.node.cmp(&a.node)));
+            revisions.truncate(limit);
+            Ok(RevisionsReply { revisions })
+        })
+    }
+
+    /// `history`: what happened in the namespace, the newest first, with the paths of then.
+    ///
+    /// # Errors
+    /// `Forbidden`, `Unlinked`, `Unavailable`.
+    pub fn history(&self, who: Identity, request: &HistoryRequest) -> Result<HistoryReply, ApiError> {
+        let limit = page_size(request.limit, HISTORY_PAGE);
+        let before = request.before.unwrap_or(Position(u64::MAX));
+        self.snapshot(|reading| {
+            role(reading, who, request.namespace)?;
+            let mut doers = Doers::default();
+            let mut entries = Vec::new();
+            for brief in reading.journal_backwards(request.namespace, before, limit)? {
+                let (device_name, account_email) = doers.of(reading, brief.device)?;
+                entries.push(HistoryEntry {
+                    position: brief.position,
+                    node: brief.node,
+                    action: action(brief.kind),
+                    path: path_at(reading, request.namespace, brief.node, brief.position)?,
+                    device_name,
+                    account_email,
+                    time: brief.time,
+                });
+            }
+            Ok(HistoryReply { entries })
+        })
+    }
+}
+
+const fn action(kind: ChangeKind) -> HistoryAction {
+    match kind {
+        ChangeKind::Create => HistoryAction::Created,
+        ChangeKind::Edit => HistoryAction::Edited,
+        ChangeKind::Move => HistoryAction::Moved,
+        ChangeKind::Delete => HistoryAction::Deleted,
+        ChangeKind::Share => HistoryAction::Shared,
+    }
+}
+
+fn page_size(asked: u32, most: usize) -> usize {
+    usize::try_from(asked).unwrap_or(most).clamp(1, most)
+}
+
+/// Which nodes were at a path, and when: name by name from the root, each within its folder's stay.
+fn stays_at(reading: &dyn Reading, namespace: NamespaceId, path: &[Name]) -> Answer<Vec<Stay>> {
+    let mut stays = vec![Stay { node: namespace.root(), from: Position::START, until: None }];
+    for name in path {
+        let mut inside = Vec::new();
+        for folder in &stays {
+            inside.extend(stays_in(reading, namespace, folder, name)?);
+        }
+        inside.sort_by_key(|stay| std::cmp::Reverse(stay.from));
+        inside.truncate(NODES_PER_PLACE);
+        stays = inside;
+    }
+    Ok(stays)
+}
+
+fn stays_in(reading: &dyn Reading, namespace: NamespaceId, folder: &Stay, name: &Name) -> Answer<Vec<Stay>> {
+    let mut stays = Vec::new();
+    for arrival in reading.arrivals(namespace, folder.node, &name.key(), NODES_PER_PLACE)? {
+        let departure = reading.departure(namespace, arrival.node, arrival.position)?;
+        let death = reading.node(namespace, arrival.node)?.and_then(|node| node.deleted);
+        let death = death.filter(|death| *death > arrival.position);
+        let ends = [departure, death, folder.until];
+        let until = ends.into_iter().flatten().min();
+        let from = arrival.position.max(folder.from);
+        if until.is_none_or(|until| from < until) {
+            stays.push(Stay { node: arrival.node, from, until });
+        }
+    }
+    Ok(stays)
+}
+
+/// Each node once, with the end of its last stay.
+fn last_stays(stays: &[Stay]) -> BTreeMap<NodeId, Option<Position>> {
+    let mut last: BTreeMap<NodeId, Option<Position>> = BTreeMap::new();
+    for stay in stays {
+        let until = last.entry(stay.node).or_insert(stay.until);
+        *until = match (*until, stay.until) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            (None, _) | (_, None) => None,
+        };
+    }
+    last
+}
+
+/// The end of a node's stay as a revision, if it ended by the node's death.
+fn death(
+    reading: &dyn Reading,
+    namespace: NamespaceId,
+    node: NodeId,
+    until: Option<Position>,
+    doers: &mut Doers,
+) -> Answer<Option<Revision>> {
+    let Some(until) = until else { return Ok(None) };
+    let dead = reading.node(namespace, node)?.is_some_and(|record: NodeRecord| record.deleted == Some(until));
+    let Some(brief) = entry_at(reading, namespace, until)?.filter(|_| dead) else { return Ok(None) };
+    let (device_name, _) = doers.of(reading, brief.device)?;
+    Ok(Some(Revision { node, position: until, body: None, device_name, time: brief.time }))
+}
+
+fn entry_at(reading: &dyn Reading, namespace: NamespaceId, position: Position) -> Answer<Option<JournalBrief>> {
+    Ok(reading.journal_backwards(namespace, position.next(), 1)?.pop().filter(|brief| brief.position == position))
+}
+
+fn revision(reading: &dyn Reading, record: JournalRecord, doers: &mut Doers) -> Answer<Option<Revision>> {
+    let entry = record.entry;
+    let Some(body) = body_of(entry.change) else { return Ok(None) };
+    let (device_name, _) = doers.of(reading, entry.device)?;
+    let (node, position, time) = (entry.node, entry.position, entry.time);
+    Ok(Some(Revision { node, position, body: Some(body), device_name, time }))
+}
+
+/// The body that a change brought.
+pub(crate) fn body_of(change: Change) -> Option<Body> {
+    match change {
+        Change::Create { body, .. } | Change::Edit { body } => Some(body),
+        Change::Move { .. } | Change::Delete => None,
+    }
+}
+
+impl Doers {
+    /// The device's name and its account's e-mail address.
+    fn of(&mut self, reading: &dyn Reading, device: Option<DeviceId>) -> Answer<(Option<String>, Option<String>)> {
+        let Some(device) = device else { return Ok((None, None)) };
+        if let Some(known) = self.0.get(&device) {
+            return Ok(known.clone().unzip());
+        }
+        let found = match reading.device(device)? {
+            Some(row) => reading.account(row.account)?.map(|account| (row.name, account.email)),
+            None => None,
+        };
+        self.0.insert(device, found.clone());
+        Ok(found.unzip())
+    }
+}

@@ -1,0 +1,194 @@
+//! The service itself: what its calls share, and the traits through which other services see it.
+
+use crate::commit::{CommitQueue, Request};
+use crate::environment::Environment;
+use crate::failure::{Failure, forbidden, of_store, unlinked};
+use crate::login_limit::LoginLimit;
+use crate::password::Passwords;
+use api::service::{Announce, Identity, MetaForBlocks, MetaForNotification, StoredBlock};
+use api::{ApiError, ServerReply, Token};
+use metadata_store::{MetadataStore, Reading, ServerIdentity, StoreError, Transaction};
+use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position, Role};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a commit's outcome is kept for the device that may ask again. A commit that comes later is
+/// decided anew, and refused as stale if it had been accepted.
+const OUTCOME_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Rows that one round of clean-up removes, so that it never holds the database for long.
+const CLEAN_UP_ROWS: usize = 10_000;
+
+/// The meta service. Its calls block; async callers move them to a blocking thread.
+pub struct MetaService {
+    pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) announce: Arc<dyn Announce>,
+    pub(crate) environment: Environment,
+    pub(crate) passwords: Passwords,
+    pub(crate) login_limit: LoginLimit,
+    pub(crate) commits: CommitQueue,
+}
+
+/// What others are told once a transaction is durable.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) reached: BTreeMap<NamespaceId, Position>,
+    pub(crate) memberships: BTreeSet<AccountId>,
+    pub(crate) unlinked: BTreeSet<DeviceId>,
+}
+
+impl MetaService {
+    /// The service over a store. An empty store gets a server identity.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    pub fn new(
+        store: Arc<dyn MetadataStore>,
+        announce: Arc<dyn Announce>,
+        environment: Environment,
+    ) -> Result<Self, ApiError> {
+        let passwords = Passwords::new(environment.password_cost, environment.random())?;
+        let instance = InstanceId(environment.random());
+        store
+            .write(|tx| match tx.server()? {
+                Some(_) => Ok(()),
+                None => tx.set_server(ServerIdentity { instance, epoch: Epoch(1) }),
+            })
+            .map_err(|error: StoreError| of_store(&error))?;
+        let (login_limit, commits) = (LoginLimit::default(), CommitQueue::with_limits());
+        Ok(Self { store, announce, environment, passwords, login_limit, commits })
+    }
+
+    /// `server`: who this is.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn server(&self) -> Result<ServerReply, ApiError> {
+        let identity = self.snapshot(|reading| Ok(identity(reading)?))?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(ServerReply { instance: identity.instance, epoch: identity.epoch, version })
+    }
+
+    /// Raises the epoch, after the database was restored from a backup or lost entries: every client
+    /// then compares what it has with what is here, instead of following the journal.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    pub fn bump_epoch(&self) -> Result<Epoch, ApiError> {
+        self.write(|tx, _| {
+            let old = identity(tx)?;
+            let epoch = Epoch(old.epoch.0 + 1);
+            tx.set_server(ServerIdentity { epoch, ..old })?;
+            Ok(epoch)
+        })
+    }
+
+    /// Forgets what has no meaning any more: notes of uploads that no commit followed, and outcomes of
+    /// commits so old that no device asks for them. Removes a bounded number of rows; how many.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    pub fn clean_up(&self) -> Result<usize, ApiError> {
+        let now = self.environment.now();
+        self.write(|tx, _| {
+            let uploads = tx.forget_uploads(before(now, model::limits::UNCOMMITTED_BLOCK_LIFE), CLEAN_UP_ROWS)?;
+            Ok(uploads + tx.forget_outcomes(before(now, OUTCOME_LIFE), CLEAN_UP_ROWS)?)
+        })
+    }
+
+    /// Runs a transaction, and tells its news when it is durable.
+    pub(crate) fn write<T>(
+        &self,
+        mut work: impl FnMut(&dyn Transaction, &mut News) -> Result<T, Failure>,
+    ) -> Result<T, ApiError> {
+        let (result, news) = self.store.write(|tx| {
+            let mut news = News::default();
+            work(tx, &mut news).map(|result| (result, news))
+        })?;
+        self.tell(&news);
+        Ok(result)
+    }
+
+    /// Reads a snapshot.
+    pub(crate) fn snapshot<T>(&self, work: impl FnMut(&dyn Reading) -> Result<T, Failure>) -> Result<T, ApiError> {
+        Ok(self.store.snapshot(work)?)
+    }
+
+    pub(crate) fn tell(&self, news: &News) {
+        for (namespace, position) in &news.reached {
+            self.announce.reached(*namespace, *position);
+        }
+        for account in &news.memberships {
+            self.announce.memberships_changed(*account);
+        }
+        for device in &news.unlinked {
+            self.announce.unlinked(*device);
+        }
+    }
+}
+
+impl MetaForBlocks for MetaService {
+    fn authenticate(&self, token: &Token) -> Result<Identity, ApiError> {
+        self.identify(token)
+    }
+
+    fn readable(&self, who: Identity, namespace: NamespaceId, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+        self.snapshot(|reading| {
+            role(reading, who, namespace)?;
+            Ok(reading.names_blocks(namespace, blocks)?)
+        })
+    }
+
+    fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+        self.missing_blocks(who, blocks)
+    }
+
+    fn stored(
+        &self,
+        who: Identity,
+        blocks: &[StoredBlock],
+        commit: Option<&Commit>,
+    ) -> Result<Option<CommitOutcome>, ApiError> {
+        let stored = blocks.iter().map(|block| block.hash).collect();
+        self.submit(Request { who, stored, commit: commit.cloned() })
+    }
+}
+
+impl MetaForNotification for MetaService {
+    fn authenticate(&self, token: &Token) -> Result<Identity, ApiError> {
+        self.identify(token)
+    }
+
+    fn heads(&self, account: AccountId) -> Result<Vec<(NamespaceId, Position)>, ApiError> {
+        self.snapshot(|reading| {
+            let mut heads = Vec::new();
+            for (namespace, _) in reading.memberships(account)? {
+                heads.extend(reading.namespace(namespace)?.map(|row| (namespace, row.head)));
+            }
+            Ok(heads)
+        })
+    }
+}
+
+/// Who this server is.
+pub(crate) fn identity(reading: &dyn Reading) -> Result<ServerIdentity, StoreError> {
+    reading.server()?.ok_or(StoreError::Corrupt { subject: "the server's identity is missing", source: None })
+}
+
+/// Checks that the device is still linked, inside the transaction that acts for it.
+pub(crate) fn check_linked(reading: &dyn Reading, who: Identity) -> Result<(), Failure> {
+    let device = reading.device(who.device)?;
+    let linked = device.is_some_and(|device| device.active && device.account == who.account);
+    linked.then_some(()).ok_or_else(|| unlinked().into())
+}
+
+/// What the caller may do in a namespace: the one place that decides it.
+pub(crate) fn role(reading: &dyn Reading, who: Identity, namespace: NamespaceId) -> Result<Role, Failure> {
+    check_linked(reading, who)?;
+    reading.role(namespace, who.account)?.ok_or_else(|| forbidden().into())
+}
+
+/// The time `life` before `now`.
+pub(crate) fn before(now: model::Timestamp, life: Duration) -> model::Timestamp {
+    model::Timestamp(now.0.saturating_sub(i64::try_from(life.as_millis()).unwrap_or(i64::MAX)))
+}

@@ -1,0 +1,1 @@
+//! The service's behaviour, over the SQLite store in memory.
