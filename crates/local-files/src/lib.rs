@@ -10,6 +10,7 @@
 //!
 //! Deliberately not here: what to do about anything. That is the engine's.
 
+pub mod disk;
 pub mod fs;
 pub mod jobs;
 pub mod temps;

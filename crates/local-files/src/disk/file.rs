@@ -1,0 +1,130 @@
+//! Files that were opened, and what the kernel says of files.
+
+use model::Mtime;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, FileType, Mode, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, fchmod, fdatasync,
+    ftruncate, futimens, makedev, statx,
+};
+use rustix::io::{self, Errno, pread, pwrite, retry_on_intr};
+use sync_engine::io::{FileKind, Fingerprint, LocalPath};
+
+use super::errno::Call;
+use crate::fs::{FsError, OpenFile, Stat, TempFile};
+
+const PERMISSIONS: u32 = 0o7777;
+const OWNER_EXECUTES: u32 = 0o100;
+
+/// An open regular file.
+pub(super) struct DiskFile {
+    fd: OwnedFd,
+    /// Where it was when it was opened, for messages.
+    path: LocalPath,
+}
+
+impl DiskFile {
+    /// Takes what was opened, if it is a regular file.
+    pub(super) fn new(fd: OwnedFd, path: &LocalPath) -> Result<Self, FsError> {
+        let file = Self { fd, path: path.clone() };
+        match file.stat()?.kind {
+            FileKind::File => Ok(file),
+            FileKind::Directory => Err(FsError::IsADirectory),
+            FileKind::Symlink => Err(FsError::Escapes),
+            FileKind::Other => Err(FsError::NotFound),
+        }
+    }
+
+    fn call(&self, what: &'static str) -> Call<'_> {
+        Call::new(what, &self.path)
+    }
+}
+
+impl OpenFile for DiskFile {
+    fn stat(&self) -> Result<Stat, FsError> {
+        stat_open(&self.fd).map_err(|errno| self.call("statx").error(errno))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, FsError> {
+        retry_on_intr(|| pread(&self.fd, &mut *buffer, offset)).map_err(|errno| self.call("pread").error(errno))
+    }
+
+    fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
+        let mode = Mode::from_raw_mode(permissions & PERMISSIONS);
+        fchmod(&self.fd, mode).map_err(|errno| self.call("fchmod").error(errno))
+    }
+
+    fn set_mtime(&self, mtime: Mtime) -> Result<(), FsError> {
+        let (tv_sec, nanoseconds) = mtime.parts();
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec, tv_nsec: nanoseconds.into() },
+        };
+        futimens(&self.fd, &times).map_err(|errno| self.call("futimens").error(errno))
+    }
+
+    fn sync_data(&self) -> Result<(), FsError> {
+        retry_on_intr(|| fdatasync(&self.fd)).map_err(|errno| self.call("fdatasync").error(errno))
+    }
+}
+
+impl TempFile for DiskFile {
+    fn write_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<(), FsError> {
+        while !bytes.is_empty() {
+            let written = match retry_on_intr(|| pwrite(&self.fd, bytes, offset)) {
+                Ok(0) => Err(Errno::IO),
+                result => result,
+            };
+            let written = written.map_err(|errno| self.call("pwrite").error(errno))?;
+            bytes = &bytes[written..];
+            offset += written as u64;
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), FsError> {
+        retry_on_intr(|| ftruncate(&self.fd, len)).map_err(|errno| self.call("ftruncate").error(errno))
+    }
+}
+
+/// What the kernel says of an open file or directory.
+pub(super) fn stat_open(fd: impl AsFd) -> io::Result<Stat> {
+    stat_with(fd, c"".to_bytes(), AtFlags::EMPTY_PATH)
+}
+
+/// What the kernel says of an entry of an open directory, not following a symlink.
+pub(super) fn stat_entry(directory: impl AsFd, name: &[u8]) -> io::Result<Stat> {
+    stat_with(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn stat_with(directory: impl AsFd, name: &[u8], flags: AtFlags) -> io::Result<Stat> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    retry_on_intr(|| statx(directory.as_fd(), name, flags | AtFlags::NO_AUTOMOUNT, wanted)).map(|raw| stat_of(&raw))
+}
+
+fn stat_of(raw: &Statx) -> Stat {
+    let mode = u32::from(raw.stx_mode);
+    let born = StatxFlags::from_bits_retain(raw.stx_mask).contains(StatxFlags::BTIME);
+    let print = Fingerprint {
+        device: makedev(raw.stx_dev_major, raw.stx_dev_minor),
+        inode: raw.stx_ino,
+        birth: born.then(|| nanoseconds(raw.stx_btime)),
+        size: raw.stx_size,
+        mtime: Mtime(nanoseconds(raw.stx_mtime)),
+        ctime: nanoseconds(raw.stx_ctime),
+        executable: mode & OWNER_EXECUTES != 0,
+    };
+    Stat { kind: kind_of(FileType::from_raw_mode(mode)), print, permissions: mode & PERMISSIONS }
+}
+
+fn nanoseconds(time: StatxTimestamp) -> i64 {
+    Mtime::from_parts(time.tv_sec, time.tv_nsec).0
+}
+
+fn kind_of(file_type: FileType) -> FileKind {
+    match file_type {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Other,
+    }
+}

@@ -1,0 +1,316 @@
+//! A synced folder on a Linux file system.
+//!
+//! Nothing is kept open between two operations, so that the folder can be unmounted, and each finds its
+//! way from the root's path anew. An operation is refused when the folder at that path is not the one
+//! whose marker was checked last.
+
+mod errno;
+mod file;
+mod rename;
+mod resolve;
+mod root;
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, mkdirat, openat, readlinkat, symlinkat, syncfs, unlinkat};
+use rustix::io::{self, Errno, retry_on_intr};
+use rustix::time::{ClockId, clock_gettime};
+use sync_engine::io::{Extent, FileKind, LocalPath, RootState, TempName};
+
+use crate::fs::{
+    Fs, FsError, ListedEntry, Listing, NEW_DIRECTORY_PERMISSIONS, NEW_FILE_PERMISSIONS, OWN_DIRECTORY, OpenFile, Stat,
+    TempFile, own_path, temp_path,
+};
+use errno::Call;
+use file::{DiskFile, stat_entry, stat_open};
+use rename::Entry;
+use root::Marker;
+
+pub(crate) use resolve::open_directory;
+pub(crate) use root::open_root;
+pub use root::{ParseRootIdError, RootId};
+
+/// Bytes of directory entries that are read at once.
+const ENTRIES_BYTES: usize = 64 * 1024;
+
+/// One device's synced folder.
+pub struct Disk {
+    path: PathBuf,
+    id: RootId,
+    /// The folder whose marker was right when it was last checked; `None` before the first check and
+    /// when the last one failed.
+    checked: Mutex<Option<CheckedRoot>>,
+}
+
+/// A folder whose marker was right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CheckedRoot {
+    device: u64,
+    inode: u64,
+    /// Whether the file system takes two spellings that differ in case for one name.
+    folds_case: bool,
+}
+
+impl Disk {
+    /// Makes a folder one that can be synced: Syncline's own folder in it, and the marker with a new,
+    /// random id.
+    ///
+    /// # Errors
+    /// [`FsError`]; `AlreadyExists` when the folder has a marker, [`Disk::root_id`] tells which.
+    pub fn create_root(path: &Path, id: RootId) -> Result<Self, FsError> {
+        root::create(path, id)?;
+        Ok(Self::open(path, id))
+    }
+
+    /// The folder that was linked as `id`. Whether it is there is found out by [`Fs::root_state`].
+    #[must_use]
+    pub fn open(path: &Path, id: RootId) -> Self {
+        Self { path: path.to_owned(), id, checked: Mutex::new(None) }
+    }
+
+    /// The id in a folder's marker; `None` when there is no marker or it cannot be understood.
+    ///
+    /// # Errors
+    /// [`FsError`] when the folder or its marker cannot be read.
+    pub fn root_id(path: &Path) -> Result<Option<RootId>, FsError> {
+        let marker = open_root(path).and_then(root::read_marker);
+        match marker {
+            Ok(Marker::Is(id)) => Ok(Some(id)),
+            Ok(Marker::Illegible) | Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Call::new("read the marker of", &LocalPath::root()).error(errno)),
+        }
+    }
+
+    /// Where the folder is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the marker and remembers which folder it was read in.
+    fn check_root(&self) -> RootState {
+        let root = open_root(&self.path);
+        let state = match root.as_ref().map_err(|errno| *errno).and_then(root::read_marker) {
+            Ok(Marker::Is(id)) if id == self.id => RootState::Present,
+            Ok(Marker::Is(_) | Marker::Illegible) => RootState::Replaced,
+            Err(_) => RootState::Missing,
+        };
+        let present = root.ok().filter(|_| state == RootState::Present);
+        let checked = present.and_then(|root| identify(&root).ok());
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = checked;
+        if checked.is_none() && state == RootState::Present { RootState::Missing } else { state }
+    }
+
+    fn checked(&self) -> Option<CheckedRoot> {
+        let known = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        known.or_else(|| {
+            self.check_root();
+            *self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+        })
+    }
+
+    /// Opens the root, if it is the folder that was checked.
+    fn root(&self) -> Result<(OwnedFd, CheckedRoot), FsError> {
+        let checked = self.checked().ok_or(FsError::RootGone)?;
+        let root = open_root(&self.path).map_err(|_| FsError::RootGone)?;
+        let print = stat_open(&root).map_err(|_| FsError::RootGone)?.print;
+        if (print.device, print.inode) != (checked.device, checked.inode) {
+            return Err(FsError::RootGone);
+        }
+        Ok((root, checked))
+    }
+
+    /// Opens the folder that `path` lies in.
+    fn parent<'a>(&self, path: &'a LocalPath) -> Result<(OwnedFd, &'a [u8]), FsError> {
+        let (root, _) = self.root()?;
+        let (parent, name) = path.split().map_or((LocalPath::root(), b".".as_slice()), |split| split);
+        let parent = open_directory(&root, &parent, OFlags::PATH)
+            .map_err(|errno| Call::new("open the folder of", path).error(errno))?;
+        Ok((parent, name))
+    }
+
+    fn open_file(&self, path: &LocalPath, flags: OFlags) -> Result<DiskFile, FsError> {
+        let (parent, name) = self.parent(path)?;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(NEW_FILE_PERMISSIONS);
+        match retry_on_intr(|| openat(&parent, name, flags, mode)) {
+            Ok(fd) => DiskFile::new(fd, path),
+            // A socket.
+            Err(Errno::NXIO) => Err(FsError::NotFound),
+            Err(errno) => Err(Call::new("open", path).naming_error(errno)),
+        }
+    }
+
+    fn two_entries(
+        &self,
+        from: &LocalPath,
+        to: &LocalPath,
+        what: &'static str,
+        act: impl FnOnce(Entry<'_>, Entry<'_>) -> io::Result<()>,
+    ) -> Result<(), FsError> {
+        let (from_parent, from_name) = self.parent(from)?;
+        let (to_parent, to_name) = self.parent(to)?;
+        let from_entry = Entry { directory: from_parent.as_fd(), name: from_name };
+        let to_entry = Entry { directory: to_parent.as_fd(), name: to_name };
+        act(from_entry, to_entry).map_err(|errno| Call::new(what, to).naming_error(errno))
+    }
+}
+
+impl Fs for Disk {
+    fn root_state(&self) -> RootState {
+        self.check_root()
+    }
+
+    #[expect(clippy::cast_possible_wrap, reason = "the kernel's nanoseconds are below a thousand million")]
+    fn now_ns(&self) -> i64 {
+        let now = clock_gettime(ClockId::Realtime);
+        now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as i64)
+    }
+
+    fn list(&self, directory: &LocalPath, extent: &Extent) -> Result<Listing, FsError> {
+        let (root, checked) = self.root()?;
+        let call = Call::new("read", directory);
+        let opened = open_directory(&root, directory, OFlags::RDONLY).map_err(|errno| call.error(errno))?;
+        let stat = stat_open(&opened).map_err(|errno| call.error(errno))?;
+        let names = match extent {
+            Extent::Names(names) if !checked.folds_case => {
+                names.iter().filter(|name| is_plain(name)).cloned().collect()
+            }
+            Extent::Names(names) => {
+                let mut all = read_names(&opened).map_err(|errno| call.error(errno))?;
+                all.retain(|name| names.contains(name));
+                all
+            }
+            Extent::All => read_names(&opened).map_err(|errno| call.error(errno))?,
+        };
+        let shown = |name: &Box<[u8]>| !(directory.is_root() && **name == *OWN_DIRECTORY.as_bytes());
+        let look = |name| look_at(opened.as_fd(), directory, name);
+        Ok(Listing { stat, entries: names.into_iter().filter(shown).filter_map(look).collect() })
+    }
+
+    fn stat(&self, path: &LocalPath) -> Result<Option<Stat>, FsError> {
+        let found = self.parent(path).and_then(|(parent, name)| {
+            stat_entry(&parent, name).map_err(|errno| Call::new("statx", path).error(errno))
+        });
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(FsError::NotFound | FsError::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(&self, path: &LocalPath) -> Result<Box<dyn OpenFile>, FsError> {
+        Ok(Box::new(self.open_file(path, OFlags::RDONLY)?))
+    }
+
+    fn create_temp(&self, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
+        let path = temp_path(temp)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file = match self.open_file(&path, flags) {
+            // Someone removed the folder for temporary files.
+            Err(FsError::NotFound) => {
+                let (root, _) = self.root()?;
+                let made = root::make_own_directories(&root);
+                made.map_err(|errno| Call::new("make the folder of", &path).error(errno))?;
+                self.open_file(&path, flags)?
+            }
+            opened => opened?,
+        };
+        Ok(Box::new(file))
+    }
+
+    fn open_temp(&self, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
+        Ok(Box::new(self.open_file(&temp_path(temp)?, OFlags::RDWR)?))
+    }
+
+    fn rename_new(&self, from: &LocalPath, to: &LocalPath) -> Result<(), FsError> {
+        self.two_entries(from, to, "rename to", rename::rename_new)
+    }
+
+    fn exchange(&self, a: &LocalPath, b: &LocalPath) -> Result<(), FsError> {
+        self.two_entries(a, b, "exchange with", rename::exchange)
+    }
+
+    fn mkdir(&self, path: &LocalPath) -> Result<(), FsError> {
+        let (parent, name) = self.parent(path)?;
+        let mode = Mode::from_raw_mode(NEW_DIRECTORY_PERMISSIONS);
+        mkdirat(&parent, name, mode).map_err(|errno| Call::new("mkdir", path).naming_error(errno))
+    }
+
+    fn rmdir(&self, path: &LocalPath) -> Result<(), FsError> {
+        let (parent, name) = self.parent(path)?;
+        match unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+            // POSIX allows either error for a folder with something in it.
+            Err(Errno::EXIST) => Err(FsError::NotEmpty),
+            result => result.map_err(|errno| Call::new("rmdir", path).error(errno)),
+        }
+    }
+
+    fn unlink(&self, path: &LocalPath) -> Result<(), FsError> {
+        let (parent, name) = self.parent(path)?;
+        unlinkat(&parent, name, AtFlags::empty()).map_err(|errno| Call::new("unlink", path).error(errno))
+    }
+
+    fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError> {
+        let (parent, name) = self.parent(path)?;
+        symlinkat(target, &parent, name).map_err(|errno| Call::new("symlink", path).naming_error(errno))
+    }
+
+    fn sync(&self) -> Result<(), FsError> {
+        let (root, _) = self.root()?;
+        // A file system cannot be synced by way of a descriptor that only names a path.
+        let opened = open_directory(&root, &LocalPath::root(), OFlags::RDONLY);
+        opened.and_then(syncfs).map_err(|errno| Call::new("syncfs", &LocalPath::root()).error(errno))
+    }
+}
+
+fn identify(root: &OwnedFd) -> io::Result<CheckedRoot> {
+    let print = stat_open(root)?.print;
+    let own = open_directory(root, &own_path(OWN_DIRECTORY), OFlags::PATH)?;
+    let marker = stat_entry(&own, b"root")?;
+    let other_spelling = stat_entry(&own, b"ROOT");
+    let folds_case = other_spelling.is_ok_and(|other| other.print.inode == marker.print.inode);
+    Ok(CheckedRoot { device: print.device, inode: print.inode, folds_case })
+}
+
+fn is_plain(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+}
+
+/// All names in a directory but `.` and `..`.
+pub(crate) fn read_names(directory: impl AsFd) -> io::Result<Vec<Box<[u8]>>> {
+    let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = CStr::to_bytes(entry.file_name());
+        if is_plain(name) {
+            names.push(Box::from(name));
+        }
+    }
+    Ok(names)
+}
+
+/// One entry; `None` when it is not there (any more).
+fn look_at(opened: BorrowedFd<'_>, directory: &LocalPath, name: Box<[u8]>) -> Option<ListedEntry> {
+    let found = stat_entry(opened, &name).and_then(|stat| {
+        let target = match stat.kind {
+            FileKind::Symlink => Some(readlinkat(opened, &*name, Vec::new())?.into_bytes().into_boxed_slice()),
+            FileKind::File | FileKind::Directory | FileKind::Other => None,
+        };
+        Ok((stat, target))
+    });
+    match found {
+        Err(Errno::NOENT) => None,
+        Ok(found) => Some(ListedEntry { name, found: Ok(found) }),
+        Err(errno) => {
+            let error = Call::new("look at", &directory.join(&name)).error(errno);
+            Some(ListedEntry { name, found: Err(error) })
+        }
+    }
+}
