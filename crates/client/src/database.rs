@@ -1,0 +1,428 @@
+//! The client database: what the engine must not forget, in SQLite.
+//!
+//! One connection, owned by the daemon's loop. A [`Database::persist`] is one transaction that is
+//! durable when it returns. A database that cannot be read is an error and never an empty one: an empty
+//! tree would look like a deletion of everything.
+
+mod row;
+
+use crate::home::with_suffix;
+use model::{BlockHash, Blocklist, ContentHash, DeviceId, NodeId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use sync_engine::io::{Activity, ActivityKind, Blocklists, EngineState, Write};
+use sync_engine::tree::NodeRow;
+
+/// The version of the schema, kept in `user_version`.
+const SCHEMA_VERSION: i64 = 1;
+/// The version of the encoding of `state.value`, its first byte.
+const STATE_FORMAT: u8 = 1;
+/// Activities that are kept.
+pub const ACTIVITIES: usize = 1000;
+/// How long a statement waits for another process, such as a person's `sqlite3`.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Prepared statements that are kept.
+const STATEMENTS: usize = 16;
+/// Names under which a broken database is tried to be set aside.
+const SET_ASIDE_TRIES: u32 = 1000;
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("the client database {path} is missing")]
+    Missing { path: PathBuf },
+    #[error("the client database {path} is damaged: {reason}")]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("the client database {path} was written by a newer version of syncline")]
+    Newer { path: PathBuf },
+    #[error("the client database {path} belongs to another device")]
+    Foreign { path: PathBuf },
+    #[error("the disk that holds the client database {path} is full")]
+    Full { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot use the client database {path}")]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot move the client database {path} aside")]
+    SetAside { path: PathBuf, source: io::Error },
+}
+
+impl DatabaseError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { .. } | Self::Corrupt { .. } | Self::Foreign { .. } => Some(
+                "run `syncline rebuild-index`: it sets the database aside and builds a new one from your files and \
+                 the server; nothing is deleted"
+                    .into(),
+            ),
+            Self::Newer { .. } => Some("install the newer version again".into()),
+            Self::Full { .. } => Some("free some space; syncing goes on by itself".into()),
+            Self::Sqlite { .. } | Self::SetAside { .. } => None,
+        }
+    }
+
+    /// Whether nothing must be done with the trees until a person decides.
+    #[must_use]
+    pub const fn is_unsafe_to_continue(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Corrupt { .. } | Self::Foreign { .. })
+    }
+
+    fn new(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let path = path.to_path_buf();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt { path, reason: source.to_string() }
+            }
+            Some(ErrorCode::DiskFull) => Self::Full { path, source },
+            _ if is_unreadable_value(&source) => Self::Corrupt { path, reason: source.to_string() },
+            _ => Self::Sqlite { path, source },
+        }
+    }
+}
+
+/// A value that no version of this program would have written.
+fn is_unreadable_value(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
+}
+
+/// An activity with its moment, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityEntry {
+    /// Milliseconds since 1970-01-01 UTC.
+    pub time: i64,
+    #[serde(flatten)]
+    pub activity: Activity,
+}
+
+/// What a database held when it was opened.
+#[derive(Debug)]
+pub struct Loaded {
+    pub state: EngineState,
+    pub rows: Vec<(NodeId, NodeRow)>,
+}
+
+/// An open client database.
+pub struct Database {
+    connection: Connection,
+    path: PathBuf,
+    /// The newest activities, the oldest first.
+    activities: VecDeque<ActivityEntry>,
+    /// How many of them, at the end, are not in the file yet. They ride along with the next write: an
+    /// fsync for each would cost more than the sync itself.
+    unsaved_activities: usize,
+}
+
+impl Database {
+    /// Makes the database of a new device.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; also when there is a file already.
+    pub fn create(path: &Path, device: DeviceId, state: &EngineState) -> Result<Self, DatabaseError> {
+        let mut database = Self::connect(path, OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        restrict(path);
+        fill_new(&mut database.connection, device, state).map_err(|source| DatabaseError::new(path, source))?;
+        Ok(database)
+    }
+
+    /// Opens the database and reads all of it but the blocklists.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; never an empty tree in place of an unreadable one.
+    pub fn open(path: &Path, device: DeviceId) -> Result<(Self, Loaded), DatabaseError> {
+        if !path.exists() {
+            return Err(DatabaseError::Missing { path: path.to_path_buf() });
+        }
+        let mut database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database.check_version()?;
+        database.check_integrity()?;
+        let state = database.load_state(device)?;
+        let rows = database.load_rows()?;
+        database.activities = database.load_activities()?;
+        Ok((database, Loaded { state, rows }))
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self, DatabaseError> {
+        let error = |source| DatabaseError::new(path, source);
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(error)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(error)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(error)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(error)?;
+        Ok(Self { connection, path: path.to_path_buf(), activities: VecDeque::new(), unsaved_activities: 0 })
+    }
+
+    fn check_version(&self) -> Result<(), DatabaseError> {
+        let version: i64 =
+            self.connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(self.error())?;
+        match version {
+            SCHEMA_VERSION => Ok(()),
+            newer if newer > SCHEMA_VERSION => Err(DatabaseError::Newer { path: self.path.clone() }),
+            other => Err(self.corrupt(format!("it has the unknown version {other}"))),
+        }
+    }
+
+    fn check_integrity(&self) -> Result<(), DatabaseError> {
+        let verdict: String =
+            self.connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(self.error())?;
+        if verdict == "ok" { Ok(()) } else { Err(self.corrupt(verdict)) }
+    }
+
+    fn load_state(&self, device: DeviceId) -> Result<EngineState, DatabaseError> {
+        let found: Option<(Vec<u8>, Vec<u8>)> = self
+            .connection
+            .query_row("SELECT device, value FROM state WHERE id = 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(self.error())?;
+        let (owner, value) = found.ok_or_else(|| self.corrupt("it holds no state".into()))?;
+        if owner != device.as_bytes() {
+            return Err(DatabaseError::Foreign { path: self.path.clone() });
+        }
+        decode_state(&value).ok_or_else(|| self.corrupt("its state cannot be read".into()))
+    }
+
+    fn load_rows(&self) -> Result<Vec<(NodeId, NodeRow)>, DatabaseError> {
+        let error = self.error();
+        let mut statement = self.connection.prepare(row::SELECT).map_err(&error)?;
+        let rows = statement.query_map([], row::read).map_err(&error)?;
+        rows.collect::<Result<_, _>>().map_err(&error)
+    }
+
+    fn load_activities(&self) -> Result<VecDeque<ActivityEntry>, DatabaseError> {
+        let error = self.error();
+        let mut statement = self
+            .connection
+            .prepare("SELECT time, kind, path, detail FROM activity ORDER BY id DESC LIMIT ?1")
+            .map_err(&error)?;
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?));
+        let limit = i64::try_from(ACTIVITIES).unwrap_or(i64::MAX);
+        let mut entries = VecDeque::new();
+        for entry in statement.query_map([limit], read).map_err(&error)? {
+            let (time, kind, path, detail) = entry.map_err(&error)?;
+            // The list is for people: a kind that a later version wrote is left out, not an error.
+            if let Some(kind) = kind_from_text(&kind) {
+                entries.push_front(ActivityEntry { time, activity: Activity { kind, path, detail } });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Makes all writes in one transaction, together with the activities noted before. Durable when it
+    /// returns; after an error none of it was done.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub fn persist(&mut self, writes: &[Write]) -> Result<(), DatabaseError> {
+        let path = &self.path;
+        let error = |source| DatabaseError::new(path, source);
+        let unsaved = self.activities.iter().rev().take(self.unsaved_activities).rev();
+        let transaction = self.connection.transaction().map_err(error)?;
+        writes.iter().try_for_each(|write| apply_write(&transaction, write)).map_err(error)?;
+        save_activities(&transaction, unsaved).map_err(error)?;
+        transaction.commit().map_err(error)?;
+        self.unsaved_activities = 0;
+        Ok(())
+    }
+
+    /// Notes an activity; it reaches the file with the next write.
+    pub fn note(&mut self, time: i64, activity: Activity) {
+        self.activities.push_back(ActivityEntry { time, activity });
+        self.unsaved_activities += 1;
+        while self.activities.len() > ACTIVITIES {
+            self.activities.pop_front();
+        }
+        self.unsaved_activities = self.unsaved_activities.min(self.activities.len());
+    }
+
+    /// The newest activities, the newest last.
+    pub fn activities(&self, limit: usize) -> impl Iterator<Item = &ActivityEntry> {
+        self.activities.iter().skip(self.activities.len().saturating_sub(limit))
+    }
+
+    /// Writes what is only in memory and closes the file.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub fn close(mut self) -> Result<(), DatabaseError> {
+        if self.unsaved_activities > 0 {
+            self.persist(&[])?;
+        }
+        let path = self.path;
+        self.connection.close().map_err(|(_, source)| DatabaseError::new(&path, source))
+    }
+
+    /// Forgets the hashes of all local files, so that they are read again.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub fn forget_local_hashes(&mut self) -> Result<(), DatabaseError> {
+        let done = self.connection.execute(row::FORGET_LOCAL_HASHES, []);
+        done.map(drop).map_err(self.error())
+    }
+
+    fn error(&self) -> impl Fn(rusqlite::Error) -> DatabaseError + use<> {
+        let path = self.path.clone();
+        move |source| DatabaseError::new(&path, source)
+    }
+
+    fn corrupt(&self, reason: String) -> DatabaseError {
+        DatabaseError::Corrupt { path: self.path.clone(), reason }
+    }
+}
+
+impl Blocklists for Database {
+    fn find(&self, content: &ContentHash) -> Option<(Arc<Blocklist>, bool)> {
+        let found = self
+            .connection
+            .prepare_cached("SELECT blocks, remote FROM blocklists WHERE content_hash = ?1")
+            .and_then(|mut statement| {
+                statement
+                    .query_row([content.as_bytes()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?)))
+                    .optional()
+            });
+        let (blob, remote) = match found {
+            Ok(found) => found?,
+            Err(error) => {
+                tracing::error!(%error, %content, "cannot read a blocklist from the client database");
+                return None;
+            }
+        };
+        let blocks = blocks_from_blob(&blob)?;
+        // A damaged list is no list: the file is hashed or the journal read again.
+        (blocks.content_hash() == *content).then(|| (Arc::new(blocks), remote))
+    }
+}
+
+/// Renames the database and what belongs to it, so that a new one can take its place. Gives the new
+/// name, or `None` when there was nothing.
+///
+/// # Errors
+/// [`DatabaseError::SetAside`].
+pub fn set_aside(path: &Path) -> Result<Option<PathBuf>, DatabaseError> {
+    let error = |source| DatabaseError::SetAside { path: path.to_path_buf(), source };
+    let free = (1..=SET_ASIDE_TRIES).map(|n| with_suffix(path, &format!(".damaged-{n}"))).find(|name| !name.exists());
+    let aside = free.ok_or_else(|| error(io::ErrorKind::AlreadyExists.into()))?;
+    let existed = path.exists();
+    for suffix in ["-wal", "-shm", ""] {
+        match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
+            _ => {}
+        }
+    }
+    Ok(existed.then_some(aside))
+}
+
+/// What can still be read of a damaged database's state: a person's settings must survive a rebuild,
+/// above all which folders stay off this device.
+#[must_use]
+pub fn salvage_state(path: &Path) -> Option<EngineState> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    let value: Vec<u8> = connection.query_row("SELECT value FROM state WHERE id = 1", [], |row| row.get(0)).ok()?;
+    decode_state(&value)
+}
+
+/// All or nothing: a database without its state would be taken for a damaged one.
+fn fill_new(connection: &mut Connection, device: DeviceId, state: &EngineState) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(include_str!("database/schema.sql"))?;
+    transaction.execute(
+        "INSERT INTO state (id, device, value) VALUES (1, ?1, ?2)",
+        params![device.as_bytes(), encode_state(state)],
+    )?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+fn apply_write(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
+    match write {
+        Write::Node(node, Some(row)) => row::upsert(connection, *node, row),
+        Write::Node(node, None) => row::delete(connection, *node),
+        Write::Blocklist { content, blocks, remote } => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO blocklists (content_hash, blocks, remote) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (content_hash) DO UPDATE SET remote = 1 WHERE excluded.remote AND NOT remote",
+                )?
+                .execute(params![content.as_bytes(), blocks_to_blob(blocks), remote])?;
+            Ok(())
+        }
+        Write::State(state) => {
+            connection
+                .prepare_cached("UPDATE state SET value = ?1 WHERE id = 1")?
+                .execute([encode_state(state)])?;
+            Ok(())
+        }
+    }
+}
+
+fn save_activities<'a>(
+    connection: &Connection,
+    entries: impl Iterator<Item = &'a ActivityEntry>,
+) -> rusqlite::Result<()> {
+    let mut last = None;
+    for ActivityEntry { time, activity } in entries {
+        connection
+            .prepare_cached("INSERT INTO activity (time, kind, path, detail) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![time, kind_to_text(activity.kind), activity.path, activity.detail])?;
+        last = Some(connection.last_insert_rowid());
+    }
+    if let Some(last) = last {
+        let oldest = last - i64::try_from(ACTIVITIES).unwrap_or(i64::MAX);
+        connection.prepare_cached("DELETE FROM activity WHERE id <= ?1")?.execute([oldest])?;
+    }
+    Ok(())
+}
+
+fn blocks_to_blob(blocks: &Blocklist) -> Vec<u8> {
+    blocks.0.iter().flat_map(|block| block.0).collect()
+}
+
+fn blocks_from_blob(blob: &[u8]) -> Option<Blocklist> {
+    let (hashes, rest) = blob.as_chunks::<32>();
+    rest.is_empty().then(|| Blocklist(hashes.iter().copied().map(BlockHash).collect()))
+}
+
+fn encode_state(state: &EngineState) -> Vec<u8> {
+    let mut value = vec![STATE_FORMAT];
+    value.extend(api::encode(state));
+    value
+}
+
+fn decode_state(value: &[u8]) -> Option<EngineState> {
+    let (format, body) = value.split_first()?;
+    if *format != STATE_FORMAT {
+        return None;
+    }
+    postcard::from_bytes(body).ok()
+}
+
+fn kind_to_text(kind: ActivityKind) -> String {
+    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn kind_from_text(text: &str) -> Option<ActivityKind> {
+    serde_json::from_value(text.into()).ok()
+}
+
+/// File names are private too.
+fn restrict(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(0o600)) {
+        tracing::warn!(%error, path = %path.display(), "cannot restrict the client database to its owner");
+    }
+}
+
+#[cfg(test)]
+mod tests;

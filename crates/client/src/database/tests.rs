@@ -1,0 +1,254 @@
+use super::*;
+use model::{Epoch, InstanceId, Mtime, Name, NamespaceId, Position};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+use sync_engine::io::{DeleteGuard, Fingerprint};
+use sync_engine::tree::{Content, FileContent, Local, Place, Remote, Seen, Synced};
+
+const DEVICE: DeviceId = DeviceId([2; 16]);
+
+fn state() -> EngineState {
+    EngineState {
+        instance: InstanceId([1; 16]),
+        epoch: Epoch(1),
+        root: NamespaceId([3; 16]),
+        cursor: BTreeMap::from([(NamespaceId([3; 16]), Position(u64::MAX))]),
+        roles: BTreeMap::new(),
+        in_flight: None,
+        excluded: BTreeSet::from([NodeId([9; 16])]),
+        paused: true,
+        guard: DeleteGuard::default(),
+        deletions_confirmed: false,
+    }
+}
+
+fn place(name: &str) -> Place {
+    Place { parent: NodeId([3; 16]), name: Name::parse(name).expect("legal") }
+}
+
+fn content(n: u64) -> FileContent {
+    FileContent { hash: hash(n), size: n, executable: n.is_multiple_of(2), mtime: Mtime(-5) }
+}
+
+fn hash(n: u64) -> ContentHash {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&n.to_le_bytes());
+    ContentHash(bytes)
+}
+
+fn print(n: u64) -> Fingerprint {
+    Fingerprint { device: u64::MAX, inode: n, birth: None, size: n, mtime: Mtime(1), ctime: -1, executable: true }
+}
+
+fn node(n: u64) -> NodeId {
+    let mut bytes = [0; 16];
+    // Ids are random: neighbours in time are not neighbours in the table.
+    bytes[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    bytes[8..].copy_from_slice(&n.to_be_bytes());
+    NodeId(bytes)
+}
+
+fn file_row(n: u64) -> NodeRow {
+    let place = place(&format!("file number {n}.txt"));
+    let content = content(n);
+    NodeRow {
+        local: Some(Local { place: place.clone(), seen: Seen::File(Some(content)), print: print(n), disk_name: None }),
+        synced: Some(Synced { place: place.clone(), content: Content::File(content) }),
+        remote: Some(Remote {
+            place,
+            content: Content::File(content),
+            content_rev: Position(n),
+            location_rev: Position(u64::MAX),
+        }),
+    }
+}
+
+fn write(n: u64, row: NodeRow) -> Write {
+    Write::Node(node(n), Some(Box::new(row)))
+}
+
+fn new_database() -> (tempfile::TempDir, PathBuf, Database) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("client.sqlite");
+    let database = Database::create(&path, DEVICE, &state()).expect("created");
+    (directory, path, database)
+}
+
+fn odd_rows() -> Vec<(NodeId, NodeRow)> {
+    let local = |seen, disk_name: Option<&[u8]>| NodeRow {
+        local: Some(Local {
+            place: place("Ünïcode"),
+            seen,
+            print: Fingerprint { birth: Some(i64::MIN), ..print((1 << 63) + 5) },
+            disk_name: disk_name.map(Into::into),
+        }),
+        ..NodeRow::default()
+    };
+    let agreed = |content: Content| NodeRow {
+        synced: Some(Synced { place: place("a"), content: content.clone() }),
+        remote: Some(Remote { place: place("b"), content, content_rev: Position(0), location_rev: Position(1) }),
+        ..NodeRow::default()
+    };
+    let rows = [
+        local(Seen::Directory, None),
+        local(Seen::File(None), Some(b"U\xcc\x88ni")),
+        local(Seen::Symlink("../target".into()), None),
+        agreed(Content::Directory),
+        agreed(Content::Mount),
+        agreed(Content::Symlink("x".into())),
+        file_row(u64::MAX),
+        NodeRow::default(),
+    ];
+    rows.into_iter().enumerate().map(|(n, row)| (node(n as u64), row)).collect()
+}
+
+#[test]
+fn every_kind_of_row_reads_back_and_inodes_beyond_2_to_63_survive() {
+    let (_directory, path, mut database) = new_database();
+    let rows = odd_rows();
+    let writes: Vec<Write> = rows.iter().map(|(id, row)| Write::Node(*id, Some(Box::new(row.clone())))).collect();
+    database.persist(&writes).expect("persisted");
+    database.close().expect("closed");
+    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    let loaded_rows: BTreeMap<NodeId, NodeRow> = loaded.rows.into_iter().collect();
+    assert_eq!(loaded_rows, rows.into_iter().collect());
+    assert_eq!(loaded.state, state());
+}
+
+#[test]
+fn a_removed_row_is_gone_and_the_newest_state_counts() {
+    let (_directory, path, mut database) = new_database();
+    database.persist(&[write(1, file_row(1)), write(2, file_row(2))]).expect("persisted");
+    let newer = EngineState { paused: false, ..state() };
+    database.persist(&[Write::Node(node(1), None), Write::State(Box::new(newer.clone()))]).expect("persisted");
+    drop(database);
+    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    assert_eq!(loaded.rows, [(node(2), file_row(2))]);
+    assert_eq!(loaded.state, newer);
+}
+
+#[test]
+fn a_blocklist_keeps_its_remote_flag_once_set() {
+    let (_directory, _, mut database) = new_database();
+    let blocks = Blocklist(vec![BlockHash([1; 32]), BlockHash([2; 32])]);
+    let content = blocks.content_hash();
+    let write = |remote| Write::Blocklist { content, blocks: blocks.clone(), remote };
+    assert_eq!(database.find(&content), None);
+    for (remote, then) in [(false, false), (true, true), (false, true)] {
+        database.persist(&[write(remote)]).expect("persisted");
+        assert_eq!(database.find(&content), Some((Arc::new(blocks.clone()), then)));
+    }
+}
+
+#[test]
+fn the_empty_files_blocklist_is_found() {
+    let (_directory, _, mut database) = new_database();
+    let blocks = Blocklist::default();
+    let content = blocks.content_hash();
+    database.persist(&[Write::Blocklist { content, blocks, remote: true }]).expect("persisted");
+    assert_eq!(database.find(&content), Some((Arc::default(), true)));
+}
+
+#[test]
+fn a_missing_database_is_an_error_and_not_an_empty_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let error = Database::open(&directory.path().join("client.sqlite"), DEVICE).err().expect("refused");
+    assert!(matches!(error, DatabaseError::Missing { .. }));
+    assert!(error.hint().expect("a hint").contains("syncline rebuild-index"));
+}
+
+#[test]
+fn a_damaged_database_is_an_error_and_not_an_empty_one() {
+    let (_directory, path, mut database) = new_database();
+    let writes: Vec<Write> = (0..500).map(|n| write(n, file_row(n))).collect();
+    database.persist(&writes).expect("persisted");
+    database.close().expect("closed");
+    let good = fs::read(&path).expect("read");
+    for (from, len) in [(0, 100), (4096 * 3, 4096), (good.len() - 4096, 4096), (0, good.len())] {
+        let mut bytes = good.clone();
+        bytes[from..from + len].fill(0x5a);
+        fs::write(&path, bytes).expect("written");
+        let error = Database::open(&path, DEVICE).err().expect("refused");
+        assert!(error.is_unsafe_to_continue(), "{from}: {error}");
+    }
+    fs::write(&path, &good[..good.len() / 2]).expect("written");
+    assert!(Database::open(&path, DEVICE).is_err(), "truncated");
+    fs::write(&path, b"").expect("written");
+    assert!(Database::open(&path, DEVICE).is_err(), "emptied");
+}
+
+#[test]
+fn the_database_of_another_device_is_refused() {
+    let (_directory, path, database) = new_database();
+    drop(database);
+    assert!(matches!(Database::open(&path, DeviceId([5; 16])), Err(DatabaseError::Foreign { .. })));
+}
+
+#[test]
+fn a_newer_database_is_left_alone() {
+    let (_directory, path, database) = new_database();
+    database.connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).expect("set");
+    drop(database);
+    assert!(matches!(Database::open(&path, DEVICE), Err(DatabaseError::Newer { .. })));
+}
+
+#[test]
+fn a_database_that_is_set_aside_keeps_its_bytes_and_frees_its_name() {
+    let (_directory, path, mut database) = new_database();
+    database.persist(&[write(1, file_row(1))]).expect("persisted");
+    database.close().expect("closed");
+    let bytes = fs::read(&path).expect("read");
+    assert_eq!(salvage_state(&path), Some(state()));
+    let aside = set_aside(&path).expect("renamed").expect("there was one");
+    assert_eq!(fs::read(&aside).expect("read"), bytes);
+    assert!(!path.exists());
+    assert_eq!(set_aside(&path).expect("nothing to do"), None);
+    Database::create(&path, DEVICE, &state()).expect("the name is free");
+}
+
+#[test]
+fn forgetting_local_hashes_keeps_everything_else() {
+    let (_directory, path, mut database) = new_database();
+    database.persist(&[write(4, file_row(4))]).expect("persisted");
+    database.forget_local_hashes().expect("done");
+    drop(database);
+    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    let mut expected = file_row(4);
+    expected.local.as_mut().expect("local").seen = Seen::File(None);
+    assert_eq!(loaded.rows, [(node(4), expected)]);
+}
+
+#[test]
+fn the_last_thousand_activities_are_kept() {
+    let (_directory, path, mut database) = new_database();
+    for n in 0..1500 {
+        let activity = Activity { kind: ActivityKind::MovedLocally, path: n.to_string(), detail: None };
+        database.note(n, activity);
+        if n % 400 == 0 {
+            database.persist(&[]).expect("persisted");
+        }
+    }
+    database.close().expect("closed");
+    let (database, _) = Database::open(&path, DEVICE).expect("opened");
+    let times: Vec<i64> = database.activities(usize::MAX).map(|entry| entry.time).collect();
+    assert_eq!(times, (500..1500).collect::<Vec<_>>());
+    assert_eq!(database.activities(2).map(|entry| entry.time).collect::<Vec<_>>(), [1498, 1499]);
+}
+
+/// Prints its figures: `cargo test -p client --release large_tree -- --nocapture`.
+#[test]
+fn a_large_tree_loads_and_saves_fast() {
+    const ROWS: u64 = 100_000;
+    let (_directory, path, mut database) = new_database();
+    let start = Instant::now();
+    for batch in 0..ROWS / 5000 {
+        let writes: Vec<Write> = (batch * 5000..(batch + 1) * 5000).map(|n| write(n, file_row(n))).collect();
+        database.persist(&writes).expect("persisted");
+    }
+    let saved = start.elapsed();
+    database.close().expect("closed");
+    let start = Instant::now();
+    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    println!("saved {ROWS} rows in {saved:?}, loaded them in {:?}", start.elapsed());
+    assert_eq!(loaded.rows.len() as u64, ROWS);
+}

@@ -1,0 +1,330 @@
+//! Calls to the server: HTTP/1.1, postcard bodies, a bearer token.
+//!
+//! Nothing is concluded from an answer that did not come from a Syncline server: a reply of another
+//! content type is [`TransportError::NotSyncline`], whatever its status. Redirects are refused: a token
+//! goes to the server that the user named and nowhere else.
+
+mod blocks;
+mod stall;
+
+pub use blocks::BlockFiles;
+
+use crate::bandwidth::Bandwidth;
+use api::{ApiError, ErrorCode, Token};
+use bytes::Bytes;
+use model::limits;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Response, Url};
+use serde::{Serialize, de::DeserializeOwned};
+use stall::Progress;
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_engine::io::{Reply, Request, RequestError};
+
+/// How long a connection may take to open.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call may show no progress, in either direction, before it is given up.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an unused connection is kept.
+const POOL_IDLE: Duration = Duration::from_secs(90);
+/// No advice to wait counts for more than this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+/// Characters of a foreign answer's description that are passed on.
+const DESCRIPTION_CHARS: usize = 120;
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// No connection, a time-out, or a body that broke off: whether the server acted is unknown.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// The connection was refused because of TLS: certificate, name or protocol.
+    #[error("no secure connection to the server can be made: {0}")]
+    Tls(String),
+    /// Something answered that is not a Syncline server.
+    #[error("the answer did not come from a Syncline server: {0}")]
+    NotSyncline(String),
+    /// The server's own word.
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+}
+
+impl TransportError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Unreachable(_) => "check the address, and that the server runs; then try again".into(),
+            Self::Tls(_) => {
+                "check that the address begins with the right one of http:// and https://, and that the server's \
+                 certificate is valid for this name and its issuer trusted by this system"
+                    .into()
+            }
+            Self::NotSyncline(_) => {
+                "check the address; behind a proxy, check that it passes /sync on to the Syncline server".into()
+            }
+            Self::Refused(error) => return refusal_hint(error.code),
+        })
+    }
+}
+
+fn refusal_hint(code: ErrorCode) -> Option<String> {
+    let hint = match code {
+        ErrorCode::WrongCredentials => "check the e-mail address and the password, and try again",
+        ErrorCode::Unlinked => "run `syncline unlink` and `syncline link` to link it again; your files stay",
+        ErrorCode::Busy | ErrorCode::Unavailable => "try again in a moment",
+        ErrorCode::NoSpace => "free some space on the server",
+        ErrorCode::UnsupportedVersion => "install the version of syncline that the server has",
+        ErrorCode::BadRequest
+        | ErrorCode::Forbidden
+        | ErrorCode::NotFound
+        | ErrorCode::AlreadyExists
+        | ErrorCode::EpochChanged => return None,
+    };
+    Some(hint.into())
+}
+
+impl From<TransportError> for RequestError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Unreachable(reason) | TransportError::Tls(reason) => Self::Unreachable(reason),
+            TransportError::NotSyncline(reason) => Self::NotSyncline(reason),
+            TransportError::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// A server's address: `http` or `https`, a host, perhaps a port and a path in front of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUrl(Url);
+
+/// A text that is no server's address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a server's address")]
+pub struct BadServerUrl {
+    text: String,
+}
+
+impl BadServerUrl {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        "an address looks like https://sync.example.org or http://192.168.1.5:8400".into()
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = BadServerUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadServerUrl> {
+        let bad = || BadServerUrl { text: text.to_owned() };
+        let url = Url::parse(text.trim()).map_err(|_| bad())?;
+        let plain = url.username().is_empty() && url.password().is_none();
+        let complete = url.has_host() && url.query().is_none() && url.fragment().is_none();
+        if !(matches!(url.scheme(), "http" | "https") && plain && complete) {
+            return Err(bad());
+        }
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+/// Calls to one server.
+#[derive(Clone)]
+pub struct Transport {
+    client: Client,
+    server: ServerUrl,
+    token: Option<Token>,
+    bandwidth: Arc<Bandwidth>,
+}
+
+impl Transport {
+    /// Calls to `server`, in the name of the device that `token` belongs to.
+    ///
+    /// # Errors
+    /// [`TransportError::Tls`] when the system's certificates cannot be used.
+    pub fn new(server: ServerUrl, token: Option<Token>, bandwidth: Arc<Bandwidth>) -> Result<Self, TransportError> {
+        let client = Client::builder()
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE)
+            .tcp_nodelay(true)
+            .user_agent(concat!("syncline/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| TransportError::Tls(innermost(&error)))?;
+        Ok(Self { client, server, token, bandwidth })
+    }
+
+    /// One call with a message each way.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub async fn call<Q: Serialize, A: DeserializeOwned>(&self, name: &str, request: &Q) -> Result<A, TransportError> {
+        let progress = Progress::start();
+        let body = api::encode(request);
+        progress
+            .watch(async {
+                let response = self.post(name, body.into()).await?;
+                progress.touch();
+                self.message(response, &progress).await
+            })
+            .await
+    }
+
+    /// Performs an engine's request.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub async fn perform(&self, request: Request, files: Arc<dyn BlockFiles>) -> Result<Reply, TransportError> {
+        match request {
+            Request::Server => self.call("server", &()).await.map(Reply::Server),
+            Request::Changes(request) => self.call("changes", &request).await.map(Reply::Changes),
+            Request::Missing(request) => self.call("missing", &request).await.map(Reply::Missing),
+            Request::Commit(commit) => self.call("commit", &commit).await.map(Reply::Commit),
+            Request::Changeset { blocks, commit } => self.changeset(blocks, commit, files).await,
+            Request::Fetch { namespace, blocks } => self.fetch(namespace, blocks, files).await,
+        }
+    }
+
+    /// Opens the stream of notifications.
+    pub(crate) async fn open_events(&self) -> Result<Response, (TransportError, Option<Duration>)> {
+        let mut request = self.client.get(self.url("events")).header(reqwest::header::ACCEPT, EVENT_STREAM);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.to_hex());
+        }
+        let progress = Progress::start();
+        let opened = progress.watch(async { request.send().await.map_err(|error| connection_error(&error)) }).await;
+        let response = opened.map_err(|error| (error, None))?;
+        if response.status().is_success() && has_type(response.headers(), EVENT_STREAM) {
+            return Ok(response);
+        }
+        let wait = retry_after(response.headers());
+        match progress.watch(self.message::<()>(response, &progress)).await {
+            Err(error) => Err((error, wait)),
+            Ok(()) => Err((TransportError::NotSyncline("it sent no event stream".into()), wait)),
+        }
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("{}{}/{name}", self.server, api::PREFIX)
+    }
+
+    async fn post(&self, name: &str, body: reqwest::Body) -> Result<Response, TransportError> {
+        let mut request = self.client.post(self.url(name)).header(CONTENT_TYPE, api::CONTENT_TYPE).body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.to_hex());
+        }
+        request.send().await.map_err(|error| connection_error(&error))
+    }
+
+    /// Reads a whole reply: the message, or the server's error.
+    async fn message<A: DeserializeOwned>(
+        &self,
+        response: Response,
+        progress: &Progress,
+    ) -> Result<A, TransportError> {
+        let response = self.accept(response, progress).await?;
+        let body = self.whole_body(response, progress).await?;
+        api::decode(&body).map_err(|error| TransportError::NotSyncline(error.to_string()))
+    }
+
+    /// Passes on a reply that is a success of ours; anything else becomes its error.
+    async fn accept(&self, response: Response, progress: &Progress) -> Result<Response, TransportError> {
+        if !has_type(response.headers(), api::CONTENT_TYPE) {
+            return Err(TransportError::NotSyncline(describe_foreign(&response)));
+        }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let advice = retry_after(response.headers());
+        let body = self.whole_body(response, progress).await?;
+        let mut error: ApiError =
+            api::decode(&body).map_err(|error| TransportError::NotSyncline(error.to_string()))?;
+        let wait = error.retry_after().or(advice).map(|wait| wait.min(RETRY_AFTER_MAX));
+        error.retry_after_ms = wait.and_then(|wait| u32::try_from(wait.as_millis()).ok());
+        Err(TransportError::Refused(error))
+    }
+
+    async fn whole_body(&self, mut response: Response, progress: &Progress) -> Result<Vec<u8>, TransportError> {
+        let mut body = Vec::new();
+        while let Some(piece) = self.piece(&mut response, progress).await? {
+            if body.len() + piece.len() > limits::MESSAGE_BYTES {
+                return Err(TransportError::NotSyncline("its answer is too long".into()));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    /// The next bytes of a body, at the pace that the download limit allows.
+    async fn piece(&self, response: &mut Response, progress: &Progress) -> Result<Option<Bytes>, TransportError> {
+        let piece = response.chunk().await.map_err(|error| connection_error(&error))?;
+        progress.touch();
+        if let Some(piece) = &piece {
+            let _waiting = progress.pause();
+            self.bandwidth.download.take(piece.len()).await;
+        }
+        Ok(piece)
+    }
+}
+
+/// The content type of a stream of server-sent events.
+const EVENT_STREAM: &str = "text/event-stream";
+
+fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// What answered, for a person who has to find out.
+fn describe_foreign(response: &Response) -> String {
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let what = match header(LOCATION) {
+        Some(target) if response.status().is_redirection() => format!("it redirects to {target}"),
+        _ => format!("it answered {} with {}", response.status(), header(CONTENT_TYPE).unwrap_or("no content type")),
+    };
+    what.chars().filter(|c| !c.is_control()).take(DESCRIPTION_CHARS).collect()
+}
+
+/// Tells TLS and foreign protocols from plain failures to connect. The layers below give the difference
+/// only in words.
+fn connection_error(error: &reqwest::Error) -> TransportError {
+    let reason = innermost(error);
+    let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if says(&["certificate", "received fatal alert", "received corrupt message", "peer is incompatible", "tls "]) {
+        return TransportError::Tls(reason);
+    }
+    if says(&["invalid HTTP", "invalid content-length", "message head is too large"]) {
+        return TransportError::NotSyncline(reason);
+    }
+    TransportError::Unreachable(reason)
+}
+
+/// The cause that says most: the last of the chain.
+fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not answer in time".into();
+    }
+    let mut last: &dyn Error = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+use super::*;
+use crate::bandwidth::Limits;
+use api::{BlockHeader, BlocksHead, ChangesetHead, ChangesetReply, ServerReply, codec};
+use model::{BlockHash, Epoch, InstanceId, NamespaceId};
+use std::sync::Mutex;
+use sync_engine::io::{BlockSource, FetchBlock, LocalPath, StepError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// Answers one request with `answer` and gives what it received.
+async fn serve_once(answer: Vec<u8>) -> (ServerUrl, tokio::task::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("accepted");
+        let mut received = vec![0; 1 << 16];
+        let mut filled = 0;
+        loop {
+            let read = stream.read(&mut received[filled..]).await.expect("read");
+            filled += read;
+            let complete = is_complete(&received[..filled]);
+            if read == 0 || complete {
+                break;
+            }
+        }
+        stream.write_all(&answer).await.expect("written");
+        received.truncate(filled);
+        received
+    });
+    (format!("http://{address}").parse().expect("an address"), task)
+}
+
+/// Whether a request was read to its end; also true of what is no HTTP.
+fn is_complete(received: &[u8]) -> bool {
+    if !received.starts_with(b"POST") {
+        return true;
+    }
+    let text = String::from_utf8_lossy(received).to_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    if head.contains("chunked") {
+        return received.ends_with(b"0\r\n\r\n");
+    }
+    let len = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |len| len.parse().unwrap());
+    body.len() >= len
+}
+
+fn response(status: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body.to_vec()].concat()
+}
+
+fn transport(server: ServerUrl) -> Transport {
+    Transport::new(server, Some(Token([0xab; 32])), Arc::new(Bandwidth::new(Limits::default()))).expect("a client")
+}
+
+async fn server_call(answer: Vec<u8>) -> Result<ServerReply, TransportError> {
+    let (server, _task) = serve_once(answer).await;
+    transport(server).call("server", &()).await
+}
+
+fn reply() -> ServerReply {
+    ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(2), version: "1.2.3".into() }
+}
+
+#[tokio::test]
+async fn a_call_carries_the_token_and_brings_the_reply() {
+    let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &api::encode(&reply()))).await;
+    assert_eq!(transport(server).call("server", &()).await, Ok(reply()));
+    let request = String::from_utf8_lossy(&task.await.expect("served")).to_lowercase();
+    assert!(request.starts_with("post /sync/v1/server http/1.1"), "{request}");
+    assert!(request.contains(&format!("authorization: bearer {}", "ab".repeat(32))), "{request}");
+}
+
+#[tokio::test]
+async fn html_is_no_answer_whatever_its_status() {
+    for status in ["200 OK", "404 Not Found", "502 Bad Gateway"] {
+        let error = server_call(response(status, "text/html; charset=utf-8", b"<html>")).await.expect_err("refused");
+        assert!(matches!(&error, TransportError::NotSyncline(what) if what.contains("text/html")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let answer = b"HTTP/1.1 302 Found\r\nlocation: https://login.example/\r\ncontent-length: 0\r\n\r\n".to_vec();
+    let error = server_call(answer).await.expect_err("refused");
+    assert!(matches!(&error, TransportError::NotSyncline(what) if what.contains("https://login.example/")), "{error}");
+}
+
+#[tokio::test]
+async fn the_servers_error_comes_through_with_its_advice() {
+    let body = api::encode(&ApiError::new(ErrorCode::Busy, "slow down"));
+    let mut answer = response("429 Too Many Requests", api::CONTENT_TYPE, &body);
+    let at = answer.windows(2).position(|w| w == b"\r\n").expect("a status line") + 2;
+    answer.splice(at..at, *b"retry-after: 7\r\n");
+    let error = server_call(answer).await.expect_err("refused");
+    let TransportError::Refused(error) = error else { panic!("{error}") };
+    assert_eq!((error.code, error.retry_after()), (ErrorCode::Busy, Some(Duration::from_secs(7))));
+}
+
+#[tokio::test]
+async fn a_reply_with_bytes_behind_it_or_missing_is_no_answer() {
+    let whole = api::encode(&reply());
+    let longer = [whole.as_slice(), b"x"].concat();
+    for body in [&longer, &whole[..whole.len() - 1]] {
+        let answer = response("200 OK", api::CONTENT_TYPE, body);
+        assert!(matches!(server_call(answer).await, Err(TransportError::NotSyncline(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_leaves_the_fate_open() {
+    let mut answer = response("200 OK", api::CONTENT_TYPE, &api::encode(&reply()));
+    answer.truncate(answer.len() - 3);
+    assert!(matches!(server_call(answer).await, Err(TransportError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let server: ServerUrl = format!("http://{}", listener.local_addr().expect("bound")).parse().expect("an address");
+    drop(listener);
+    let result = transport(server).call::<_, ServerReply>("server", &()).await;
+    assert!(matches!(&result, Err(TransportError::Unreachable(why)) if why.contains("refused")), "{result:?}");
+}
+
+#[tokio::test]
+async fn https_to_a_plain_port_is_told_as_such() {
+    let (server, _task) = serve_once(response("400 Bad Request", "text/plain", b"")).await;
+    let secure: ServerUrl = server.to_string().replace("http:", "https:").parse().expect("an address");
+    let error = transport(secure).call::<_, ServerReply>("server", &()).await.expect_err("refused");
+    assert!(matches!(error, TransportError::Tls(_)), "{error:?}");
+}
+
+#[test]
+fn an_address_is_http_or_https_and_nothing_more() {
+    for text in ["", "sync.example.org", "ftp://x", "http://user:secret@x", "http://x/?q", "http://x/#f", "http://"] {
+        assert!(text.parse::<ServerUrl>().is_err(), "{text:?}");
+    }
+    let url: ServerUrl = "https://sync.example.org/".parse().expect("an address");
+    assert_eq!(url.to_string(), "https://sync.example.org");
+}
+
+#[derive(Default)]
+struct MemoryFiles {
+    contents: Vec<Vec<u8>>,
+    changed: Vec<BlockHash>,
+    written: Mutex<Vec<Vec<u8>>>,
+    disk_error: Option<StepError>,
+}
+
+impl BlockFiles for MemoryFiles {
+    fn read(&self, _: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+        if self.changed.is_empty() { Ok(self.contents.clone()) } else { Err(self.changed.clone()) }
+    }
+
+    fn write(&self, _: &FetchBlock, bytes: &[u8]) -> Result<(), StepError> {
+        self.disk_error.clone().map_or(Ok(()), Err)?;
+        self.written.lock().expect("not poisoned").push(bytes.to_vec());
+        Ok(())
+    }
+}
+
+fn source(bytes: &[u8]) -> BlockSource {
+    BlockSource { hash: BlockHash::of(bytes), len: bytes.len() as u32, path: LocalPath::root(), offset: 0 }
+}
+
+#[tokio::test]
+async fn an_upload_sends_head_and_blocks() {
+    let answer = response("200 OK", api::CONTENT_TYPE, &api::encode(&ChangesetReply { outcome: None }));
+    let (server, task) = serve_once(answer).await;
+    let files = Arc::new(MemoryFiles { contents: vec![b"first".to_vec(), b"second".to_vec()], ..Default::default() });
+    let request = Request::Changeset { blocks: vec![source(b"first"), source(b"second")], commit: None };
+    assert_eq!(transport(server).perform(request, files).await, Ok(Reply::Changeset { outcome: None }));
+    let received = task.await.expect("served");
+    let head = ChangesetHead {
+        blocks: [b"first".as_slice(), b"second"]
+            .map(|bytes| BlockHeader { hash: BlockHash::of(bytes), len: bytes.len() as u32 })
+            .into(),
+        commit: None,
+    };
+    let contains = |part: &[u8]| received.windows(part.len()).any(|window| window == part);
+    assert!(contains(&codec::encode_head(&head)) && contains(b"first") && contains(b"second"));
+}
+
+#[tokio::test]
+async fn a_file_that_changed_ends_the_upload_before_it_begins() {
+    let files = Arc::new(MemoryFiles { changed: vec![BlockHash([7; 32])], ..Default::default() });
+    let request = Request::Changeset { blocks: vec![source(b"first")], commit: None };
+    // Nothing listens there: the call must not try to connect.
+    let server = "http://127.0.0.1:1".parse().expect("an address");
+    let reply = transport(server).perform(request, files).await;
+    assert_eq!(reply, Ok(Reply::SourceChanged { blocks: vec![BlockHash([7; 32])] }));
+}
+
+async fn fetch(body: Vec<u8>, files: Arc<MemoryFiles>) -> Result<Reply, TransportError> {
+    let (server, _task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
+    let block = |bytes: &[u8]| FetchBlock { hash: BlockHash::of(bytes), len: bytes.len() as u32, to: Vec::new() };
+    let request =
+        Request::Fetch { namespace: NamespaceId([1; 16]), blocks: vec![block(b"first"), block(b"second")] };
+    transport(server).perform(request, files).await
+}
+
+fn blocks_body(second: &[u8]) -> Vec<u8> {
+    let header = |bytes: &[u8]| BlockHeader { hash: BlockHash::of(bytes), len: bytes.len() as u32 };
+    let head = BlocksHead { blocks: vec![header(b"first"), header(b"second")], unavailable: vec![] };
+    [codec::encode_head(&head).as_slice(), b"first", second].concat()
+}
+
+fn fetched(written: &[&[u8]], disk: Option<StepError>) -> Result<Reply, TransportError> {
+    let written = written.iter().map(|bytes| BlockHash::of(bytes)).collect();
+    Ok(Reply::Fetched { written, unavailable: vec![], disk })
+}
+
+#[tokio::test]
+async fn downloaded_blocks_are_written() {
+    let files = Arc::new(MemoryFiles::default());
+    assert_eq!(fetch(blocks_body(b"second"), Arc::clone(&files)).await, fetched(&[b"first", b"second"], None));
+    assert_eq!(*files.written.lock().expect("not poisoned"), [b"first".to_vec(), b"second".to_vec()]);
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_never_written() {
+    let files = Arc::new(MemoryFiles::default());
+    assert_eq!(fetch(blocks_body(b"sEcond"), Arc::clone(&files)).await, fetched(&[b"first"], None));
+    assert_eq!(*files.written.lock().expect("not poisoned"), [b"first".to_vec()]);
+}
+
+#[tokio::test]
+async fn what_arrived_before_a_download_broke_off_counts() {
+    let reply = fetch(blocks_body(b"sec"), Arc::new(MemoryFiles::default())).await;
+    assert_eq!(reply, fetched(&[b"first"], None));
+    let head_only = blocks_body(b"")[..30].to_vec();
+    let reply = fetch(head_only, Arc::new(MemoryFiles::default())).await;
+    assert!(matches!(reply, Err(TransportError::Unreachable(_))), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_as_such() {
+    let files = Arc::new(MemoryFiles { disk_error: Some(StepError::NoSpace), ..Default::default() });
+    assert_eq!(fetch(blocks_body(b"second"), files).await, fetched(&[], Some(StepError::NoSpace)));
+}
