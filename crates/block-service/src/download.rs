@@ -11,6 +11,7 @@ use futures_util::stream;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 /// The bytes that a body with this head has.
 pub(crate) fn body_len(head: &BlocksHead) -> u64 {
@@ -21,9 +22,9 @@ pub(crate) fn body_len(head: &BlocksHead) -> u64 {
 /// A body of the head and its blocks, of which two pieces at most are in memory: one is sent while the
 /// next is read. A block that cannot be read after all breaks the connection off, which the client
 /// takes for what it is.
-pub(crate) fn body(service: Arc<BlockService>, budget: Budget, head: BlocksHead) -> Body {
+pub(crate) fn body(service: Arc<BlockService>, budget: Budget, tasks: TaskTracker, head: BlocksHead) -> Body {
     let first = Bytes::from(codec::encode_head(&head));
-    let mut reading = Reading { service, budget, outstanding: head.blocks.into(), next: None };
+    let mut reading = Reading { service, budget, tasks, outstanding: head.blocks.into(), next: None };
     reading.begin();
     let blocks = stream::unfold(reading, |mut reading| async {
         let piece = reading.piece().await?;
@@ -35,6 +36,7 @@ pub(crate) fn body(service: Arc<BlockService>, budget: Budget, head: BlocksHead)
 struct Reading {
     service: Arc<BlockService>,
     budget: Budget,
+    tasks: TaskTracker,
     outstanding: VecDeque<BlockHeader>,
     /// The piece that is being read; `None` behind the last.
     next: Option<JoinHandle<Result<Bytes, ApiError>>>,
@@ -56,7 +58,7 @@ impl Reading {
             return;
         }
         let (service, budget) = (self.service.clone(), self.budget.clone());
-        self.next = Some(tokio::spawn(async move {
+        self.next = Some(self.tasks.spawn(async move {
             let share = budget.take(headers.iter().map(|header| u64::from(header.len)).sum()).await?;
             blocking(move || read(&service, &headers, share)).await
         }));
@@ -118,7 +120,7 @@ mod tests {
         }
         let head = BlocksHead { blocks: blocks.iter().map(|b| header(b)).collect(), unavailable: Vec::new() };
         let len = body_len(&head);
-        let bytes = body(service, Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT), head.clone());
+        let bytes = body(service, Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT), TaskTracker::new(), head.clone());
         let bytes = bytes.collect().await.expect("no error").to_bytes();
         assert_eq!(bytes.len() as u64, len);
         assert_eq!(bytes, [codec::encode_head(&head), blocks.concat()].concat());
@@ -128,6 +130,6 @@ mod tests {
     async fn a_block_that_vanished_breaks_the_body_off() {
         let (service, _, _) = service();
         let head = BlocksHead { blocks: vec![header(b"gone")], unavailable: Vec::new() };
-        assert!(body(service, Budget::new(1 << 20), head).collect().await.is_err());
+        assert!(body(service, Budget::new(1 << 20), TaskTracker::new(), head).collect().await.is_err());
     }
 }

@@ -16,11 +16,17 @@ use axum::response::Response;
 use axum::routing::post;
 use std::fmt::Display;
 use std::sync::Arc;
+use tokio_util::task::TaskTracker;
 
-/// The calls of the block service. Their memory is bounded for all callers together.
-pub fn routes(service: Arc<BlockService>) -> Router {
-    let calls =
-        Calls { service, uploads: UploadBudgets::default(), downloads: Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT) };
+/// The calls of the block service. Their memory is bounded for all callers together. Work that may
+/// outlive its connection is among `tasks`, for which a shutdown waits.
+pub fn routes(service: Arc<BlockService>, tasks: TaskTracker) -> Router {
+    let calls = Calls {
+        service,
+        uploads: UploadBudgets::default(),
+        downloads: Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT),
+        tasks,
+    };
     Router::new()
         .route(&format!("{PREFIX}/changeset"), post(changeset))
         .route(&format!("{PREFIX}/blocks"), post(blocks))
@@ -32,6 +38,7 @@ struct Calls {
     service: Arc<BlockService>,
     uploads: UploadBudgets,
     downloads: Budget,
+    tasks: TaskTracker,
 }
 
 impl Calls {
@@ -45,7 +52,8 @@ impl Calls {
 async fn changeset(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
     // A task of its own, because what has arrived is kept also when the connection is gone, and with it
     // this future. The task ends with the body, whose patience is bounded.
-    let task = tokio::spawn(async move {
+    let tasks = calls.tasks.clone();
+    let task = tasks.spawn(async move {
         let mut body = BodyReader::new(body);
         let reply = match calls.authenticate(&headers).await {
             Ok(who) => upload::receive(calls.service, calls.uploads, who, &mut body).await,
@@ -75,7 +83,7 @@ async fn offer(calls: Calls, headers: HeaderMap, body: Body) -> Result<Response,
     let service = calls.service.clone();
     let head = blocking(move || service.offer(who, &request)).await?;
     let len = download::body_len(&head);
-    let mut response = Response::new(download::body(calls.service, calls.downloads, head));
+    let mut response = Response::new(download::body(calls.service, calls.downloads, calls.tasks, head));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     response.headers_mut().insert(header::CONTENT_LENGTH, len.into());
     Ok(response)

@@ -1,1 +1,24 @@
-//! (to come)
+//! The server in one process: makes the stores, the services and the router, and runs them.
+//!
+//! This is the only crate that knows which adapters there are, the system's clock and its source of
+//! randomness. The services do not know each other; they meet here.
+//!
+//! ```text
+//! data directory
+//!   server.lock    held by the one server that runs on it
+//!   meta.sqlite    the metadata database; `open` uses it beside a running server
+//!   blocks/        the block store
+//! ```
+
+mod config;
+mod connections;
+mod data_dir;
+mod error;
+mod router;
+mod run;
+mod stall_guard;
+mod world;
+
+pub use config::{Config, ConfigError, DEFAULT_LISTEN, Overrides};
+pub use error::ServerError;
+pub use run::{open, run, runtime};

@@ -1,0 +1,53 @@
+//! Why a server could not start or go on, in words for its operator.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A failure of the whole server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("another program listens on {address} already")]
+    AddressInUse { address: SocketAddr },
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the data directory {path} cannot be written")]
+    DataDirNotWritable { path: PathBuf, source: io::Error },
+    #[error("another server is running on the data directory {path}")]
+    AlreadyRunning { path: PathBuf },
+    #[error("the data directory {path} was made by a newer version of this program")]
+    NewerFormat { path: PathBuf },
+    #[error("the disk of the data directory {path} is full")]
+    DiskFull { path: PathBuf },
+    #[error("the blocks in {path} belong to another server's metadata database")]
+    ForeignBlocks { path: PathBuf, source: block_store::StoreError },
+    #[error("cannot open the blocks in {path}")]
+    Blocks { path: PathBuf, source: block_store::StoreError },
+    #[error("cannot open the metadata database {path}")]
+    Metadata { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("cannot start the server's threads")]
+    Runtime { source: io::Error },
+}
+
+impl ServerError {
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::AddressInUse { .. } => "stop the other program, or choose another port with `--listen`",
+            Self::Listen { .. } => "check that the address is one of this machine's; ports below 1024 need privileges",
+            Self::DataDirNotWritable { .. } => {
+                "check the directory's owner and permissions, or pass another `--data DIR`"
+            }
+            Self::AlreadyRunning { .. } => "stop that server first, or pass another `--data DIR`",
+            Self::NewerFormat { .. } => "run the newer version, or restore a backup that this version made",
+            Self::DiskFull { .. } => "free some space on that disk and start again; nothing is lost",
+            Self::ForeignBlocks { .. } => "put back the `meta.sqlite` and `blocks` that belong together",
+            Self::Blocks { .. } => {
+                "check the disk; the block index is rebuilt by itself when `blocks/index.sqlite` is removed"
+            }
+            Self::Metadata { .. } => "check the disk, and run `syncline admin verify`",
+            Self::Runtime { .. } => "check the limits on threads and memory of this user",
+        }
+    }
+}
