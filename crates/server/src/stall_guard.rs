@@ -94,7 +94,7 @@ mod tests {
         let write = guarded.write_all(&[0; 80]);
         let read = async {
             for _ in 0..10 {
-                tokio::time::sleep(PATIENCE / 2).await;
+                sleep(PATIENCE / 2).await;
                 theirs.read_exact(&mut [0; 8]).await.expect("reads");
             }
         };
