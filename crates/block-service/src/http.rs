@@ -117,7 +117,12 @@ pub(crate) fn failed(panic: &tokio::task::JoinError) -> ApiError {
 
 fn refusal(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    message(status, codec::encode(error))
+    let mut response = message(status, codec::encode(error));
+    if let Some(wait) = error.retry_after_ms {
+        // For proxies and other clients; ours reads the milliseconds.
+        response.headers_mut().insert(header::RETRY_AFTER, wait.div_ceil(1000).into());
+    }
+    response
 }
 
 fn message(status: StatusCode, bytes: Vec<u8>) -> Response {

@@ -154,6 +154,7 @@ fn connection_limit() -> u64 {
             limit.current
         }
     };
+    // Where very few files are allowed, half of them still serve connections.
     let files = files.unwrap_or(u64::MAX);
-    files.saturating_sub(FILES_KEPT).clamp(files / 2, CONNECTIONS)
+    files.saturating_sub(FILES_KEPT).max(files / 2).min(CONNECTIONS)
 }

@@ -51,10 +51,7 @@ impl TestServer {
                 ready.send(address).ok();
             },
         ));
-        let address = match address.await {
-            Ok(address) => address,
-            Err(_) => panic!("the server did not start: {:?}", running.await),
-        };
+        let Ok(address) = address.await else { panic!("the server did not start: {:?}", running.await) };
         Self { data, address, stop: Some(stop), running: Some(running), runtime: Some(runtime) }
     }
 
