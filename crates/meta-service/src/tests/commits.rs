@@ -1,0 +1,482 @@
+//! Commits: what is legal, what is refused and why, and that a commit happens once.
+
+use super::*;
+use api::ErrorCode;
+use model::limits;
+
+fn setup() -> (Bench, Person, NamespaceId, NodeId) {
+    let bench = Bench::new();
+    let person = bench.user("a@x");
+    let root = person.root;
+    (bench, person, root, root.root())
+}
+
+#[test]
+fn a_commit_appears_whole_with_dense_positions_and_is_announced() {
+    let (bench, me, ns, top) = setup();
+    bench.upload(&me, 1);
+    let (dir, inner) = (bench.new_node(), bench.new_node());
+    let head = bench.accept(&me, ns, vec![create(dir, top, "d", Body::Directory), create(inner, dir, "f", file(1))]);
+    assert_eq!(head, Position(2));
+    assert_eq!(bench.tree(ns), ["d/", "d/f=1"]);
+    assert_eq!(*bench.heard.reached.lock().expect("no panic"), [(ns, Position(2))]);
+    bench.check(ns);
+}
+
+#[test]
+fn edit_and_move_of_one_node_go_together_in_either_order() {
+    let (bench, me, ns, top) = setup();
+    let (a, b) = (bench.write(&me, ns, top, "a", 1), bench.write(&me, ns, top, "b", 2));
+    bench.accept(
+        &me,
+        ns,
+        vec![bench.edit(ns, a, 2), bench.moved(ns, a, top, "x"), bench.moved(ns, b, top, "y"), bench.edit(ns, b, 1)],
+    );
+    assert_eq!(bench.tree(ns), ["x=2", "y=1"]);
+    bench.check(ns);
+}
+
+#[test]
+fn two_names_can_be_swapped() {
+    let (bench, me, ns, top) = setup();
+    let (a, b) = (bench.write(&me, ns, top, "a", 1), bench.write(&me, ns, top, "b", 2));
+    bench.accept(&me, ns, vec![bench.moved(ns, a, top, "b"), bench.moved(ns, b, top, "a")]);
+    assert_eq!(bench.tree(ns), ["a=2", "b=1"]);
+    bench.check(ns);
+}
+
+#[test]
+fn three_names_can_rotate() {
+    let (bench, me, ns, top) = setup();
+    let nodes: Vec<NodeId> = (1..=3).map(|n| bench.write(&me, ns, top, ["a", "b", "c"][n - 1], n as u8)).collect();
+    let rotate = |(node, text): (&NodeId, &str)| bench.moved(ns, *node, top, text);
+    bench.accept(&me, ns, nodes.iter().zip(["b", "c", "a"]).map(rotate).collect());
+    assert_eq!(bench.tree(ns), ["a=3", "b=1", "c=2"]);
+    bench.check(ns);
+}
+
+#[test]
+fn a_hierarchy_can_be_inverted_in_either_order() {
+    for outer_first in [true, false] {
+        let (bench, me, ns, top) = setup();
+        let a = bench.mkdir(&me, ns, top, "a");
+        let b = bench.mkdir(&me, ns, a, "b");
+        bench.write(&me, ns, b, "f", 1);
+        let mut moves = vec![bench.moved(ns, a, b, "a"), bench.moved(ns, b, top, "b")];
+        if !outer_first {
+            moves.reverse();
+        }
+        bench.accept(&me, ns, moves);
+        assert_eq!(bench.tree(ns), ["b/", "b/a/", "b/f=1"]);
+        bench.check(ns);
+    }
+}
+
+#[test]
+fn a_file_and_a_folder_can_take_each_others_place() {
+    let (bench, me, ns, top) = setup();
+    let f = bench.write(&me, ns, top, "x", 1);
+    let (d, kept) = (bench.new_node(), bench.new_node());
+    bench.accept(
+        &me,
+        ns,
+        vec![bench.delete(ns, f), create(d, top, "X", Body::Directory), create(kept, d, "f", file(1))],
+    );
+    assert_eq!(bench.tree(ns), ["X/", "X/f=1"]);
+    let g = bench.new_node();
+    bench.accept(&me, ns, vec![create(g, top, "x", file(1)), bench.moved(ns, kept, top, "kept"), bench.delete(ns, d)]);
+    assert_eq!(bench.tree(ns), ["kept=1", "x=1"]);
+    bench.check(ns);
+}
+
+#[test]
+fn a_change_of_case_keeps_the_node() {
+    let (bench, me, ns, top) = setup();
+    let a = bench.write(&me, ns, top, "readme", 1);
+    bench.accept(&me, ns, vec![bench.moved(ns, a, top, "README")]);
+    assert_eq!(bench.tree(ns), ["README=1"]);
+    assert_eq!(bench.record(ns, a).map(|r| r.content_rev), Some(Position(1)));
+}
+
+#[test]
+fn p5_an_operation_with_an_old_base_is_stale() {
+    let (bench, me, ns, top) = setup();
+    let a = bench.write(&me, ns, top, "a", 1);
+    let old = [bench.edit(ns, a, 1), bench.moved(ns, a, top, "b"), bench.delete(ns, a)];
+    bench.accept(&me, ns, vec![bench.edit(ns, a, 1), bench.moved(ns, a, top, "c")]);
+    for operation in old {
+        assert_eq!(bench.refuse(&me, ns, vec![operation]), [(0, Reason::Stale)]);
+    }
+    let gone = [bench.edit(ns, a, 1), bench.moved(ns, a, top, "b"), bench.delete(ns, a)];
+    bench.accept(&me, ns, vec![bench.delete(ns, a)]);
+    for operation in gone {
+        assert_eq!(bench.refuse(&me, ns, vec![operation]), [(0, Reason::Stale)], "the dead are stale");
+    }
+    let (node, base) = (bench.new_node(), Position(1));
+    let unknown = Operation::Delete { node, base_content: base, base_location: base };
+    assert_eq!(bench.refuse(&me, ns, vec![unknown]), [(0, Reason::Stale)]);
+    bench.check(ns);
+}
+
+#[test]
+fn a_content_change_does_not_make_a_move_stale_nor_the_reverse() {
+    let (bench, me, ns, top) = setup();
+    let a = bench.write(&me, ns, top, "a", 1);
+    let (edit, moved) = (bench.edit(ns, a, 1), bench.moved(ns, a, top, "b"));
+    bench.accept(&me, ns, vec![moved]);
+    bench.accept(&me, ns, vec![edit]);
+    assert_eq!(bench.tree(ns), ["b=1"]);
+}
+
+#[test]
+fn p6_a_parent_must_be_a_living_folder() {
+    let (bench, me, ns, top) = setup();
+    let (d, f) = (bench.mkdir(&me, ns, top, "d"), bench.write(&me, ns, top, "f", 1));
+    let new = |parent| create(bench.new_node(), parent, "n", empty_file());
+    assert_eq!(bench.refuse(&me, ns, vec![new(bench.new_node())]), [(0, Reason::ParentMissing)]);
+    assert_eq!(bench.refuse(&me, ns, vec![new(f)]), [(0, Reason::NotADirectory)]);
+    assert_eq!(
+        bench.refuse(&me, ns, vec![bench.delete(ns, d), new(d)]),
+        [(1, Reason::ParentMissing)],
+        "the folder dies in the same batch"
+    );
+    let inner = bench.mkdir(&me, ns, d, "inner");
+    assert_eq!(bench.refuse(&me, ns, vec![new(inner), bench.delete(ns, d)]), [(0, Reason::ParentMissing)]);
+    bench.accept(&me, ns, vec![bench.delete(ns, d)]);
+    assert_eq!(bench.refuse(&me, ns, vec![new(d)]), [(0, Reason::ParentMissing)]);
+    assert_eq!(bench.refuse(&me, ns, vec![bench.moved(ns, f, inner, "f")]), [(0, Reason::ParentMissing)]);
+}
+
+#[test]
+fn p6_a_folder_cannot_end_up_inside_itself() {
+    let (bench, me, ns, top) = setup();
+    let a = bench.mkdir(&me, ns, top, "a");
+    let b = bench.mkdir(&me, ns, a, "b");
+    let c = bench.mkdir(&me, ns, top, "c");
+    assert_eq!(bench.refuse(&me, ns, vec![bench.moved(ns, a, a, "a")]), [(0, Reason::Cycle)]);
+    assert_eq!(bench.refuse(&me, ns, vec![bench.moved(ns, a, b, "a")]), [(0, Reason::Cycle)]);
+    let both = vec![bench.moved(ns, a, c, "a"), bench.moved(ns, c, b, "c")];
+    assert_eq!(bench.refuse(&me, ns, both), [(0, Reason::Cycle), (1, Reason::Cycle)]);
+    let (x, y) = (bench.new_node(), bench.new_node());
+    let circular = vec![create(x, y, "x", Body::Directory), create(y, x, "y", Body::Directory)];
+    assert_eq!(bench.refuse(&me, ns, circular), [(0, Reason::Cycle), (1, Reason::Cycle)]);
+    bench.check(ns);
+}
+
+#[test]
+fn p6_names_are_unique_however_they_are_spelled() {
+    let (bench, me, ns, top) = setup();
+    bench.write(&me, ns, top, "Straße", 1);
+    let other = bench.write(&me, ns, top, "o", 1);
+    for text in ["straße", "STRASSE"] {
+        let create = create(bench.new_node(), top, text, empty_file());
+        assert_eq!(bench.refuse(&me, ns, vec![create]), [(0, Reason::NameTaken)], "{text}");
+        assert_eq!(bench.refuse(&me, ns, vec![bench.moved(ns, other, top, text)]), [(0, Reason::NameTaken)]);
+    }
+    let two = vec![
+        create(bench.new_node(), top, "e\u{301}", empty_file()),
+        create(bench.new_node(), top, "\u{c9}", empty_file()),
+    ];
+    assert_eq!(bench.refuse(&me, ns, two), [(1, Reason::NameTaken)], "within one batch");
+}
+
+#[test]
+fn p6_trees_have_a_greatest_depth_and_paths_a_greatest_length() {
+    let (bench, me, ns, top) = setup();
+    let mut chain = vec![top];
+    let mut operations = Vec::new();
+    for _ in 0..limits::TREE_DEPTH {
+        let node = bench.new_node();
+        operations.push(create(node, chain[chain.len() - 1], "d", Body::Directory));
+        chain.push(node);
+    }
+    bench.accept(&me, ns, operations);
+    let deepest = chain[limits::TREE_DEPTH];
+    let last = bench.mkdir(&me, ns, deepest, "d");
+    let below = create(bench.new_node(), last, "f", empty_file());
+    assert_eq!(bench.refuse(&me, ns, vec![below]), [(0, Reason::TooDeep)]);
+
+    let tall = bench.mkdir(&me, ns, top, "tall");
+    bench.mkdir(&me, ns, tall, "taller");
+    assert_eq!(bench.refuse(&me, ns, vec![bench.moved(ns, tall, deepest, "t")]), [(0, Reason::TooDeep)]);
+    let flat = bench.mkdir(&me, ns, top, "flat");
+    bench.accept(&me, ns, vec![bench.moved(ns, flat, deepest, "flat")]);
+
+    let long = "x".repeat(255);
+    let mut parent = top;
+    for _ in 0..16 {
+        parent = bench.mkdir(&me, ns, parent, &long);
+    }
+    let over = create(bench.new_node(), parent, &"y".repeat(1), empty_file());
+    assert_eq!(bench.refuse(&me, ns, vec![over]), [(0, Reason::TooDeep)], "16 * 256 bytes and one more");
+    bench.check(ns);
+}
+
+#[test]
+fn p4_blocks_that_the_account_neither_reads_nor_uploaded_are_named() {
+    let (bench, me, ns, top) = setup();
+    let stranger = bench.user("stranger@x");
+    bench.write(&stranger, stranger.root, stranger.root.root(), "secret", 7);
+    let steal = vec![
+        create(bench.new_node(), top, "a", file(7)),
+        create(bench.new_node(), top, "b", empty_file()),
+        create(bench.new_node(), top, "c", file(8)),
+    ];
+    let missing = |n| Reason::MissingBlocks(vec![BlockHash([n; 32])]);
+    assert_eq!(bench.refuse(&me, ns, steal.clone()), [(0, missing(7)), (2, missing(8))], "others' blocks do not count");
+    bench.upload(&me, 7);
+    assert_eq!(bench.refuse(&me, ns, steal.clone()), [(2, missing(8))]);
+    bench.upload(&me, 8);
+    bench.accept(&me, ns, steal);
+}
+
+#[test]
+fn an_upload_that_no_commit_followed_is_forgotten_after_a_day() {
+    let (bench, me, ns, top) = setup();
+    bench.upload(&me, 1);
+    bench.upload(&me, 2);
+    bench.accept(&me, ns, vec![create(bench.new_node(), top, "a", file(1))]);
+    bench.clock.fetch_add(24 * 3_600_000 + 1, Ordering::Relaxed);
+    bench.accept(&me, ns, vec![create(bench.new_node(), top, "b", file(1))]);
+    let late = create(bench.new_node(), top, "c", file(2));
+    assert!(matches!(bench.refuse(&me, ns, vec![late])[..], [(0, Reason::MissingBlocks(_))]));
+    assert_eq!(bench.service.clean_up(), Ok(2));
+    assert_eq!(bench.service.clean_up(), Ok(0));
+}
+
+#[test]
+fn malformed_operations_are_refused_one_by_one() {
+    let (bench, me, ns, top) = setup();
+    let (f, d) = (bench.write(&me, ns, top, "f", 1), bench.mkdir(&me, ns, top, "d"));
+    let base = |node| bench.record(ns, node).expect("exists").content_rev;
+    let malformed = |operations| {
+        let reasons = bench.refuse(&me, ns, operations);
+        reasons.last().map(|(_, reason)| reason.clone())
+    };
+    let n = bench.new_node();
+    let size = Body::File { blocks: Blocklist::default(), size: 9, executable: false, mtime: Mtime(0) };
+    let edit = |node, body| Operation::Edit { node, base_content: base(node), body };
+    assert_eq!(malformed(vec![create(n, top, "m", Body::Mount)]), Some(Reason::Malformed));
+    assert_eq!(malformed(vec![create(n, top, "s", size)]), Some(Reason::Malformed));
+    assert_eq!(malformed(vec![create(n, top, "l", Body::Symlink { target: String::new() })]), Some(Reason::Malformed));
+    assert_eq!(malformed(vec![edit(d, Body::Mount)]), Some(Reason::Malformed));
+    assert_eq!(malformed(vec![edit(d, Body::Directory)]), Some(Reason::Malformed));
+    assert_eq!(malformed(vec![bench.edit(ns, f, 1), bench.edit(ns, f, 1)]), Some(Reason::Malformed));
+    assert_eq!(malformed(vec![bench.moved(ns, f, top, "x"), bench.delete(ns, f)]), Some(Reason::Malformed));
+    assert_eq!(
+        malformed(vec![
+            create(n, top, "n", empty_file()),
+            Operation::Edit { node: n, base_content: Position(3), body: empty_file() }
+        ]),
+        Some(Reason::Malformed),
+        "a creation stands alone"
+    );
+    assert_eq!(malformed(vec![edit(f, Body::Symlink { target: "x".into() })]), Some(Reason::KindChange));
+    assert_eq!(malformed(vec![edit(d, empty_file())]), Some(Reason::KindChange));
+    assert_eq!(bench.tree(ns), ["d/", "f=1"]);
+}
+
+#[test]
+fn a_node_id_is_used_once() {
+    let (bench, me, ns, top) = setup();
+    let f = bench.write(&me, ns, top, "f", 1);
+    let again = |node| vec![create(node, top, "again", empty_file())];
+    assert_eq!(bench.refuse(&me, ns, again(f)), [(0, Reason::NodeExists)]);
+    bench.accept(&me, ns, vec![bench.delete(ns, f)]);
+    assert_eq!(bench.refuse(&me, ns, again(f)), [(0, Reason::NodeExists)], "not even after its death");
+    assert_eq!(bench.refuse(&me, ns, again(top)), [(0, Reason::NodeExists)], "nor is a namespace's id");
+    let stranger = bench.user("b@x");
+    assert_eq!(bench.refuse(&me, ns, again(stranger.root.root())), [(0, Reason::NodeExists)]);
+}
+
+#[test]
+fn a_folder_dies_with_all_below_it_in_one_entry() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let e = bench.mkdir(&me, ns, d, "e");
+    bench.write(&me, ns, e, "f", 1);
+    let before = bench.head(ns);
+    let head = bench.accept(&me, ns, vec![bench.delete(ns, d)]);
+    assert_eq!(head, before.next());
+    assert_eq!(bench.tree(ns), [""; 0]);
+    assert_eq!(bench.record(ns, e).and_then(|r| r.deleted), Some(head));
+    bench.check(ns);
+}
+
+#[test]
+fn a_folder_is_not_deleted_over_a_change_that_was_not_seen() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let e = bench.mkdir(&me, ns, d, "e");
+    let f = bench.write(&me, ns, e, "f", 1);
+    let seen = bench.head(ns);
+    bench.accept(&me, ns, vec![bench.edit(ns, f, 1)]);
+    let blind = bench.draft(ns, seen, vec![bench.delete(ns, d)]);
+    let outcome = bench.service.commit(me.who, blind).expect("an outcome");
+    assert_eq!(refusals(outcome), [(0, Reason::SubtreeChanged)]);
+
+    let moved_out = bench.draft(ns, seen, vec![bench.moved(ns, f, top, "f"), bench.delete(ns, d)]);
+    let outcome = bench.service.commit(me.who, moved_out).expect("an outcome");
+    assert!(matches!(outcome, CommitOutcome::Accepted { .. }), "the changed file was dealt with");
+    assert_eq!(bench.tree(ns), ["f=1"]);
+    bench.check(ns);
+}
+
+#[test]
+fn a_changed_descendant_that_is_itself_deleted_at_its_base_does_not_hold_the_folder() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let seen = bench.head(ns);
+    let f = bench.write(&me, ns, d, "f", 1);
+    for children_first in [true, false] {
+        let mut operations = vec![bench.delete(ns, f), bench.delete(ns, d)];
+        if !children_first {
+            operations.reverse();
+        }
+        let stale = Operation::Delete { node: f, base_content: Position(99), base_location: Position(99) };
+        let wrong = bench.draft(ns, seen, vec![stale, bench.delete(ns, d)]);
+        assert_eq!(refusals(bench.service.commit(me.who, wrong).expect("an outcome")), [(0, Reason::Stale)]);
+        if !children_first {
+            let draft = bench.draft(ns, seen, operations);
+            assert!(matches!(bench.service.commit(me.who, draft), Ok(CommitOutcome::Accepted { .. })));
+        }
+    }
+    assert_eq!(bench.tree(ns), [""; 0]);
+    bench.check(ns);
+}
+
+#[test]
+fn what_leaves_a_deleted_folder_must_move_before_the_deletion() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let e = bench.mkdir(&me, ns, d, "e");
+    let f = bench.write(&me, ns, e, "f", 1);
+    let late = vec![bench.delete(ns, d), bench.moved(ns, f, top, "f")];
+    assert_eq!(bench.refuse(&me, ns, late), [(1, Reason::Malformed)], "the journal would bury it first");
+    let edited = vec![bench.edit(ns, f, 1), bench.delete(ns, d)];
+    assert_eq!(bench.refuse(&me, ns, edited), [(0, Reason::ParentMissing)]);
+    bench.accept(&me, ns, vec![bench.moved(ns, f, top, "f"), bench.edit(ns, f, 1), bench.delete(ns, d)]);
+    assert_eq!(bench.tree(ns), ["f=1"]);
+    bench.check(ns);
+}
+
+#[test]
+fn ten_thousand_descendants_die_at_once() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    for group in 0..10 {
+        let sub = bench.new_node();
+        let mut operations = vec![create(sub, d, &format!("g{group}"), Body::Directory)];
+        operations.extend((0..999).map(|n| create(bench.new_node(), sub, &format!("f{n}"), empty_file())));
+        bench.accept(&me, ns, operations);
+    }
+    let started = std::time::Instant::now();
+    bench.accept(&me, ns, vec![bench.delete(ns, d)]);
+    assert!(started.elapsed().as_secs() < 5, "took {:?}", started.elapsed());
+    bench.check(ns);
+}
+
+#[test]
+fn p2_a_key_is_answered_as_before_whether_accepted_or_refused() {
+    let (bench, me, ns, top) = setup();
+    let accepted = bench.draft(ns, bench.head(ns), vec![create(bench.new_node(), top, "a", empty_file())]);
+    let first = bench.service.commit(me.who, accepted.clone()).expect("an outcome");
+    let refused = bench.draft(ns, bench.head(ns), vec![create(bench.new_node(), top, "a", empty_file())]);
+    let second = bench.service.commit(me.who, refused.clone()).expect("an outcome");
+    assert!(matches!(second, CommitOutcome::Rejected(_)));
+    bench.clock.fetch_add(60_000, Ordering::Relaxed);
+    bench.accept(&me, ns, vec![bench.delete(ns, bench.live(ns).into_keys().next().expect("one"))]);
+    let head = bench.head(ns);
+    assert_eq!(bench.service.commit(me.who, accepted), Ok(first), "though the tree has moved on");
+    assert_eq!(bench.service.commit(me.who, refused), Ok(second), "though the name is free now");
+    assert_eq!(bench.head(ns), head, "nothing was written");
+}
+
+#[test]
+fn p2_a_known_key_is_answered_even_after_the_epoch_or_the_membership_changed() {
+    let (bench, me, _, _) = setup();
+    let owner = bench.user("owner@x");
+    let folder = bench.mkdir(&owner, owner.root, owner.root.root(), "s");
+    let share = bench.share(&owner, folder, &me, Role::Editor);
+    let draft = bench.draft(share, Position::START, vec![create(bench.new_node(), folder, "a", empty_file())]);
+    let outcome = bench.service.commit(me.who, draft.clone()).expect("an outcome");
+    bench.service.bump_epoch().expect("bumped");
+    bench.service.leave(me.who, &api::LeaveRequest { namespace: share }).expect("left");
+    assert_eq!(bench.service.commit(me.who, draft.clone()), Ok(outcome));
+    let other_key = Commit { key: bench.key(), ..draft };
+    assert_eq!(bench.service.commit(me.who, other_key).map_err(|e| e.code), Err(ErrorCode::EpochChanged));
+}
+
+#[test]
+fn p2_a_key_belongs_to_its_device() {
+    let (bench, me, ns, top) = setup();
+    let phone = bench.device("a@x", "phone");
+    let draft = bench.draft(ns, Position::START, vec![create(bench.new_node(), top, "a", empty_file())]);
+    assert!(matches!(bench.service.commit(me.who, draft.clone()), Ok(CommitOutcome::Accepted { .. })));
+    let outcome = bench.service.commit(phone.who, draft).expect("an outcome");
+    assert_eq!(refusals(outcome), [(0, Reason::NodeExists)], "decided anew");
+}
+
+#[test]
+fn p3_another_epoch_or_a_future_that_never_was_stops_the_client() {
+    let (bench, me, ns, top) = setup();
+    let operation = create(bench.new_node(), top, "a", empty_file());
+    let ahead = bench.draft(ns, Position(1), vec![operation.clone()]);
+    assert_eq!(bench.service.commit(me.who, ahead).map_err(|e| e.code), Err(ErrorCode::EpochChanged));
+    let draft = bench.draft(ns, Position(0), vec![operation]);
+    bench.service.bump_epoch().expect("bumped");
+    assert_eq!(bench.service.commit(me.who, draft.clone()).map_err(|e| e.code), Err(ErrorCode::EpochChanged));
+    let renewed = Commit { epoch: bench.server().epoch, ..draft };
+    assert!(
+        matches!(bench.service.commit(me.who, renewed), Ok(CommitOutcome::Accepted { .. })),
+        "an error is not kept"
+    );
+}
+
+#[test]
+fn p1_strangers_unlinked_devices_and_borrowed_identities_are_refused() {
+    let (bench, me, ns, top) = setup();
+    let stranger = bench.user("b@x");
+    let draft = || bench.draft(ns, Position(0), vec![create(bench.new_node(), top, "a", empty_file())]);
+    let code = |who, draft| bench.service.commit(who, draft).map_err(|error| error.code);
+    assert_eq!(code(stranger.who, draft()), Err(ErrorCode::Forbidden));
+    let nowhere = Commit { namespace: NamespaceId([1; 16]), ..draft() };
+    assert_eq!(code(me.who, nowhere), Err(ErrorCode::Forbidden), "alike for what does not exist");
+    let borrowed = Identity { account: me.who.account, device: stranger.who.device };
+    assert_eq!(code(borrowed, draft()), Err(ErrorCode::Unlinked));
+    bench.service.unlink(me.who, &api::UnlinkRequest { device: None }).expect("unlinked");
+    assert_eq!(code(me.who, draft()), Err(ErrorCode::Unlinked));
+    assert_eq!(bench.head(ns), Position(0));
+}
+
+#[test]
+fn a_commit_beyond_the_limits_is_a_bad_request() {
+    let (bench, me, ns, top) = setup();
+    let many = (0..=limits::COMMIT_OPERATIONS).map(|n| create(bench.new_node(), top, &n.to_string(), empty_file()));
+    let draft = bench.draft(ns, Position(0), many.collect());
+    assert_eq!(bench.service.commit(me.who, draft).map_err(|e| e.code), Err(ErrorCode::BadRequest));
+    assert_eq!(bench.accept(&me, ns, vec![]), Position(0), "an empty commit changes nothing");
+}
+
+#[test]
+fn one_bad_operation_refuses_the_batch_and_nothing_is_written() {
+    let (bench, me, ns, top) = setup();
+    let a = bench.write(&me, ns, top, "a", 1);
+    let operations = vec![
+        create(bench.new_node(), top, "b", empty_file()),
+        Operation::Edit { node: a, base_content: Position(77), body: file(1) },
+        create(bench.new_node(), top, "A", empty_file()),
+    ];
+    assert_eq!(bench.refuse(&me, ns, operations), [(1, Reason::Stale), (2, Reason::NameTaken)]);
+    assert_eq!((bench.tree(ns), bench.head(ns)), (vec!["a=1".to_owned()], Position(1)));
+}
+
+#[test]
+fn blocks_that_were_stored_count_even_if_their_commit_is_refused() {
+    let (bench, me, ns, top) = setup();
+    let stored = [StoredBlock { hash: BlockHash([5; 32]), len: 1 }];
+    let bad = bench.draft(ns, Position(0), vec![create(bench.new_node(), bench.new_node(), "a", file(5))]);
+    let outcome = bench.service.stored(me.who, &stored, Some(&bad)).expect("an outcome").expect("of a commit");
+    assert_eq!(refusals(outcome), [(0, Reason::ParentMissing)]);
+    bench.accept(&me, ns, vec![create(bench.new_node(), top, "a", file(5))]);
+}
