@@ -14,5 +14,6 @@ pub mod disk;
 pub mod fs;
 pub mod jobs;
 pub mod temps;
+pub mod watcher;
 
 mod aside;

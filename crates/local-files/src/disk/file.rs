@@ -87,12 +87,12 @@ impl TempFile for DiskFile {
 }
 
 /// What the kernel says of an open file or directory.
-pub(super) fn stat_open(fd: impl AsFd) -> io::Result<Stat> {
+pub(crate) fn stat_open(fd: impl AsFd) -> io::Result<Stat> {
     stat_with(fd, c"".to_bytes(), AtFlags::EMPTY_PATH)
 }
 
 /// What the kernel says of an entry of an open directory, not following a symlink.
-pub(super) fn stat_entry(directory: impl AsFd, name: &[u8]) -> io::Result<Stat> {
+pub(crate) fn stat_entry(directory: impl AsFd, name: &[u8]) -> io::Result<Stat> {
     stat_with(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 

@@ -26,10 +26,11 @@ use crate::fs::{
     TempFile, own_path, temp_path,
 };
 use errno::Call;
-use file::{DiskFile, stat_entry, stat_open};
+use file::DiskFile;
 use rename::Entry;
 use root::Marker;
 
+pub(crate) use file::{stat_entry, stat_open};
 pub(crate) use resolve::open_directory;
 pub(crate) use root::open_root;
 pub use root::{ParseRootIdError, RootId};
@@ -282,7 +283,7 @@ fn is_plain(name: &[u8]) -> bool {
 }
 
 /// All names in a directory but `.` and `..`.
-pub(crate) fn read_names(directory: impl AsFd) -> io::Result<Vec<Box<[u8]>>> {
+fn read_names(directory: impl AsFd) -> io::Result<Vec<Box<[u8]>>> {
     let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
     let mut entries = RawDir::new(directory, &mut buffer);
     let mut names = Vec::new();
