@@ -1,5 +1,6 @@
 //! The whole server over real HTTP.
 
+mod dedup_timing;
 mod support;
 
 use api::{
