@@ -244,3 +244,11 @@ pub(crate) fn unique_blocks<'b>(bodies: impl Iterator<Item = &'b Body>) -> Vec<B
     let blocks: std::collections::BTreeSet<BlockHash> = bodies.flat_map(Body::blocks).copied().collect();
     blocks.into_iter().collect()
 }
+
+#[cfg(test)]
+impl CommitQueue {
+    /// How many requests wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+}

@@ -72,6 +72,12 @@ impl<Q, R> GroupCommit<Q, R> {
         leader
     }
 
+    /// How many requests wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<Q, R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,7 +139,7 @@ mod tests {
                 })
             })
             .collect();
-        while group.lock().waiting.len() < 16 {
+        while group.waiting() < 16 {
             std::thread::yield_now();
         }
         gate.wait();

@@ -1,1 +1,139 @@
+//! Many callers at once.
+
 use super::*;
+use metadata_store::{Reading, Transaction};
+use std::sync::Barrier;
+use std::sync::atomic::AtomicUsize;
+
+#[test]
+fn positions_are_dense_under_eight_threads_and_four_namespaces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("meta.db")).expect("opens");
+    let bench = Bench::over(Arc::new(store));
+    let people: Vec<Person> = (0..4).map(|n| bench.user(&format!("{n}@x"))).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (bench, person) = (&bench, &people[thread % 4]);
+            scope.spawn(move || {
+                for n in 0..25 {
+                    let text = format!("{thread}-{n}");
+                    let node = create(bench.new_node(), person.root.root(), &text, empty_file());
+                    let draft = bench.draft(person.root, Position::START, vec![node]);
+                    let outcome = bench.service.commit(person.who, draft).expect("an outcome");
+                    assert!(matches!(outcome, CommitOutcome::Accepted { .. }));
+                }
+            });
+        }
+    });
+    for person in &people {
+        assert_eq!(bench.head(person.root), Position(50));
+        bench.check(person.root);
+    }
+}
+
+#[test]
+fn a_commit_sent_by_many_at_once_happens_once_and_all_hear_the_same() {
+    let bench = Bench::new();
+    let me = bench.user("a@x");
+    let node = create(bench.new_node(), me.root.root(), "a", empty_file());
+    let draft = bench.draft(me.root, Position::START, vec![node]);
+    let gate = Barrier::new(8);
+    let outcomes: Vec<CommitOutcome> = std::thread::scope(|scope| {
+        let send = || {
+            gate.wait();
+            bench.service.commit(me.who, draft.clone()).expect("an outcome")
+        };
+        let senders: Vec<_> = (0..8).map(|_| scope.spawn(send)).collect();
+        senders.into_iter().map(|sender| sender.join().expect("no panic")).collect()
+    });
+    assert!(matches!(outcomes[0], CommitOutcome::Accepted { head: Position(1), .. }));
+    assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]));
+    bench.check(me.root);
+}
+
+#[test]
+fn of_many_who_want_one_name_one_gets_it() {
+    let bench = Bench::new();
+    let me = bench.user("a@x");
+    let won = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let node = create(bench.new_node(), me.root.root(), "a", empty_file());
+                let outcome = bench.commit(&me, me.root, vec![node]);
+                won.fetch_add(usize::from(matches!(outcome, CommitOutcome::Accepted { .. })), Ordering::Relaxed);
+            });
+        }
+    });
+    assert_eq!(won.into_inner(), 1);
+    bench.check(me.root);
+}
+
+/// Counts write transactions, and holds the first one back until told.
+struct Slow {
+    inner: SqliteStore,
+    transactions: AtomicUsize,
+    gate: Mutex<Option<Arc<Barrier>>>,
+}
+
+impl MetadataStore for Slow {
+    fn transact(&self, work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        if let Some(gate) = self.gate.lock().expect("no panic").take() {
+            gate.wait();
+            gate.wait();
+        }
+        self.inner.transact(work)
+    }
+    fn read(&self, work: &mut dyn FnMut(&dyn Reading) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.inner.read(work)
+    }
+}
+
+#[test]
+fn commits_that_wait_share_a_transaction_and_are_decided_in_order() {
+    let inner = SqliteStore::in_memory().expect("opens");
+    let store = Arc::new(Slow { inner, transactions: AtomicUsize::new(0), gate: Mutex::new(None) });
+    let bench = Bench::over(store.clone());
+    let me = bench.user("a@x");
+    let drafts: Vec<Commit> = (0..33)
+        .map(|n| {
+            let text = if n % 2 == 0 { "same".to_owned() } else { n.to_string() };
+            bench.draft(me.root, Position(0), vec![create(bench.new_node(), me.root.root(), &text, empty_file())])
+        })
+        .collect();
+    let gate = Arc::new(Barrier::new(2));
+    *store.gate.lock().expect("no panic") = Some(Arc::clone(&gate));
+    let before = store.transactions.load(Ordering::Relaxed);
+    let accepted = std::thread::scope(|scope| {
+        let send = |draft: &Commit| {
+            let (bench, who, draft) = (&bench, me.who, draft.clone());
+            scope.spawn(move || bench.service.commit(who, draft).expect("an outcome"))
+        };
+        let mut senders = vec![send(&drafts[0])];
+        gate.wait();
+        senders.extend(drafts[1..].iter().map(send));
+        while bench.service.commits.waiting() < 32 {
+            std::thread::yield_now();
+        }
+        gate.wait();
+        let outcomes = senders.into_iter().map(|sender| sender.join().expect("no panic"));
+        outcomes.filter(|outcome| matches!(outcome, CommitOutcome::Accepted { .. })).count()
+    });
+    assert_eq!(accepted, 17, "sixteen of a name each, and one of the seventeen that want the same");
+    assert_eq!(store.transactions.load(Ordering::Relaxed) - before, 2, "the first alone, the others together");
+    bench.check(me.root);
+}
+
+#[test]
+fn a_commit_that_the_store_fails_on_does_not_take_its_neighbours_along() {
+    let inner = SqliteStore::in_memory().expect("opens");
+    let store = Arc::new(Slow { inner, transactions: AtomicUsize::new(0), gate: Mutex::new(None) });
+    let bench = Bench::over(store.clone());
+    let me = bench.user("a@x");
+    let stranger = bench.user("b@x");
+    let good = bench.draft(me.root, Position(0), vec![create(bench.new_node(), me.root.root(), "a", empty_file())]);
+    let bad = Commit { namespace: stranger.root, ..bench.draft(me.root, Position(0), vec![]) };
+    assert!(bench.service.commit(me.who, bad).is_err());
+    assert!(bench.service.commit(me.who, good).is_ok());
+}
