@@ -3,11 +3,14 @@
 use model::Timestamp;
 use std::sync::Arc;
 
+/// Fills bytes with chance.
+type Random = dyn Fn(&mut [u8]) + Send + Sync;
+
 /// The world, passed in so that a simulation can replace it.
 #[derive(Clone)]
 pub struct Environment {
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    random: Arc<dyn Fn(&mut [u8]) + Send + Sync>,
+    random: Arc<Random>,
     pub(crate) password_cost: PasswordCost,
 }
 

@@ -17,8 +17,11 @@ use std::sync::Arc;
 /// Makes an empty store.
 pub type NewStore<'a> = &'a dyn Fn() -> Arc<dyn MetadataStore>;
 
+/// A rule: panics if the store does not keep it.
+type Rule = fn(&dyn MetadataStore);
+
 /// The rules, by name.
-pub const RULES: &[(&str, fn(&dyn MetadataStore))] = &[
+const RULES: &[(&str, Rule)] = &[
     ("an empty store says that it is empty", empty),
     ("work that fails leaves nothing behind", failed_work),
     ("a transaction reads its own writes", own_writes),
@@ -90,7 +93,7 @@ fn node(n: u8, parent: NodeId, text: &str, body: Body) -> NodeRecord {
 }
 
 fn entry(position: u64, node: NodeId, change: Change) -> JournalEntry {
-    let device = (position % 2 == 0).then_some(DeviceId([9; 16]));
+    let device = position.is_multiple_of(2).then_some(DeviceId([9; 16]));
     JournalEntry { position: Position(position), node, change, device, time: Timestamp(-1) }
 }
 

@@ -207,7 +207,7 @@ fn p6_trees_have_a_greatest_depth_and_paths_a_greatest_length() {
     for _ in 0..16 {
         parent = bench.mkdir(&me, ns, parent, &long);
     }
-    let over = create(bench.new_node(), parent, &"y".repeat(1), empty_file());
+    let over = create(bench.new_node(), parent, "y", empty_file());
     assert_eq!(bench.refuse(&me, ns, vec![over]), [(0, Reason::TooDeep)], "16 * 256 bytes and one more");
     bench.check(ns);
 }

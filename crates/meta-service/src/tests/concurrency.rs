@@ -73,6 +73,8 @@ fn of_many_who_want_one_name_one_gets_it() {
 struct Slow {
     inner: SqliteStore,
     transactions: AtomicUsize,
+    /// Transactions that fail before they begin, from now on.
+    failures: AtomicUsize,
     gate: Mutex<Option<Arc<Barrier>>>,
 }
 
@@ -82,6 +84,9 @@ impl MetadataStore for Slow {
         if let Some(gate) = self.gate.lock().expect("no panic").take() {
             gate.wait();
             gate.wait();
+        } else if self.failures.load(Ordering::Relaxed) > 0 {
+            self.failures.fetch_sub(1, Ordering::Relaxed);
+            return Err(StoreError::Busy { subject: "the test" });
         }
         self.inner.transact(work)
     }
@@ -90,11 +95,46 @@ impl MetadataStore for Slow {
     }
 }
 
+fn slow_bench() -> (Bench, Arc<Slow>) {
+    let store = Arc::new(Slow {
+        inner: SqliteStore::in_memory().expect("opens"),
+        transactions: AtomicUsize::new(0),
+        failures: AtomicUsize::new(0),
+        gate: Mutex::new(None),
+    });
+    (Bench::over(store.clone()), store)
+}
+
+/// Sends the first draft, and the others while its transaction is held back, so that they wait together.
+fn send_behind_first(
+    bench: &Bench,
+    store: &Slow,
+    person: &Person,
+    drafts: &[Commit],
+    before_release: impl Fn(),
+) -> Vec<Result<CommitOutcome, api::ApiError>> {
+    let gate = Arc::new(Barrier::new(2));
+    *store.gate.lock().expect("no panic") = Some(Arc::clone(&gate));
+    std::thread::scope(|scope| {
+        let send = |draft: &Commit| {
+            let (who, draft) = (person.who, draft.clone());
+            scope.spawn(move || bench.service.commit(who, draft))
+        };
+        let mut senders = vec![send(&drafts[0])];
+        gate.wait();
+        senders.extend(drafts[1..].iter().map(send));
+        while bench.service.commits.waiting() < drafts.len() - 1 {
+            std::thread::yield_now();
+        }
+        before_release();
+        gate.wait();
+        senders.into_iter().map(|sender| sender.join().expect("no panic")).collect()
+    })
+}
+
 #[test]
 fn commits_that_wait_share_a_transaction_and_are_decided_in_order() {
-    let inner = SqliteStore::in_memory().expect("opens");
-    let store = Arc::new(Slow { inner, transactions: AtomicUsize::new(0), gate: Mutex::new(None) });
-    let bench = Bench::over(store.clone());
+    let (bench, store) = slow_bench();
     let me = bench.user("a@x");
     let drafts: Vec<Commit> = (0..33)
         .map(|n| {
@@ -102,38 +142,40 @@ fn commits_that_wait_share_a_transaction_and_are_decided_in_order() {
             bench.draft(me.root, Position(0), vec![create(bench.new_node(), me.root.root(), &text, empty_file())])
         })
         .collect();
-    let gate = Arc::new(Barrier::new(2));
-    *store.gate.lock().expect("no panic") = Some(Arc::clone(&gate));
     let before = store.transactions.load(Ordering::Relaxed);
-    let accepted = std::thread::scope(|scope| {
-        let send = |draft: &Commit| {
-            let (bench, who, draft) = (&bench, me.who, draft.clone());
-            scope.spawn(move || bench.service.commit(who, draft).expect("an outcome"))
-        };
-        let mut senders = vec![send(&drafts[0])];
-        gate.wait();
-        senders.extend(drafts[1..].iter().map(send));
-        while bench.service.commits.waiting() < 32 {
-            std::thread::yield_now();
-        }
-        gate.wait();
-        let outcomes = senders.into_iter().map(|sender| sender.join().expect("no panic"));
-        outcomes.filter(|outcome| matches!(outcome, CommitOutcome::Accepted { .. })).count()
-    });
+    let outcomes = send_behind_first(&bench, &store, &me, &drafts, || ());
+    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Ok(CommitOutcome::Accepted { .. }))).count();
     assert_eq!(accepted, 17, "sixteen of a name each, and one of the seventeen that want the same");
     assert_eq!(store.transactions.load(Ordering::Relaxed) - before, 2, "the first alone, the others together");
     bench.check(me.root);
 }
 
 #[test]
-fn a_commit_that_the_store_fails_on_does_not_take_its_neighbours_along() {
-    let inner = SqliteStore::in_memory().expect("opens");
-    let store = Arc::new(Slow { inner, transactions: AtomicUsize::new(0), gate: Mutex::new(None) });
-    let bench = Bench::over(store.clone());
+fn a_transaction_that_fails_for_many_is_tried_for_each_alone() {
+    let (bench, store) = slow_bench();
     let me = bench.user("a@x");
-    let stranger = bench.user("b@x");
-    let good = bench.draft(me.root, Position(0), vec![create(bench.new_node(), me.root.root(), "a", empty_file())]);
-    let bad = Commit { namespace: stranger.root, ..bench.draft(me.root, Position(0), vec![]) };
-    assert!(bench.service.commit(me.who, bad).is_err());
-    assert!(bench.service.commit(me.who, good).is_ok());
+    let drafts: Vec<Commit> = (0..5)
+        .map(|n| {
+            let text = n.to_string();
+            bench.draft(me.root, Position(0), vec![create(bench.new_node(), me.root.root(), &text, empty_file())])
+        })
+        .collect();
+    let before = store.transactions.load(Ordering::Relaxed);
+    let outcomes = send_behind_first(&bench, &store, &me, &drafts, || store.failures.store(1, Ordering::Relaxed));
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(CommitOutcome::Accepted { .. }))), "{outcomes:?}");
+    assert_eq!(store.transactions.load(Ordering::Relaxed) - before, 1 + 1 + 4);
+    bench.check(me.root);
+}
+
+#[test]
+fn a_store_that_fails_gives_an_error_that_may_be_retried_under_the_same_key() {
+    let (bench, store) = slow_bench();
+    let me = bench.user("a@x");
+    let draft = bench.draft(me.root, Position(0), vec![create(bench.new_node(), me.root.root(), "a", empty_file())]);
+    store.failures.store(1, Ordering::Relaxed);
+    let error = bench.service.commit(me.who, draft.clone()).expect_err("the store failed");
+    assert!(error.code.is_transient(), "{error:?}");
+    assert_eq!(bench.heard.reached.lock().expect("no panic").len(), 0, "nothing is announced that is not durable");
+    assert!(matches!(bench.service.commit(me.who, draft), Ok(CommitOutcome::Accepted { .. })));
+    bench.check(me.root);
 }

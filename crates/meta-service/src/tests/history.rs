@@ -1,1 +1,260 @@
+//! Revisions, history and restore.
+
 use super::*;
+use api::{ErrorCode, HistoryAction, HistoryRequest, RestoreReply, RestoreRequest, RevisionsRequest};
+
+fn setup() -> (Bench, Person, NamespaceId, NodeId) {
+    let bench = Bench::new();
+    let person = bench.user("a@x");
+    let root = person.root;
+    for block in 1..=9 {
+        bench.upload(&person, block);
+    }
+    (bench, person, root, root.root())
+}
+
+/// The versions at a path, newest first: the block's number, or `-` for an end.
+fn versions(bench: &Bench, me: &Person, path: &[&str]) -> Vec<String> {
+    let request = RevisionsRequest { namespace: me.root, path: path.iter().map(|n| name(n)).collect(), limit: 100 };
+    let revisions = bench.service.revisions(me.who, &request).expect("answers").revisions;
+    assert!(revisions.is_sorted_by(|a, b| a.position >= b.position), "the newest first");
+    let show = |body: &Option<Body>| match body {
+        Some(body) => body.blocks().first().map_or("dir".to_owned(), |block| block.0[0].to_string()),
+        None => "-".to_owned(),
+    };
+    revisions.iter().map(|revision| show(&revision.body)).collect()
+}
+
+fn restore(bench: &Bench, me: &Person, node: NodeId, position: Option<u64>) -> Result<RestoreReply, ErrorCode> {
+    let request = RestoreRequest { namespace: me.root, node, position: position.map(Position) };
+    bench.service.restore(me.who, &request).map_err(|error| error.code)
+}
+
+fn path_of(reply: &RestoreReply) -> String {
+    reply.path.iter().map(Name::as_str).collect::<Vec<_>>().join("/")
+}
+
+#[test]
+fn all_versions_of_a_file_are_listed_with_who_and_when() {
+    let (bench, me, ns, top) = setup();
+    let f = bench.write(&me, ns, top, "f", 1);
+    bench.clock.fetch_add(5, Ordering::Relaxed);
+    bench.accept(&me, ns, vec![bench.edit(ns, f, 2)]);
+    bench.accept(&me, ns, vec![bench.delete(ns, f)]);
+    assert_eq!(versions(&bench, &me, &["F"]), ["-", "2", "1"], "however it is spelled");
+    let request = RevisionsRequest { namespace: ns, path: vec![name("f")], limit: 2 };
+    let newest = bench.service.revisions(me.who, &request).expect("answers").revisions;
+    assert_eq!(newest.len(), 2);
+    assert_eq!((newest[1].node, newest[1].position), (f, Position(2)));
+    assert_eq!((newest[1].device_name.as_deref(), newest[1].time), (Some("laptop"), Timestamp(1_000_005)));
+    assert_eq!(versions(&bench, &me, &["nothing"]), [""; 0]);
+}
+
+#[test]
+fn a_path_remembers_all_nodes_that_were_there() {
+    let (bench, me, ns, top) = setup();
+    let old = bench.write(&me, ns, top, "f", 1);
+    bench.accept(&me, ns, vec![bench.moved(ns, old, top, "old")]);
+    bench.accept(&me, ns, vec![bench.edit(ns, old, 9)]);
+    let temporary = bench.write(&me, ns, top, "tmp", 2);
+    bench.accept(&me, ns, vec![bench.edit(ns, temporary, 3)]);
+    bench.accept(&me, ns, vec![bench.moved(ns, temporary, top, "f")]);
+    assert_eq!(versions(&bench, &me, &["f"]), ["3", "2", "1"], "what came brings its past, what left takes its future");
+    assert_eq!(versions(&bench, &me, &["old"]), ["9", "1"]);
+}
+
+#[test]
+fn a_path_leads_through_folders_that_are_gone_or_were_renamed() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let f = bench.write(&me, ns, d, "f", 1);
+    bench.accept(&me, ns, vec![bench.edit(ns, f, 2)]);
+    bench.accept(&me, ns, vec![bench.moved(ns, d, top, "e")]);
+    bench.accept(&me, ns, vec![bench.edit(ns, f, 3)]);
+    bench.accept(&me, ns, vec![bench.delete(ns, d)]);
+    assert_eq!(versions(&bench, &me, &["d", "f"]), ["2", "1"]);
+    assert_eq!(versions(&bench, &me, &["e", "f"]), ["-", "3", "2", "1"], "it died with the folder");
+    assert_eq!(versions(&bench, &me, &["e"]), ["-", "dir"]);
+    let new = bench.mkdir(&me, ns, top, "e");
+    bench.write(&me, ns, new, "f", 4);
+    assert_eq!(versions(&bench, &me, &["e", "f"]), ["4", "-", "3", "2", "1"]);
+}
+
+#[test]
+fn the_history_tells_what_happened_where_and_by_whom() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let f = bench.write(&me, ns, d, "f", 1);
+    bench.accept(&me, ns, vec![bench.moved(ns, d, top, "e"), bench.edit(ns, f, 2)]);
+    bench.accept(&me, ns, vec![bench.delete(ns, f)]);
+    let guest = bench.user("b@x");
+    bench.share(&me, d, &guest, Role::Viewer);
+    let ask = |person: &Person, ns, before: Option<u64>, limit| {
+        let request = HistoryRequest { namespace: ns, before: before.map(Position), limit };
+        bench.service.history(person.who, &request).map(|reply| reply.entries).map_err(|error| error.code)
+    };
+    let told: Vec<_> = ask(&me, ns, None, 100)
+        .expect("answers")
+        .into_iter()
+        .map(|entry| {
+            assert_eq!(entry.account_email.as_deref(), Some("a@x"));
+            let path = entry.path.iter().map(Name::as_str).collect::<Vec<_>>().join("/");
+            (entry.position.0, entry.action, path)
+        })
+        .collect();
+    use HistoryAction::{Created, Deleted, Edited, Moved, Shared};
+    let expected = [
+        (6, Shared, "e"),
+        (5, Deleted, "e/f"),
+        (4, Edited, "e/f"),
+        (3, Moved, "e"),
+        (2, Created, "d/f"),
+        (1, Created, "d"),
+    ];
+    assert_eq!(told, expected.map(|(position, action, path)| (position, action, path.to_owned())));
+    let page = ask(&me, ns, Some(4), 2).expect("answers");
+    assert_eq!(page.iter().map(|entry| entry.position.0).collect::<Vec<_>>(), [3, 2]);
+    let mounted = ask(&guest, guest.root, None, 9).expect("answers");
+    assert_eq!((mounted[0].device_name.clone(), mounted[0].account_email.clone()), (None, None), "the server itself");
+    assert_eq!(ask(&guest, ns, None, 9).map(drop), Err(ErrorCode::Forbidden));
+}
+
+#[test]
+fn a_living_file_gets_an_old_version_as_its_newest() {
+    let (bench, me, ns, top) = setup();
+    let f = bench.write(&me, ns, top, "f", 1);
+    bench.accept(&me, ns, vec![bench.edit(ns, f, 2)]);
+    bench.accept(&me, ns, vec![bench.moved(ns, f, top, "g")]);
+    let reply = restore(&bench, &me, f, Some(1)).expect("restored");
+    assert_eq!((reply.head, reply.nodes, path_of(&reply).as_str()), (Position(4), 1, "g"));
+    assert_eq!(bench.tree(ns), ["g=1"]);
+    assert_eq!(restore(&bench, &me, f, Some(4)).map(|reply| reply.nodes), Ok(0), "it is so already");
+    assert_eq!(restore(&bench, &me, f, None), Err(ErrorCode::BadRequest));
+    assert_eq!(restore(&bench, &me, f, Some(0)), Err(ErrorCode::NotFound));
+    assert_eq!(restore(&bench, &me, bench.new_node(), None), Err(ErrorCode::NotFound));
+    bench.check(ns);
+}
+
+#[test]
+fn a_deleted_file_comes_back_under_its_name_or_beside_what_has_it_now() {
+    let (bench, me, ns, top) = setup();
+    let f = bench.write(&me, ns, top, "f.txt", 1);
+    bench.accept(&me, ns, vec![bench.edit(ns, f, 2)]);
+    bench.accept(&me, ns, vec![bench.delete(ns, f)]);
+    let first = restore(&bench, &me, f, None).expect("restored");
+    assert_eq!((path_of(&first).as_str(), first.nodes), ("f.txt", 1));
+    let second = restore(&bench, &me, f, Some(1)).expect("restored");
+    assert_eq!(path_of(&second), "f (restored).txt");
+    restore(&bench, &me, f, None).expect("restored");
+    assert_eq!(bench.tree(ns), ["f (restored 2).txt=2", "f (restored).txt=1", "f.txt=2"]);
+    assert!(!bench.live(ns).contains_key(&f), "the dead stay dead");
+    bench.check(ns);
+}
+
+#[test]
+fn folders_that_are_gone_are_made_again_and_those_that_live_are_used() {
+    let (bench, me, ns, top) = setup();
+    let a = bench.mkdir(&me, ns, top, "a");
+    let b = bench.mkdir(&me, ns, a, "b");
+    let f = bench.write(&me, ns, b, "f", 1);
+    bench.write(&me, ns, b, "other", 2);
+    bench.accept(&me, ns, vec![bench.delete(ns, a)]);
+    let reply = restore(&bench, &me, f, None).expect("restored");
+    assert_eq!((path_of(&reply).as_str(), reply.nodes), ("a/b/f", 3));
+    assert_eq!(bench.tree(ns), ["a/", "a/b/", "a/b/f=1"], "only what was asked for");
+    let reply = restore(&bench, &me, f, None).expect("restored");
+    assert_eq!((path_of(&reply).as_str(), reply.nodes), ("a/b/f (restored)", 1));
+    bench.check(ns);
+}
+
+#[test]
+fn a_file_in_the_way_of_a_folder_is_left_alone() {
+    let (bench, me, ns, top) = setup();
+    let a = bench.mkdir(&me, ns, top, "a");
+    let f = bench.write(&me, ns, a, "f", 1);
+    bench.accept(&me, ns, vec![bench.delete(ns, a)]);
+    bench.write(&me, ns, top, "A", 2);
+    let reply = restore(&bench, &me, f, None).expect("restored");
+    assert_eq!(path_of(&reply), "a (restored)/f");
+    assert_eq!(bench.tree(ns), ["A=2", "a (restored)/", "a (restored)/f=1"]);
+    bench.check(ns);
+}
+
+#[test]
+fn a_deleted_folder_comes_back_with_all_it_held_at_its_end() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let sub = bench.mkdir(&me, ns, d, "sub");
+    let early = bench.write(&me, ns, sub, "early", 1);
+    bench.write(&me, ns, sub, "f", 2);
+    let with = bench.write(&me, ns, d, "with", 3);
+    let out = bench.write(&me, ns, d, "out", 4);
+    bench.accept(&me, ns, vec![bench.delete(ns, early)]);
+    bench.accept(&me, ns, vec![bench.moved(ns, out, top, "out"), bench.delete(ns, with), bench.delete(ns, d)]);
+    bench.mkdir(&me, ns, top, "D");
+    let reply = restore(&bench, &me, d, None).expect("restored");
+    assert_eq!((path_of(&reply).as_str(), reply.nodes), ("d (restored)", 4));
+    assert_eq!(
+        bench.tree(ns),
+        ["D/", "d (restored)/", "d (restored)/sub/", "d (restored)/sub/f=2", "d (restored)/with=3", "out=4",]
+    );
+    bench.check(ns);
+}
+
+#[test]
+fn a_folder_inside_a_deleted_folder_can_be_restored_alone() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    let sub = bench.mkdir(&me, ns, d, "sub");
+    bench.write(&me, ns, sub, "f", 1);
+    bench.write(&me, ns, d, "g", 2);
+    bench.accept(&me, ns, vec![bench.delete(ns, d)]);
+    restore(&bench, &me, sub, None).expect("restored");
+    assert_eq!(bench.tree(ns), ["d/", "d/sub/", "d/sub/f=1"]);
+    bench.check(ns);
+}
+
+#[test]
+fn a_large_folder_comes_back_in_one_transaction() {
+    let (bench, me, ns, top) = setup();
+    let d = bench.mkdir(&me, ns, top, "d");
+    for group in 0..3 {
+        let operations = (0..900).map(|n| create(bench.new_node(), d, &format!("{group}-{n}"), empty_file()));
+        bench.accept(&me, ns, operations.collect());
+    }
+    bench.accept(&me, ns, vec![bench.delete(ns, d)]);
+    let head = bench.head(ns);
+    let reply = restore(&bench, &me, d, None).expect("restored");
+    assert_eq!((reply.nodes, reply.head.0), (2701, head.0 + 2701));
+    bench.check(ns);
+}
+
+#[test]
+fn viewers_and_strangers_restore_nothing() {
+    let (bench, me, ns, top) = setup();
+    let guest = bench.user("b@x");
+    let d = bench.mkdir(&me, ns, top, "d");
+    let share = bench.share(&me, d, &guest, Role::Viewer);
+    let f = bench.write(&me, share, d, "f", 1);
+    bench.accept(&me, share, vec![bench.delete(share, f)]);
+    let request = RestoreRequest { namespace: share, node: f, position: None };
+    let try_as = |who| bench.service.restore(who, &request).map(drop).map_err(|error| error.code);
+    assert_eq!(try_as(guest.who), Err(ErrorCode::Forbidden));
+    assert_eq!(try_as(bench.user("c@x").who), Err(ErrorCode::Forbidden));
+    assert_eq!(try_as(me.who), Ok(()));
+    assert_eq!(bench.tree(share), ["f=1"]);
+    bench.check(share);
+}
+
+#[test]
+fn what_was_deleted_before_its_folder_was_shared_is_not_restored_under_the_mount() {
+    let (bench, me, ns, top) = setup();
+    let guest = bench.user("b@x");
+    let d = bench.mkdir(&me, ns, top, "d");
+    let f = bench.write(&me, ns, d, "f", 1);
+    bench.accept(&me, ns, vec![bench.delete(ns, f)]);
+    bench.share(&me, d, &guest, Role::Editor);
+    assert_eq!(restore(&bench, &me, f, None), Err(ErrorCode::BadRequest));
+    assert_eq!(restore(&bench, &me, d, Some(1)), Err(ErrorCode::BadRequest));
+    bench.check(ns);
+}

@@ -65,7 +65,7 @@ fn run(seed: u64, coverage: &mut Coverage) {
         let before = bench.live(ns);
         let head = bench.head(ns);
         let seen = if chance.one_in(5) { Position(head.0.saturating_sub(chance.below(6) as u64)) } else { head };
-        let operations = batch(&bench, &mut chance, ns, &before, &mut ids);
+        let operations = batch(&bench, &mut chance, ns, &before, &ids);
         let expected =
             Model { namespace: ns, before: &before, ids: &ids, seen, head, operations: &operations }.accepts();
         let draft = bench.draft(ns, seen, operations.clone());
@@ -134,7 +134,7 @@ fn batch(
     chance: &mut Chance,
     ns: NamespaceId,
     live: &BTreeMap<NodeId, NodeRecord>,
-    ids: &mut Vec<NodeId>,
+    ids: &[NodeId],
 ) -> Vec<Operation> {
     let living: Vec<NodeId> = live.keys().copied().collect();
     let folders: Vec<NodeId> =
@@ -217,11 +217,12 @@ impl Model<'_> {
     }
 
     fn each_node_once(&self) -> bool {
-        self.operations.iter().all(|operation| match self.named(operation.node())[..] {
-            [_]
-            | [Operation::Edit { .. }, Operation::Move { .. }]
-            | [Operation::Move { .. }, Operation::Edit { .. }] => true,
-            _ => false,
+        self.operations.iter().all(|operation| {
+            matches!(
+                self.named(operation.node())[..],
+                [_] | [Operation::Edit { .. }, Operation::Move { .. }]
+                    | [Operation::Move { .. }, Operation::Edit { .. }]
+            )
         })
     }
 
