@@ -96,15 +96,18 @@ fn module_doc(file: &SourceFile) -> Option<String> {
     (!is_test && !file.text.starts_with("//!")).then(|| format!("{}: does not open with a module doc", file.path))
 }
 
-/// Comments that draw lines. A file that needs them needs to be two files.
+/// Comments that draw lines between parts of a file. A file that needs them needs to be two files.
 fn banners(file: &SourceFile) -> Vec<String> {
-    let drawn = |line: &str| {
-        let comment = line.trim_start();
-        comment.starts_with("//")
-            && ["-----", "=====", "*****", "#####", "───", "━━━", "——"].iter().any(|run| comment.contains(run))
-    };
-    let lines = file.text.lines().enumerate().filter(|(_, line)| drawn(line));
+    let lines = file.text.lines().enumerate().filter(|(_, line)| is_banner(line.trim()));
     lines.map(|(index, _)| format!("{}:{}: a banner", file.path, index + 1)).collect()
+}
+
+/// Whether the line is a comment that opens with a drawn line. Diagrams and tables open with something else.
+fn is_banner(line: &str) -> bool {
+    let Some(comment) = line.strip_prefix("//") else { return false };
+    let comment = comment.trim_start_matches(['/', '!']).trim_start();
+    let Some(first) = comment.chars().next().filter(|c| "-=*#_~─━═—".contains(*c)) else { return false };
+    comment.chars().take_while(|c| *c == first).count() > 3
 }
 
 fn names(file: &SourceFile) -> Vec<String> {
@@ -254,6 +257,7 @@ mod tests {
         assert_eq!(found("crates/client/src/x.rs", "pub struct TransferManager {\n").len(), 1);
         assert_eq!(found("crates/client/src/x.rs", &format!("// {} helpers\n", "-".repeat(20))).len(), 1);
         assert_eq!(found("crates/client/src/x.rs", "// They have a parent in common.\n"), CLEAN);
+        assert_eq!(found("crates/client/src/x.rs", "//!  watcher ──────┐\n//! |----|----|\n//! ### Part\n"), CLEAN);
     }
 
     #[test]
