@@ -18,7 +18,7 @@ pub struct Name(Box<str>);
 ///
 /// Built as NFC, then full Unicode case folding, then NFC again (folding may undo the normal form), so
 /// that trees fit case-insensitive and normalising file systems.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct NameKey(Box<str>);
 
 /// Why a text cannot be a name.

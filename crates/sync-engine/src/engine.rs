@@ -1,94 +1,485 @@
-//! The state machine.
+//! The state machine: takes events, keeps the trees, and says what to do next.
+//!
+//! [`Engine::handle`] lets the event change what is known, then drives everything that can go on. Scans
+//! and local steps take turns and never overlap, so that what a scan saw is never what a step was about
+//! to change. Nothing is planned in the middle of a scan round, before the server's journal has been read
+//! to its end once, or about a node whose commit is in flight.
 
-use crate::io::{Action, EngineState, Environment, Event, LocalPath};
-use crate::status::{FileStatus, Location, Phase, Problem, Status};
+mod journal;
+mod local;
+mod report;
+mod server;
+mod transfer;
+
+use crate::io::{
+    Action, Activity, Command, DeleteGuard, EngineState, Environment, Event, Hint, Job, JobId, LocalPath, Request,
+    RequestId, RootState, Write,
+};
+use crate::observe::Observer;
+use crate::plan::{PlannedStep, Queues};
 use crate::tree::NodeRow;
-use model::NodeId;
+use crate::trees::Trees;
+use crate::verdict::Context;
+use model::{Blocklist, ContentHash, NodeId, Position};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Rows that may wait to be persisted.
+const PERSIST_ROWS: usize = 5_000;
+/// How long a change may wait to be persisted, in milliseconds. What is lost in a crash is found again
+/// by the next scan and the next look at the journal.
+const PERSIST_DELAY_MS: u64 = 1_000;
+/// How long deletions wait for more of the same, in milliseconds: a folder's removal arrives file by file
+/// and shall become one tombstone.
+const DELETION_SETTLE_MS: u64 = 150;
+/// After this long, deletions go even while more arrive, in milliseconds.
+const DELETION_SETTLE_MAX_MS: u64 = 2_000;
+/// The scan behind the watcher, in milliseconds.
+const RESCAN_INTERVAL_MS: u64 = 3_600_000;
+/// How often a missing root is looked for, in milliseconds.
+const ROOT_RETRY_MS: u64 = 2_000;
+/// How often everything that is out of sync is looked at again although nothing woke it, in milliseconds.
+const REVIEW_INTERVAL_MS: u64 = 30_000;
 
 /// The sync engine of one device.
 pub struct Engine {
     state: EngineState,
     device_name: String,
+    trees: Trees,
+    observer: Observer,
+    queues: Queues,
+    /// Nodes in the commit in flight, in local steps under way, or held back after a failure.
+    frozen: BTreeSet<NodeId>,
+    items: BTreeMap<NodeId, local::Item>,
+    local: local::LocalWork,
+    server: server::ServerWork,
+    transfers: transfer::Transfers,
+    /// Blocklists that are not persisted yet.
+    lists: BTreeMap<ContentHash, (Arc<Blocklist>, bool)>,
+    unwritten_lists: BTreeSet<ContentHash>,
+    state_touched: bool,
+    persist_at: Option<u64>,
+    deletions: DeletionWatch,
+    flush: Option<FlushTarget>,
+    review_at: Option<u64>,
+    rescan_at: Option<u64>,
+    temps_cleaned: bool,
+    last_id: u64,
+    /// The time of the last event.
+    now: u64,
+    actions: Vec<Action>,
+}
+
+/// When the number of pending deletions last changed.
+#[derive(Debug, Default)]
+struct DeletionWatch {
+    count: u64,
+    since: u64,
+    changed: u64,
+}
+
+/// What must have happened for a flush to be done.
+#[derive(Debug)]
+struct FlushTarget {
+    rounds: u64,
+    pulls: u64,
 }
 
 impl Engine {
     /// An engine that continues from what the client database holds.
     #[must_use]
     pub fn new(state: EngineState, rows: Vec<(NodeId, NodeRow)>, device_name: String) -> Self {
-        drop(rows);
-        Self { state, device_name }
+        let trees = Trees::new(state.root, rows, state.excluded.clone());
+        let mut engine = Self {
+            state,
+            device_name,
+            trees,
+            observer: Observer::default(),
+            queues: Queues::default(),
+            frozen: BTreeSet::new(),
+            items: BTreeMap::new(),
+            local: local::LocalWork::default(),
+            server: server::ServerWork::default(),
+            transfers: transfer::Transfers::default(),
+            lists: BTreeMap::new(),
+            unwritten_lists: BTreeSet::new(),
+            state_touched: false,
+            persist_at: None,
+            deletions: DeletionWatch::default(),
+            flush: None,
+            review_at: None,
+            rescan_at: None,
+            temps_cleaned: false,
+            last_id: 0,
+            now: 0,
+            actions: Vec::new(),
+        };
+        if engine.state.cursor.is_empty() {
+            engine.state.cursor.insert(engine.state.root, Position::START);
+        }
+        engine.freeze();
+        engine
     }
 
     /// Takes an event and says what to do about it.
     pub fn handle(&mut self, event: Event, environment: &mut Environment<'_>) -> Vec<Action> {
-        let _ = (event, environment, &self.device_name);
-        Vec::new()
+        let env = environment;
+        self.now = env.now;
+        // What an earlier call persisted is in the client database by now.
+        let unwritten = &self.unwritten_lists;
+        self.lists.retain(|content, _| unwritten.contains(content));
+        match event {
+            Event::Started => {
+                self.observer.look_at_everything(&self.trees);
+                self.rescan_at = Some(env.now + RESCAN_INTERVAL_MS);
+                self.server.pull_wanted = true;
+            }
+            Event::JobDone(id, result) => self.job_done(id, result, env),
+            Event::Replied(id, result) => self.replied(id, result, env),
+            Event::Hints(hints) => self.take_hints(hints, env.now),
+            Event::Notified(notification) => self.notified(notification),
+            Event::StreamOpened => self.server.pull_wanted = true,
+            Event::Woken => {}
+            Event::Command(command) => self.command(command),
+        }
+        self.on_time(env.now);
+        self.drive(env);
+        std::mem::take(&mut self.actions)
     }
 
     /// When to send [`Event::Woken`], in milliseconds of [`Environment::now`].
     #[must_use]
     pub fn next_wake(&self) -> Option<u64> {
-        None
+        let deletions = (self.deletions.count > 0).then(|| self.deletions.settled_at());
+        let held_back = self.items.values().filter(|item| item.held).map(|item| item.retry_at).min();
+        [
+            self.persist_at,
+            self.review_at,
+            self.rescan_at,
+            self.local.root_retry_at,
+            self.local.next_hash_retry(),
+            if self.state.paused { None } else { self.server.retry_at },
+            deletions.filter(|_| !self.state.paused && !self.deletions_held()),
+            held_back,
+        ]
+        .into_iter()
+        .flatten()
+        // What is due already waits for something else, and that will be an event.
+        .filter(|at| *at > self.now)
+        .min()
     }
 
     /// Whether all that was known when the last `Flush` came, and all that the server had then, is in
     /// sync, problems and held deletions apart.
     #[must_use]
-    pub fn flushed(&self) -> bool {
-        true
-    }
-
-    /// Counts and state.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        Status {
-            phase: if self.state.paused { Phase::Paused } else { Phase::UpToDate },
-            synced_files: 0,
-            pending: 0,
-            uploading: 0,
-            downloading: 0,
-            scanning: 0,
-            problems: 0,
-            held_deletions: 0,
-        }
+    pub const fn flushed(&self) -> bool {
+        self.flush.is_none()
     }
 
     /// The engine's persistent state.
     #[must_use]
-    pub fn state(&self) -> &EngineState {
+    pub const fn state(&self) -> &EngineState {
         &self.state
     }
 
-    /// At most `limit` of the items that cannot be synced now.
+    /// The three trees, for checks and for listings.
     #[must_use]
-    pub fn problems(&self, limit: usize) -> Vec<Problem> {
-        let _ = limit;
-        Vec::new()
+    pub const fn trees(&self) -> &Trees {
+        &self.trees
     }
 
-    /// What `filestatus` says; for a folder, the worst of what it holds.
-    #[must_use]
-    pub fn file_status(&self, path: &LocalPath) -> FileStatus {
-        let _ = path;
-        FileStatus::Unwatched
+    fn take_hints(&mut self, hints: Vec<Hint>, now: u64) {
+        for hint in hints {
+            match hint {
+                Hint::Entry { directory, name } => self.observer.look_at(&self.trees, &directory, &name),
+                Hint::Writing { directory, name } => {
+                    self.local.being_written(directory.join(&name), now);
+                    self.observer.look_at(&self.trees, &directory, &name);
+                }
+                Hint::Closed { directory, name } => {
+                    self.local.closed(&directory.join(&name));
+                    self.observer.look_at(&self.trees, &directory, &name);
+                }
+                Hint::Rescan { directory } => self.observer.look_below(&self.trees, &directory),
+            }
+        }
     }
 
-    /// One sentence that explains the state of the path.
-    #[must_use]
-    pub fn why(&self, path: &LocalPath) -> String {
-        path.to_string()
+    fn command(&mut self, command: Command) {
+        self.state_touched = true;
+        match command {
+            Command::Pause => self.state.paused = true,
+            Command::Resume => {
+                self.state.paused = false;
+                self.server.try_now();
+                self.server.pull_wanted = true;
+            }
+            Command::Exclude(path) => self.set_excluded(&path, true),
+            Command::Include(path) => self.set_excluded(&path, false),
+            Command::ConfirmDeletions => self.state.deletions_confirmed = self.trees.deleted_files() > 0,
+            Command::UndoDeletions => self.undo_deletions(),
+            Command::SetGuard(guard) => self.state.guard = guard,
+            Command::Flush => {
+                let rounds = self.observer.rounds() + if self.observer.in_round() { 2 } else { 1 };
+                let pulls = self.server.pulls + if self.server.is_pulling() { 2 } else { 1 };
+                self.flush = Some(FlushTarget { rounds, pulls });
+                self.observer.look_at_everything(&self.trees);
+                self.server.pull_wanted = true;
+                self.server.try_now();
+                self.release_items(u64::MAX);
+            }
+            Command::RebuildIndex => self.rebuild_index(),
+        }
     }
 
-    /// Where the path is for the server. `None` for a path that cannot be named there.
-    #[must_use]
-    pub fn locate(&self, path: &LocalPath) -> Option<Location> {
-        let _ = path;
-        None
+    fn set_excluded(&mut self, path: &LocalPath, excluded: bool) {
+        let Some(id) = self.find(path) else { return };
+        self.trees.set_excluded(id, excluded);
+        self.state.excluded = self.trees.excluded().clone();
     }
 
-    /// The paths that are excluded, as far as their names are known.
-    #[must_use]
-    pub fn excluded(&self) -> Vec<String> {
-        Vec::new()
+    fn undo_deletions(&mut self) {
+        let deleted: Vec<NodeId> = self
+            .trees
+            .rows()
+            .filter(|(_, row)| row.local.is_none() && row.synced.is_some() && row.remote.is_some())
+            .map(|(id, _)| id)
+            .collect();
+        for id in deleted {
+            self.trees.set_synced(id, None);
+        }
+        self.state.deletions_confirmed = false;
+    }
+
+    /// Every file is read again; what it was taken for stays known until then.
+    fn rebuild_index(&mut self) {
+        let files: Vec<NodeId> = self.trees.rows().filter(|(_, row)| row.local.is_some()).map(|(id, _)| id).collect();
+        for id in files {
+            if let Some(mut local) = self.trees.local(id).cloned() {
+                if let crate::tree::Seen::File(content) = &mut local.seen {
+                    *content = None;
+                }
+                self.trees.set_local(id, Some(local));
+            }
+        }
+        self.observer.look_at_everything(&self.trees);
+        self.server.pull_wanted = true;
+    }
+
+    /// What becomes due by time alone.
+    fn on_time(&mut self, now: u64) {
+        if self.rescan_at.is_some_and(|at| at <= now) {
+            self.rescan_at = Some(now + RESCAN_INTERVAL_MS);
+            self.observer.look_at_everything(&self.trees);
+        }
+        self.local.on_time(now);
+        if self.review_at.is_some_and(|at| at <= now) {
+            self.review_at = None;
+            self.trees.wake_all();
+        }
+        self.release_items(now);
+        self.server.on_time(now);
+    }
+
+    /// Starts everything that can go on.
+    fn drive(&mut self, env: &mut Environment<'_>) {
+        let scan_first = self.local.scan_is_due && !self.observer.is_idle();
+        if scan_first {
+            self.start_scan();
+        }
+        if self.may_plan() {
+            self.plan(env);
+        }
+        self.start_scan();
+        self.start_hashing(env.now);
+        self.talk_to_server(env);
+        self.start_cleaning();
+        self.check_flush();
+        self.schedule_review(env.now);
+        self.schedule_persist(env.now);
+    }
+
+    /// Whether the trees are whole enough to decide on.
+    fn may_plan(&self) -> bool {
+        !self.observer.in_round() && self.local.root == RootState::Present && self.server.journal_is_read()
+    }
+
+    fn plan(&mut self, env: &mut Environment<'_>) {
+        let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+        self.queues.sort(&mut self.trees, &context, env.random);
+        self.watch_deletions(env.now);
+        if self.state.paused || self.server.unlinked {
+            return;
+        }
+        self.start_steps(env);
+        self.start_commit(env);
+    }
+
+    fn watch_deletions(&mut self, now: u64) {
+        let count = self.trees.deleted_files();
+        if count != self.deletions.count {
+            if self.deletions.count == 0 {
+                self.deletions.since = now;
+            }
+            self.deletions.count = count;
+            self.deletions.changed = now;
+        }
+        if count == 0 && self.state.deletions_confirmed {
+            self.state.deletions_confirmed = false;
+            self.state_touched = true;
+        }
+    }
+
+    /// Whether so much was deleted that a person must confirm it.
+    fn deletions_held(&self) -> bool {
+        match self.state.guard {
+            DeleteGuard::Off => false,
+            DeleteGuard::On { count, percent } => {
+                let deleted = self.trees.deleted_files();
+                !self.state.deletions_confirmed
+                    && deleted >= count
+                    && deleted.saturating_mul(100) > self.trees.synced_files().saturating_mul(u64::from(percent))
+            }
+        }
+    }
+
+    /// The nodes about which nothing is decided now.
+    fn freeze(&mut self) {
+        let before = std::mem::take(&mut self.frozen);
+        let in_flight =
+            self.state.in_flight.iter().flat_map(|commit| commit.operations.iter().map(model::Operation::node));
+        let steps = self.local.steps.iter().flat_map(|(_, steps)| steps.iter().map(|planned| planned.step.node()));
+        let held = self.items.iter().filter(|(_, item)| item.held).map(|(id, _)| *id);
+        self.frozen = in_flight.chain(steps).chain(held).collect();
+        for id in before.difference(&self.frozen) {
+            self.trees.wake(*id);
+        }
+    }
+
+    fn schedule_review(&mut self, now: u64) {
+        if self.review_at.is_none() && !self.trees.dirty().is_empty() {
+            self.review_at = Some(now + REVIEW_INTERVAL_MS);
+        }
+    }
+
+    fn check_flush(&mut self) {
+        let Some(target) = &self.flush else { return };
+        if self.observer.rounds() >= target.rounds && self.server.pulls >= target.pulls && self.is_settled() {
+            self.flush = None;
+        }
+    }
+
+    /// Whether nothing is under way and everything that is out of sync has a reason to be.
+    fn is_settled(&self) -> bool {
+        self.observer.is_idle()
+            && self.server.is_idle()
+            && self.state.in_flight.is_none()
+            && self.local.is_idle()
+            && self.transfers.is_idle()
+            && !self.trees.has_todo()
+            && self.trees.dirty().iter().all(|id| self.is_explained(*id))
+    }
+
+    /// Whether the node is out of sync for a reason that only a person or time can end.
+    fn is_explained(&self, id: NodeId) -> bool {
+        let mut at = id;
+        for _ in 0..model::limits::TREE_DEPTH {
+            let failed = self.items.get(&at).is_some_and(|item| item.failures >= local::FAILURES_BEFORE_REPORT);
+            let held = self.deletions_held() && crate::verdict::is_pending_deletion(&self.trees, at);
+            if failed || held || self.queues.problems.contains_key(&at) {
+                return true;
+            }
+            match self.trees.waits_for(at) {
+                Some(other) => at = other,
+                None => return false,
+            }
+        }
+        false
+    }
+
+    fn schedule_persist(&mut self, now: u64) {
+        let rows = self.trees.touched_count();
+        if rows == 0 && !self.state_touched && self.unwritten_lists.is_empty() {
+            return;
+        }
+        let at = *self.persist_at.get_or_insert(now + PERSIST_DELAY_MS);
+        if rows >= PERSIST_ROWS || at <= now {
+            self.persist();
+        }
+    }
+
+    /// Writes all that differs from the client database, as one transaction.
+    fn persist(&mut self) {
+        let mut writes: Vec<Write> = Vec::new();
+        for content in std::mem::take(&mut self.unwritten_lists) {
+            if let Some((blocks, remote)) = self.lists.get(&content) {
+                writes.push(Write::Blocklist { content, blocks: Blocklist::clone(blocks), remote: *remote });
+            }
+        }
+        for id in self.trees.take_touched() {
+            writes.push(Write::Node(id, self.trees.row(id).cloned().map(Box::new)));
+        }
+        self.persist_at = None;
+        if self.state_touched {
+            self.state_touched = false;
+            writes.push(Write::State(Box::new(self.state.clone())));
+        }
+        if !writes.is_empty() {
+            self.actions.push(Action::Persist(writes));
+        }
+    }
+
+    /// A new blocklist, or the news that the server knows one.
+    fn learn_list(&mut self, content: ContentHash, blocks: Blocklist, remote: bool) {
+        let known = self.lists.get(&content).is_some_and(|(_, remote)| *remote);
+        self.lists.insert(content, (Arc::new(blocks), remote || known));
+        self.unwritten_lists.insert(content);
+    }
+
+    fn find_list(&self, env: &Environment<'_>, content: &ContentHash) -> Option<(Arc<Blocklist>, bool)> {
+        match (self.lists.get(content), env.blocklists.find(content)) {
+            (Some((blocks, new)), old) => Some((Arc::clone(blocks), *new || old.is_some_and(|(_, remote)| remote))),
+            (None, old) => old,
+        }
+    }
+
+    fn start_job(&mut self, job: Job) -> JobId {
+        self.last_id += 1;
+        let id = JobId(self.last_id);
+        self.actions.push(Action::Job(id, job));
+        id
+    }
+
+    fn send(&mut self, request: Request) -> RequestId {
+        self.last_id += 1;
+        let id = RequestId(self.last_id);
+        self.actions.push(Action::Send(id, request));
+        id
+    }
+
+    fn report(&mut self, activity: Activity) {
+        self.actions.push(Action::Report(activity));
+    }
+
+    /// Temporary files that an earlier run left are removed once, when nothing could need them any more.
+    fn start_cleaning(&mut self) {
+        if !self.temps_cleaned
+            && self.trees.dirty().is_empty()
+            && self.server.journal_is_read()
+            && self.observer.is_idle()
+        {
+            self.temps_cleaned = true;
+            let id = self.start_job(Job::CleanTemps { keep: BTreeSet::new() });
+            self.local.cleaning(id);
+        }
     }
 }
+
+impl DeletionWatch {
+    fn settled_at(&self) -> u64 {
+        (self.changed + DELETION_SETTLE_MS).min(self.since + DELETION_SETTLE_MAX_MS)
+    }
+}
+
+/// The steps of a running batch, with what each means when it succeeds.
+type Steps = (JobId, Vec<PlannedStep>);

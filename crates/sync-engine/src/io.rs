@@ -546,9 +546,6 @@ pub struct EngineState {
     pub guard: DeleteGuard,
     /// The user confirmed the deletions that are pending now.
     pub deletions_confirmed: bool,
-    /// Shared folders that were withdrawn while something in them was not synced: their names, for the
-    /// folder into which that is moved.
-    pub withdrawn: BTreeMap<NodeId, String>,
 }
 
 /// A line of the activity list.

@@ -6,7 +6,11 @@
 
 pub mod engine;
 pub mod io;
+pub mod observe;
+pub mod plan;
 pub mod status;
 pub mod tree;
+pub mod trees;
+pub mod verdict;
 
 pub use engine::Engine;

@@ -58,6 +58,76 @@ pub enum Seen {
     Symlink(Box<str>),
 }
 
+impl FileContent {
+    /// Whether bytes and execute bit are the same; times may differ.
+    #[must_use]
+    pub fn same_bytes(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.size == other.size && self.executable == other.executable
+    }
+}
+
+impl Content {
+    /// Whether this is a folder on disk.
+    #[must_use]
+    pub const fn is_folder(&self) -> bool {
+        matches!(self, Self::Directory | Self::Mount)
+    }
+
+    /// Whether both say the same, times apart. A time alone never makes a conflict.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Directory | Self::Mount, Self::Directory | Self::Mount) => true,
+            (Self::File(a), Self::File(b)) => a.same_bytes(b),
+            (Self::Symlink(a), Self::Symlink(b)) => a == b,
+            (Self::Directory | Self::Mount | Self::File(_) | Self::Symlink(_), _) => false,
+        }
+    }
+
+    /// The modification time, of a file.
+    #[must_use]
+    pub const fn mtime(&self) -> Option<Mtime> {
+        match self {
+            Self::File(file) => Some(file.mtime),
+            Self::Directory | Self::Mount | Self::Symlink(_) => None,
+        }
+    }
+}
+
+impl Seen {
+    /// What was seen as content; `None` for a file that must be hashed first.
+    #[must_use]
+    pub fn content(&self) -> Option<Content> {
+        match self {
+            Self::Directory => Some(Content::Directory),
+            Self::File(file) => file.map(Content::File),
+            Self::Symlink(target) => Some(Content::Symlink(target.clone())),
+        }
+    }
+
+    /// Whether this is known to be exactly `content`, times included.
+    #[must_use]
+    pub fn equals(&self, content: &Content) -> bool {
+        match (self, content) {
+            (Self::Directory, Content::Directory | Content::Mount) => true,
+            (Self::File(Some(seen)), Content::File(file)) => seen == file,
+            (Self::Symlink(seen), Content::Symlink(target)) => seen == target,
+            (Self::Directory | Self::File(_) | Self::Symlink(_), _) => false,
+        }
+    }
+
+    /// Whether a node with `content` could look like this: both folders, both files or both links.
+    #[must_use]
+    pub const fn same_kind(&self, content: &Content) -> bool {
+        matches!(
+            (self, content),
+            (Self::Directory, Content::Directory | Content::Mount)
+                | (Self::File(_), Content::File(_))
+                | (Self::Symlink(_), Content::Symlink(_))
+        )
+    }
+}
+
 /// The node as it was last seen on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {

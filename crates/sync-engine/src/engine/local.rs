@@ -1,0 +1,483 @@
+//! The engine's work on the local disk: scans, hashing, and batches of steps.
+
+use super::{Engine, ROOT_RETRY_MS, Steps};
+use crate::io::{
+    Activity, ActivityKind, Environment, Fingerprint, HashResult, HashTask, Job, JobId, JobResult, LocalPath,
+    LocalStep, RootState, StepError, StepResult,
+};
+use crate::plan::{After, BatchBuilder, Naming, PlannedStep};
+use crate::tree::{Content, Local, Place, Seen, Synced};
+use crate::verdict::Context;
+use model::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Files in one hashing job.
+const HASH_FILES: usize = 256;
+/// Bytes after which a hashing job takes no further file.
+const HASH_BYTES: u64 = 64 * 1024 * 1024;
+/// Hashing jobs at a time.
+const HASH_JOBS: usize = 2;
+/// The first wait for a file that was changing while it was read, in milliseconds.
+const HASH_RETRY_MS: u64 = 40;
+/// The longest such wait, in milliseconds.
+const HASH_RETRY_MAX_MS: u64 = 2_000;
+/// A file that a program has open for writing is read when it was quiet for so long, in milliseconds.
+const WRITER_QUIET_MS: u64 = 2_000;
+/// ... or when it has been written to for so long, in milliseconds, so that a log file gets its turn.
+const WRITER_PATIENCE_MS: u64 = 30_000;
+/// Files being written that are remembered; beyond this they are read when they have settled.
+const MAX_WRITERS: usize = 10_000;
+/// Failures of one node after which it is reported and retried ever more slowly.
+pub(super) const FAILURES_BEFORE_REPORT: u32 = 3;
+/// The first wait after a failure, in milliseconds; it doubles.
+const RETRY_MS: u64 = 1_000;
+/// The longest wait after failures, in milliseconds.
+const RETRY_MAX_MS: u64 = 60_000;
+
+/// A node that could not be synced.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) reason: String,
+    pub(super) failures: u32,
+    /// When to try again.
+    pub(super) retry_at: u64,
+    /// Left alone until then.
+    pub(super) held: bool,
+}
+
+/// What goes on on the local disk.
+#[derive(Debug)]
+pub(super) struct LocalWork {
+    pub(super) root: RootState,
+    pub(super) root_retry_at: Option<u64>,
+    scan: Option<JobId>,
+    /// Steps have changed the disk: a scan gets its turn before the next batch.
+    pub(super) scan_is_due: bool,
+    pub(super) steps: Option<Steps>,
+    hash_jobs: BTreeMap<JobId, Vec<HashTask>>,
+    hashing: BTreeSet<NodeId>,
+    /// Files to be read again: when, and after how many tries.
+    unsettled: BTreeMap<NodeId, (u64, u32)>,
+    /// Files that a program is writing: since when, and when last.
+    writers: BTreeMap<LocalPath, (u64, u64)>,
+    cleaning: Option<JobId>,
+}
+
+impl Default for LocalWork {
+    fn default() -> Self {
+        Self {
+            root: RootState::Present,
+            root_retry_at: None,
+            scan: None,
+            scan_is_due: false,
+            steps: None,
+            hash_jobs: BTreeMap::new(),
+            hashing: BTreeSet::new(),
+            unsettled: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            cleaning: None,
+        }
+    }
+}
+
+impl LocalWork {
+    pub(super) fn being_written(&mut self, path: LocalPath, now: u64) {
+        if self.writers.len() < MAX_WRITERS || self.writers.contains_key(&path) {
+            self.writers.entry(path).or_insert((now, now)).1 = now;
+        }
+    }
+
+    pub(super) fn closed(&mut self, path: &LocalPath) {
+        self.writers.remove(path);
+    }
+
+    pub(super) fn next_hash_retry(&self) -> Option<u64> {
+        self.unsettled.values().map(|(at, _)| *at).min()
+    }
+
+    pub(super) fn on_time(&mut self, now: u64) {
+        self.root_retry_at = self.root_retry_at.filter(|at| *at > now);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.scan.is_none() && self.steps.is_none() && self.hashing.is_empty() && self.unsettled.is_empty()
+    }
+
+    pub(super) const fn is_cleaning(&self) -> bool {
+        self.cleaning.is_some()
+    }
+
+    pub(super) fn cleaning(&mut self, id: JobId) {
+        self.cleaning = Some(id);
+    }
+
+    /// When the file may be read, if a program is writing it.
+    fn writer_pause(&self, path: &LocalPath, now: u64) -> Option<u64> {
+        let (since, last) = self.writers.get(path)?;
+        let until = (last + WRITER_QUIET_MS).min(since + WRITER_PATIENCE_MS);
+        (until > now).then_some(until)
+    }
+}
+
+impl Engine {
+    pub(super) fn job_done(&mut self, id: JobId, result: JobResult, env: &mut Environment<'_>) {
+        match result {
+            JobResult::Scanned { root, directories } => {
+                if self.local.scan != Some(id) {
+                    return;
+                }
+                self.local.scan = None;
+                if self.believe_root(root, env.now) {
+                    self.observer.scanned(&mut self.trees, directories, env.random);
+                    if !self.observer.in_round() {
+                        self.local.scan_is_due = false;
+                    }
+                } else {
+                    self.observer.abandon(&self.trees);
+                }
+            }
+            JobResult::Hashed(results) => self.hashed(id, results, env),
+            JobResult::Applied { root, results } => self.applied(id, root, results, env),
+            JobResult::Probed { present } => self.probed(id, &present),
+            JobResult::Cleaned => self.local.cleaning = None,
+        }
+    }
+
+    /// Takes note of the root's state; `false`: nothing that was seen may be believed.
+    fn believe_root(&mut self, root: RootState, now: u64) -> bool {
+        self.local.root = root;
+        self.local.root_retry_at = match root {
+            RootState::Present => None,
+            RootState::Missing | RootState::Replaced => Some(now + ROOT_RETRY_MS),
+        };
+        root == RootState::Present
+    }
+
+    pub(super) fn start_scan(&mut self) {
+        if self.local.scan.is_some() || self.local.steps.is_some() || self.local.root_retry_at.is_some() {
+            return;
+        }
+        let targets = self.observer.next_targets(&self.trees);
+        if targets.is_empty() {
+            return;
+        }
+        self.local.scan = Some(self.start_job(Job::Scan(targets)));
+    }
+
+    // ---- hashing ----
+
+    pub(super) fn start_hashing(&mut self, now: u64) {
+        if self.observer.in_round() || self.local.root != RootState::Present {
+            return;
+        }
+        self.local.unsettled.retain(|id, (at, _)| *at > now || self.queues.hash.contains(id));
+        while self.local.hash_jobs.len() < HASH_JOBS {
+            let tasks = self.next_hash_tasks(now);
+            if tasks.is_empty() {
+                return;
+            }
+            self.local.hashing.extend(tasks.iter().map(|task| task.node));
+            let id = self.start_job(Job::Hash(tasks.clone()));
+            self.local.hash_jobs.insert(id, tasks);
+        }
+    }
+
+    fn next_hash_tasks(&mut self, now: u64) -> Vec<HashTask> {
+        let mut tasks = Vec::new();
+        let mut bytes = 0;
+        let mut pauses = Vec::new();
+        for node in &self.queues.hash {
+            if tasks.len() >= HASH_FILES || bytes >= HASH_BYTES {
+                break;
+            }
+            let waits = self.local.unsettled.get(node).is_some_and(|(at, _)| *at > now);
+            if waits || self.local.hashing.contains(node) {
+                continue;
+            }
+            let (Some(local), Some(path)) = (self.trees.local(*node), self.trees.local_path(*node)) else { continue };
+            if let Some(until) = self.local.writer_pause(&path, now) {
+                pauses.push((*node, until));
+                continue;
+            }
+            bytes += local.print.size;
+            tasks.push(HashTask { node: *node, path, print: local.print });
+        }
+        for (node, until) in pauses {
+            self.local.unsettled.insert(node, (until, 0));
+        }
+        tasks
+    }
+
+    fn hashed(&mut self, id: JobId, results: Vec<(NodeId, HashResult)>, env: &Environment<'_>) {
+        let Some(tasks) = self.local.hash_jobs.remove(&id) else { return };
+        for task in &tasks {
+            self.local.hashing.remove(&task.node);
+        }
+        for (task, (node, result)) in tasks.into_iter().zip(results) {
+            debug_assert_eq!(task.node, node, "one result per task, in order");
+            let tries = self.local.unsettled.remove(&node).map_or(0, |(_, tries)| tries);
+            let Some(local) = self.trees.local(node).cloned() else { continue };
+            if local.print != task.print {
+                continue;
+            }
+            match result {
+                HashResult::Hashed { content, blocks } => {
+                    self.learn_list(content.hash, blocks, false);
+                    self.trees.set_local(node, Some(Local { seen: Seen::File(Some(content)), ..local }));
+                    self.items.remove(&node);
+                }
+                HashResult::Unsettled => {
+                    let wait = (HASH_RETRY_MS << tries.min(8)).min(HASH_RETRY_MAX_MS);
+                    self.local.unsettled.insert(node, (env.now + wait, tries + 1));
+                    self.look_at_node(node);
+                }
+                HashResult::Changed => self.look_at_node(node),
+                HashResult::Unreadable(reason) => {
+                    self.fail(node, format!("the file cannot be read: {reason}"), env.now, Blame::Lasting);
+                }
+            }
+        }
+    }
+
+    /// Looks at where the tree has the node.
+    pub(super) fn look_at_node(&mut self, node: NodeId) {
+        if let Some(local) = self.trees.local(node) {
+            let name: Box<[u8]> = crate::trees::Trees::disk_name(local).into();
+            self.observer.look_at_name(local.place.parent, &name);
+        }
+    }
+
+    // ---- steps ----
+
+    pub(super) fn start_steps(&mut self, env: &mut Environment<'_>) {
+        let scan_first = self.local.scan_is_due && !self.observer.is_idle();
+        if self.local.steps.is_some() || self.local.scan.is_some() || scan_first || self.queues.pull.is_empty() {
+            return;
+        }
+        let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+        let naming = Naming { device: &self.device_name, date: env.today };
+        let transfers = &self.transfers;
+        let fetched = |node: NodeId, content: &crate::tree::FileContent| transfers.fetched(node, content);
+        let builder = BatchBuilder::new(&mut self.trees, &context, naming, env.random, &fetched);
+        let (steps, to_fetch) = builder.build(&mut self.queues);
+        for node in to_fetch {
+            self.want_content(node, env);
+        }
+        if steps.is_empty() {
+            return;
+        }
+        // A removal that the database does not know to be ours would look like the user's after a crash.
+        self.persist();
+        let id = self.start_job(Job::Apply(steps.iter().map(|planned| planned.step.clone()).collect()));
+        self.local.steps = Some((id, steps));
+        self.freeze();
+    }
+
+    fn applied(&mut self, id: JobId, root: RootState, results: Vec<StepResult>, env: &mut Environment<'_>) {
+        let Some((_, steps)) = self.local.steps.take_if(|(running, _)| *running == id) else { return };
+        let believed = self.believe_root(root, env.now);
+        if !believed {
+            self.observer.abandon(&self.trees);
+        }
+        let nodes: Vec<NodeId> = steps.iter().map(|planned| planned.step.node()).collect();
+        for (planned, result) in steps.into_iter().zip(results) {
+            match result {
+                Ok(print) => self.step_done(planned, print, env),
+                Err(error) if believed => self.step_failed(&planned, error, env.now),
+                Err(_) => {}
+            }
+        }
+        self.local.scan_is_due = true;
+        self.freeze();
+        for node in nodes {
+            self.trees.wake(node);
+        }
+    }
+
+    fn step_done(&mut self, planned: PlannedStep, print: Option<Fingerprint>, env: &mut Environment<'_>) {
+        let node = planned.step.node();
+        self.items.remove(&node);
+        match (planned.after, print) {
+            (After::Created { place, content }, Some(print)) => self.created(node, place, content, print),
+            (After::MadeFresh { place }, Some(print)) => {
+                let local = Local { place, seen: Seen::Directory, print, disk_name: None };
+                self.put_on_disk_tree(node, local);
+            }
+            (After::Replaced { content }, Some(print)) => self.replaced(node, content, print),
+            (After::Moved { place }, Some(print)) => {
+                self.moved(node, place.clone(), print);
+                if let Some(synced) = self.trees.synced(node).cloned() {
+                    self.trees.set_synced(node, Some(Synced { place, ..synced }));
+                }
+                self.tell(ActivityKind::MovedLocally, node, None);
+            }
+            (After::Parked { place }, Some(print)) => self.moved(node, place, print),
+            (After::Renamed { place, label }, Some(print)) => {
+                let before = self.trees.display_path(node);
+                self.moved(node, place.clone(), print);
+                let kind = if label == crate::verdict::Label::Conflict.as_str() {
+                    ActivityKind::Conflict
+                } else {
+                    ActivityKind::KeptBeside
+                };
+                self.report(Activity { kind, path: before, detail: Some(place.name.to_string()) });
+            }
+            (After::MovedOut { place }, Some(print)) => self.moved_out(node, place, print, env),
+            (After::Removed, _) => {
+                self.tell(ActivityKind::DeletedLocally, node, None);
+                self.trees.set_local(node, None);
+                self.trees.set_synced(node, None);
+            }
+            (_, None) => self.look_at_node(node),
+        }
+    }
+
+    fn created(&mut self, node: NodeId, place: Place, content: Content, print: Fingerprint) {
+        let folder = matches!(content, Content::Directory);
+        let local = Local { place: place.clone(), seen: seen_as(&content), print, disk_name: None };
+        if self.put_on_disk_tree(node, local) {
+            self.trees.set_synced(node, Some(Synced { place, content }));
+            if !folder {
+                self.tell(ActivityKind::Downloaded, node, None);
+            }
+        }
+        self.transfers.forget_fetch(node);
+    }
+
+    fn replaced(&mut self, node: NodeId, content: Content, print: Fingerprint) {
+        if let (Some(local), Some(synced)) = (self.trees.local(node).cloned(), self.trees.synced(node).cloned()) {
+            self.trees.set_local(node, Some(Local { seen: seen_as(&content), print, ..local }));
+            self.trees.set_synced(node, Some(Synced { content, ..synced }));
+            self.tell(ActivityKind::Downloaded, node, None);
+        }
+        self.transfers.forget_fetch(node);
+    }
+
+    fn moved(&mut self, node: NodeId, place: Place, print: Fingerprint) {
+        if let Some(local) = self.trees.local(node).cloned() {
+            self.put_on_disk_tree(node, Local { place, print, disk_name: None, ..local });
+        }
+    }
+
+    /// What left a withdrawn share is new, with all that is in it.
+    fn moved_out(&mut self, node: NodeId, place: Place, print: Fingerprint, env: &mut Environment<'_>) {
+        let before = self.trees.display_path(node);
+        self.moved(node, place, print);
+        let mut all = self.trees.local_subtree(node);
+        all.push(node);
+        all.retain(|id| self.trees.synced(*id).is_some());
+        for id in all {
+            self.trees.relabel(id, NodeId((env.random)()));
+            self.trees.set_synced(id, None);
+        }
+        let to = "Unsynced".to_owned();
+        self.report(Activity { kind: ActivityKind::KeptBeside, path: before, detail: Some(to) });
+    }
+
+    /// Puts a node into the local tree, unless its folder or its name there is not what the step took
+    /// them for; then a scan says what is on disk now.
+    fn put_on_disk_tree(&mut self, node: NodeId, local: Local) -> bool {
+        let folder = local.place.parent;
+        let known = folder == crate::tree::PARKED || self.trees.has_local(folder);
+        let taken = self.trees.local_child(folder, &local.place.name.key()).is_some_and(|other| other != node);
+        if !known || taken {
+            self.look_at_node(node);
+            self.observer.look_at_name(folder, local.place.name.as_str().as_bytes());
+            return false;
+        }
+        self.trees.set_local(node, Some(local));
+        true
+    }
+
+    fn step_failed(&mut self, planned: &PlannedStep, error: StepError, now: u64) {
+        let node = planned.step.node();
+        let blame = match &error {
+            StepError::Occupied | StepError::Changed | StepError::Gone | StepError::NotEmpty => Blame::Race,
+            StepError::BadTemp => {
+                self.transfers.forget_fetch(node);
+                Blame::Race
+            }
+            StepError::Name(_) | StepError::Permission(_) | StepError::NoSpace | StepError::Failed(_) => Blame::Lasting,
+        };
+        self.look_at_step(&planned.step);
+        let reason = match &error {
+            StepError::Occupied => "something that is not synced has this name".to_owned(),
+            StepError::NotEmpty => "the folder was deleted elsewhere but holds files that are not synced".to_owned(),
+            other => other.to_string(),
+        };
+        self.fail(node, reason, now, blame);
+    }
+
+    /// Looks at every place that a step was about.
+    fn look_at_step(&mut self, step: &LocalStep) {
+        let paths = match step {
+            LocalStep::MakeDirectory { path, .. }
+            | LocalStep::Install { path, .. }
+            | LocalStep::MakeSymlink { path, .. }
+            | LocalStep::SetAttributes { path, .. }
+            | LocalStep::Remove { path, .. } => vec![path],
+            LocalStep::RemoveDirectory { path, .. } => {
+                self.observer.look_below(&self.trees, path);
+                vec![path]
+            }
+            LocalStep::Move { from, to, .. } => vec![from, to],
+        };
+        for (folder, name) in paths.into_iter().filter_map(LocalPath::split) {
+            self.observer.look_at(&self.trees, &folder, name);
+        }
+        self.look_at_node(step.node());
+    }
+
+    // ---- failures ----
+
+    /// Notes a failure. What was lost to a race is tried again after the next scan; what fails for a
+    /// lasting reason, or again and again, waits ever longer and is reported.
+    pub(super) fn fail(&mut self, node: NodeId, reason: String, now: u64, blame: Blame) {
+        let before = self.items.get(&node).map_or(0, |item| item.failures);
+        let failures = match blame {
+            Blame::Race => before + 1,
+            Blame::Lasting => (before + 1).max(FAILURES_BEFORE_REPORT),
+        };
+        let held = failures >= FAILURES_BEFORE_REPORT;
+        let doublings = failures.saturating_sub(FAILURES_BEFORE_REPORT).min(10);
+        let wait = (RETRY_MS << doublings).min(RETRY_MAX_MS);
+        self.items.insert(node, Item { reason, failures, retry_at: now + wait, held });
+        self.queues.forget(node);
+        self.freeze();
+        self.trees.wake(node);
+    }
+
+    /// Tries again what was held back long enough.
+    pub(super) fn release_items(&mut self, now: u64) {
+        let mut released = false;
+        for item in self.items.values_mut().filter(|item| item.held && item.retry_at <= now) {
+            item.held = false;
+            released = true;
+        }
+        if released {
+            self.freeze();
+        }
+        let trees = &self.trees;
+        self.items.retain(|id, _| trees.dirty().contains(id));
+    }
+
+    pub(super) fn tell(&mut self, kind: ActivityKind, node: NodeId, detail: Option<String>) {
+        let path = self.trees.display_path(node);
+        self.report(Activity { kind, path, detail });
+    }
+}
+
+/// Whether a failure is likely to be over soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    Race,
+    Lasting,
+}
+
+fn seen_as(content: &Content) -> Seen {
+    match content {
+        Content::Directory | Content::Mount => Seen::Directory,
+        Content::File(file) => Seen::File(Some(*file)),
+        Content::Symlink(target) => Seen::Symlink(target.clone()),
+    }
+}

@@ -1,0 +1,490 @@
+//! The engine's talk with the server: pulling the journal, committing, and living without it.
+
+use super::local::Blame;
+use super::transfer::RequestKind;
+use super::{Engine, transfer};
+use crate::io::{Activity, ActivityKind, Environment, Reply, Request, RequestError, RequestId};
+use crate::plan::{CommitBuilder, Contents, Naming, PlannedCommit};
+use crate::tree::{Content, FileContent};
+use crate::verdict::Context;
+use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, Notification, ServerReply};
+use model::{
+    Body, Commit, CommitKey, CommitOutcome, NamespaceId, NodeId, Operation, Position, Reason, Rejection, Timestamp,
+};
+use std::collections::BTreeMap;
+
+/// The first wait after a failed call, in milliseconds; it doubles, and the wait is drawn at random below
+/// it (full jitter).
+const BACKOFF_BASE_MS: u64 = 1_000;
+/// The longest wait, in milliseconds.
+const BACKOFF_CAP_MS: u64 = 120_000;
+/// The shortest wait, in milliseconds, so that chance never makes a hot loop.
+const BACKOFF_FLOOR_MS: u64 = 50;
+/// Nodes of one namespace that are offered to one commit.
+const COMMIT_CANDIDATES: usize = 4_000;
+
+/// What goes on between this device and the server.
+#[derive(Debug, Default)]
+pub(super) struct ServerWork {
+    /// Why the server could not be reached the last time.
+    pub(super) offline: Option<String>,
+    attempts: u32,
+    pub(super) retry_at: Option<u64>,
+    pub(super) unlinked: bool,
+    pub(super) pull_wanted: bool,
+    /// Times the journal was read to its end.
+    pub(super) pulls: u64,
+    pulling: bool,
+    asking: bool,
+    /// The ends of the journals as last heard of.
+    pub(super) heads: BTreeMap<NamespaceId, Position>,
+    /// Whether the journal was read to its end since the start and since the last namespace was added.
+    journal_read: bool,
+    committing: bool,
+    /// The commit in flight was accepted; the journal must be read up to here to know what came before.
+    accepted: Option<(Position, Timestamp)>,
+}
+
+impl ServerWork {
+    pub(super) const fn journal_is_read(&self) -> bool {
+        self.journal_read
+    }
+
+    pub(super) const fn is_pulling(&self) -> bool {
+        self.pulling
+    }
+
+    pub(super) const fn is_idle(&self) -> bool {
+        !self.pulling && !self.pull_wanted && !self.asking && !self.committing && self.offline.is_none()
+    }
+
+    /// Does not wait for the backoff to end.
+    pub(super) fn try_now(&mut self) {
+        self.attempts = 0;
+        if self.retry_at.take().is_some() {
+            self.pull_wanted = true;
+        }
+    }
+
+    pub(super) fn on_time(&mut self, now: u64) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.pull_wanted = true;
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn notified(&mut self, notification: Notification) {
+        let Notification { namespace, position } = notification;
+        if let Some(known) = self.state.cursor.get(&namespace)
+            && *known < position
+        {
+            self.server.pull_wanted = true;
+        }
+    }
+
+    /// Whether calls other than the one that finds out whether the server is back may be made.
+    fn is_online(&self) -> bool {
+        !self.state.paused && !self.server.unlinked && self.server.offline.is_none() && self.server.retry_at.is_none()
+    }
+
+    pub(super) fn talk_to_server(&mut self, env: &mut Environment<'_>) {
+        if self.state.paused || self.server.unlinked || self.server.retry_at.is_some() {
+            return;
+        }
+        if self.server.pull_wanted && !self.server.pulling && !self.server.asking {
+            self.pull();
+        }
+        if !self.is_online() {
+            return;
+        }
+        self.resolve_commit();
+        self.start_transfers(env);
+    }
+
+    fn pull(&mut self) {
+        self.server.pull_wanted = false;
+        self.server.pulling = true;
+        let request = ChangesRequest {
+            instance: self.state.instance,
+            epoch: self.state.epoch,
+            cursor: self.state.cursor.clone(),
+        };
+        let id = self.send(Request::Changes(request));
+        self.transfers.requests.insert(id, RequestKind::Changes);
+    }
+
+    pub(super) fn replied(&mut self, id: RequestId, result: Result<Reply, RequestError>, env: &mut Environment<'_>) {
+        let Some(kind) = self.transfers.requests.remove(&id) else { return };
+        match &kind {
+            RequestKind::Changes => self.server.pulling = false,
+            RequestKind::Server => self.server.asking = false,
+            RequestKind::Commit => self.server.committing = false,
+            RequestKind::Missing(_) | RequestKind::Upload(_) | RequestKind::Fetch(_) => {}
+        }
+        match result {
+            Ok(reply) => {
+                self.server.offline = None;
+                self.server.attempts = 0;
+                self.server.retry_at = None;
+                self.take_reply(kind, reply, env);
+            }
+            Err(error) => self.call_failed(kind, error, env),
+        }
+    }
+
+    fn take_reply(&mut self, kind: RequestKind, reply: Reply, env: &mut Environment<'_>) {
+        match (kind, reply) {
+            (RequestKind::Changes, Reply::Changes(changes)) => self.take_changes(changes),
+            (RequestKind::Server, Reply::Server(server)) => self.meet_server(&server),
+            (RequestKind::Commit, Reply::Commit(outcome) | Reply::Changeset { outcome: Some(outcome) }) => {
+                self.take_outcome(outcome, env)
+            }
+            (RequestKind::Commit, Reply::SourceChanged { .. }) => self.commit_was_not_sent(),
+            (RequestKind::Missing(asked), Reply::Missing(missing)) => self.take_missing(asked, &missing),
+            (RequestKind::Upload(upload), Reply::Changeset { .. }) => self.uploaded(&upload),
+            (RequestKind::Upload(upload), Reply::SourceChanged { blocks }) => self.source_changed(&upload, &blocks),
+            (RequestKind::Fetch(fetch), Reply::Fetched { written, unavailable, disk }) => {
+                self.take_blocks(fetch, &written, &unavailable, disk, env.now);
+            }
+            // An answer to another question proves nothing about ours.
+            (kind, _) => self.call_failed(kind, RequestError::NotSyncline("an answer to another call".into()), env),
+        }
+    }
+
+    fn call_failed(&mut self, kind: RequestKind, error: RequestError, env: &mut Environment<'_>) {
+        match &error {
+            RequestError::Refused(refusal) if !refusal.code.is_transient() => self.refused(&kind, refusal, env),
+            RequestError::Unreachable(_) | RequestError::NotSyncline(_) | RequestError::Refused(_) => {
+                self.back_off(&error, env);
+            }
+        }
+        self.take_back(kind);
+    }
+
+    fn back_off(&mut self, error: &RequestError, env: &mut Environment<'_>) {
+        self.server.offline = Some(error.to_string());
+        if self.server.retry_at.is_some() {
+            return;
+        }
+        let ceiling = (BACKOFF_BASE_MS << self.server.attempts.min(10)).min(BACKOFF_CAP_MS);
+        self.server.attempts = self.server.attempts.saturating_add(1);
+        let advised = match error {
+            RequestError::Refused(refusal) => {
+                refusal.retry_after().and_then(|wait| u64::try_from(wait.as_millis()).ok())
+            }
+            RequestError::Unreachable(_) | RequestError::NotSyncline(_) => None,
+        };
+        let drawn = u64::from_le_bytes(first_eight((env.random)())) % ceiling;
+        let wait = drawn.max(BACKOFF_FLOOR_MS).max(advised.unwrap_or(0).min(BACKOFF_CAP_MS));
+        self.server.retry_at = Some(env.now + wait);
+    }
+
+    fn refused(&mut self, kind: &RequestKind, refusal: &ApiError, env: &mut Environment<'_>) {
+        match refusal.code {
+            ErrorCode::Unlinked | ErrorCode::WrongCredentials => self.server.unlinked = true,
+            ErrorCode::EpochChanged => {
+                if !self.server.asking {
+                    self.server.asking = true;
+                    let id = self.send(Request::Server);
+                    self.transfers.requests.insert(id, RequestKind::Server);
+                }
+            }
+            ErrorCode::BadRequest
+            | ErrorCode::Forbidden
+            | ErrorCode::NotFound
+            | ErrorCode::AlreadyExists
+            | ErrorCode::UnsupportedVersion
+            | ErrorCode::Busy
+            | ErrorCode::Unavailable
+            | ErrorCode::NoSpace => {
+                if matches!(kind, RequestKind::Commit) {
+                    // The server says that it did nothing.
+                    self.give_up_commit(&refusal.message, env.now);
+                    self.server.pull_wanted = true;
+                } else if matches!(kind, RequestKind::Changes | RequestKind::Server) {
+                    self.back_off(&RequestError::Refused(refusal.clone()), env);
+                }
+            }
+        }
+    }
+
+    /// What a call that failed was about is tried again.
+    fn take_back(&mut self, kind: RequestKind) {
+        match kind {
+            RequestKind::Changes => self.server.pull_wanted = !self.server.asking,
+            RequestKind::Server => self.server.pull_wanted = true,
+            RequestKind::Commit => {}
+            RequestKind::Missing(asked) => self.ask_again(&asked),
+            RequestKind::Upload(upload) => self.upload_again(&upload),
+            RequestKind::Fetch(fetch) => self.fetch_again(fetch),
+        }
+    }
+
+    /// Another instance or epoch: what both sides agreed on is void. Everything is compared again, and
+    /// merged; nothing is deleted because it is not there.
+    fn meet_server(&mut self, server: &ServerReply) {
+        let state = &mut self.state;
+        if server.instance != state.instance {
+            // An account of another server is not ours, whatever it holds.
+            self.server.unlinked = true;
+            return;
+        }
+        state.epoch = server.epoch;
+        state.in_flight = None;
+        state.cursor = BTreeMap::from([(state.root, Position::START)]);
+        state.roles.clear();
+        self.server.accepted = None;
+        self.server.heads.clear();
+        self.server.journal_read = false;
+        self.server.pull_wanted = true;
+        self.state_touched = true;
+        self.transfers.forget_server();
+        self.trees.forget_server();
+        self.freeze();
+        let detail = Some("the server's history changed (it was restored); all files are compared again".to_owned());
+        self.report(Activity { kind: ActivityKind::ServerChanged, path: String::new(), detail });
+    }
+
+    fn take_changes(&mut self, changes: ChangesReply) {
+        for part in changes.namespaces {
+            let namespace = part.namespace;
+            match part.role {
+                None if namespace == self.state.root => self.server.unlinked = true,
+                None => self.unfollow(namespace),
+                Some(role) => {
+                    if self.state.roles.insert(namespace, role) != Some(role) {
+                        self.state_touched = true;
+                        self.trees.wake_all();
+                    }
+                    self.read_journal(namespace, part.entries);
+                    self.server.heads.insert(namespace, part.head);
+                }
+            }
+        }
+        let behind = self.state.cursor.iter().any(|(namespace, position)| match self.server.heads.get(namespace) {
+            Some(head) => position < head,
+            None => true,
+        });
+        if behind {
+            self.server.journal_read = false;
+            self.server.pull_wanted = true;
+        } else {
+            self.server.journal_read = true;
+            self.server.pulls += 1;
+        }
+        self.finish_accepted_commit();
+    }
+
+    // ---- commits ----
+
+    pub(super) fn start_commit(&mut self, env: &mut Environment<'_>) {
+        if self.state.in_flight.is_some() || !self.is_online() || self.queues.push.is_empty() {
+            return;
+        }
+        let settling = env.now < self.deletions.settled_at() && self.deletions.count > 0;
+        let hold_deletions = settling || self.deletions_held();
+        let namespaces: Vec<NamespaceId> = self.queues.push.keys().copied().collect();
+        for namespace in namespaces {
+            let planned = self.plan_commit(namespace, hold_deletions, env);
+            if !planned.operations.is_empty() {
+                self.commit(namespace, planned, env);
+                return;
+            }
+        }
+    }
+
+    fn plan_commit(&mut self, namespace: NamespaceId, hold_deletions: bool, env: &Environment<'_>) -> PlannedCommit {
+        let Some(nodes) = self.queues.push.get(&namespace) else { return PlannedCommit::default() };
+        let candidates: Vec<NodeId> = nodes.iter().copied().take(COMMIT_CANDIDATES).collect();
+        let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+        let contents = KnownContents { engine: self, env };
+        let naming = Naming { device: &self.device_name, date: env.today };
+        let builder = CommitBuilder::new(&self.trees, &context, &contents, naming, hold_deletions);
+        let plan = builder.build(candidates.into_iter());
+        for (node, other) in plan.waiting {
+            self.queues.forget(node);
+            self.trees.wait(node, other);
+        }
+        for node in plan.to_hash {
+            if let Some(mut local) = self.trees.local(node).cloned() {
+                local.seen = crate::tree::Seen::File(None);
+                self.trees.set_local(node, Some(local));
+            }
+        }
+        for node in plan.to_upload {
+            self.want_upload(node, env);
+        }
+        plan.commit
+    }
+
+    fn commit(&mut self, namespace: NamespaceId, planned: PlannedCommit, env: &mut Environment<'_>) {
+        let commit = Commit {
+            namespace,
+            epoch: self.state.epoch,
+            key: CommitKey((env.random)()),
+            seen: self.state.cursor.get(&namespace).copied().unwrap_or_default(),
+            operations: planned.operations,
+        };
+        for operation in &commit.operations {
+            self.queues.forget(operation.node());
+        }
+        self.state.in_flight = Some(commit.clone());
+        self.state_touched = true;
+        self.freeze();
+        // On disk before it is sent: after a crash its fate must be asked for under the same key.
+        self.persist();
+        let request = if planned.blocks.is_empty() {
+            Request::Commit(commit)
+        } else {
+            let blocks = transfer::without_repeats(planned.blocks);
+            Request::Changeset { blocks, commit: Some(commit) }
+        };
+        self.server.committing = true;
+        let id = self.send(request);
+        self.transfers.requests.insert(id, RequestKind::Commit);
+    }
+
+    /// Asks again for the fate of a commit whose answer was lost. The server knows it by its key; blocks
+    /// are not sent again, since a commit that never arrived may as well be refused for lack of them.
+    fn resolve_commit(&mut self) {
+        if self.server.committing || self.server.accepted.is_some() {
+            return;
+        }
+        if let Some(commit) = self.state.in_flight.clone() {
+            self.server.committing = true;
+            let id = self.send(Request::Commit(commit));
+            self.transfers.requests.insert(id, RequestKind::Commit);
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: CommitOutcome, env: &mut Environment<'_>) {
+        match outcome {
+            CommitOutcome::Accepted { head, time } => {
+                self.server.accepted = Some((head, time));
+                self.finish_accepted_commit();
+            }
+            CommitOutcome::Rejected(rejections) => self.take_rejections(rejections, env),
+        }
+    }
+
+    fn finish_accepted_commit(&mut self) {
+        let (Some((head, time)), Some(commit)) = (self.server.accepted, self.state.in_flight.clone()) else { return };
+        if !self.apply_own_commit(&commit, head, time) {
+            self.server.pull_wanted = true;
+            return;
+        }
+        self.server.accepted = None;
+        self.state.in_flight = None;
+        self.state_touched = true;
+        let paths: Vec<String> =
+            commit.operations.iter().map(|operation| self.trees.display_path(operation.node())).collect();
+        self.agree_on_commit(&commit);
+        for (operation, path) in commit.operations.iter().zip(paths) {
+            self.items.remove(&operation.node());
+            self.report_operation(operation, path);
+        }
+        self.transfers.committed(&commit);
+        self.freeze();
+    }
+
+    fn report_operation(&mut self, operation: &Operation, path: String) {
+        let kind = match operation {
+            Operation::Create { body: Body::Directory, .. } => return,
+            Operation::Create { .. } | Operation::Edit { .. } => ActivityKind::Uploaded,
+            Operation::Move { .. } => ActivityKind::MovedRemotely,
+            Operation::Delete { .. } => ActivityKind::DeletedRemotely,
+        };
+        self.report(Activity { kind, path, detail: None });
+    }
+
+    /// The commit lost a race, or broke a rule: read the journal, and plan again.
+    fn take_rejections(&mut self, rejections: Vec<Rejection>, env: &mut Environment<'_>) {
+        let Some(commit) = self.state.in_flight.take() else { return };
+        self.state_touched = true;
+        self.server.accepted = None;
+        self.server.pull_wanted = true;
+        for rejection in rejections {
+            let index = usize::try_from(rejection.index).unwrap_or(usize::MAX);
+            let Some(operation) = commit.operations.get(index) else { continue };
+            let node = operation.node();
+            match &rejection.reason {
+                Reason::MissingBlocks(blocks) => {
+                    self.transfers.must_send(blocks);
+                    self.fail(node, rejection.reason.to_string(), env.now, Blame::Race);
+                }
+                Reason::Stale
+                | Reason::ParentMissing
+                | Reason::NameTaken
+                | Reason::Cycle
+                | Reason::SubtreeChanged
+                | Reason::NodeExists => self.fail(node, rejection.reason.to_string(), env.now, Blame::Race),
+                Reason::Forbidden
+                | Reason::Name(_)
+                | Reason::TooDeep
+                | Reason::NotADirectory
+                | Reason::KindChange
+                | Reason::HoldsMount
+                | Reason::Quota
+                | Reason::Malformed => self.fail(node, rejection.reason.to_string(), env.now, Blame::Lasting),
+            }
+        }
+        self.freeze();
+    }
+
+    fn give_up_commit(&mut self, reason: &str, now: u64) {
+        let Some(commit) = self.state.in_flight.take() else { return };
+        self.state_touched = true;
+        for operation in &commit.operations {
+            self.fail(operation.node(), reason.to_owned(), now, Blame::Lasting);
+        }
+        self.freeze();
+    }
+
+    /// A file changed before its blocks could be sent with the commit.
+    fn commit_was_not_sent(&mut self) {
+        let Some(commit) = self.state.in_flight.take() else { return };
+        self.state_touched = true;
+        for operation in &commit.operations {
+            self.look_at_node(operation.node());
+        }
+        self.local.scan_is_due = true;
+        self.freeze();
+    }
+}
+
+/// What the engine and the client database know about content.
+struct KnownContents<'a, 'e> {
+    engine: &'a Engine,
+    env: &'a Environment<'e>,
+}
+
+impl Contents for KnownContents<'_, '_> {
+    fn body(&self, content: &Content) -> Option<Body> {
+        Some(match content {
+            Content::Directory => Body::Directory,
+            Content::Mount => Body::Mount,
+            Content::Symlink(target) => Body::Symlink { target: target.to_string() },
+            Content::File(file) => {
+                let (blocks, _) = self.engine.find_list(self.env, &file.hash)?;
+                Body::File {
+                    blocks: model::Blocklist::clone(&blocks),
+                    size: file.size,
+                    executable: file.executable,
+                    mtime: file.mtime,
+                }
+            }
+        })
+    }
+
+    fn blocks(&self, node: NodeId, file: &FileContent) -> crate::plan::BlockPlan {
+        self.engine.plan_blocks(self.env, node, file)
+    }
+}
+
+fn first_eight(bytes: [u8; 16]) -> [u8; 8] {
+    let mut first = [0; 8];
+    first.copy_from_slice(&bytes[..8]);
+    first
+}

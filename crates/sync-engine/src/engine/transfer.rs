@@ -1,0 +1,534 @@
+//! Content on its way: which blocks go up before a commit, and which come down before an install.
+
+use super::Engine;
+use super::local::Blame;
+use crate::io::{
+    BlockSource, BlockTarget, Environment, FetchBlock, Job, JobId, Request, RequestId, StepError, TempName,
+};
+use crate::plan::BlockPlan;
+use crate::tree::{Content, FileContent, Seen};
+use api::{MissingReply, MissingRequest};
+use model::block::block_len;
+use model::{BLOCK_SIZE, BlockHash, Blocklist, Commit, NamespaceId, NodeId, limits};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Files up to this size travel in the same request as their commit, in bytes.
+const INLINE_FILE: u64 = 256 * 1024;
+/// Bytes of blocks in one upload.
+const UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
+/// Uploads at a time.
+const UPLOADS: usize = 4;
+/// Bytes of blocks in one download.
+const FETCH_BYTES: u64 = 8 * 1024 * 1024;
+/// Downloads at a time.
+const FETCHES: usize = 4;
+/// Files that are being fetched, or fetched and not in place yet: bounds the temporary files.
+const FETCH_WINDOW: usize = 2_000;
+/// Files that are being uploaded.
+const UPLOAD_WINDOW: usize = 2_000;
+
+/// What a request was about.
+#[derive(Debug)]
+pub(super) enum RequestKind {
+    Changes,
+    Server,
+    Commit,
+    /// The blocks that were asked about, in order.
+    Missing(Vec<BlockHash>),
+    /// The blocks that were sent.
+    Upload(Vec<BlockHash>),
+    /// The block numbers of each node that were asked for.
+    Fetch(Vec<(NodeId, u32)>),
+}
+
+/// A file whose blocks go to the server before its commit.
+#[derive(Debug)]
+struct Upload {
+    content: FileContent,
+    /// Blocks not known to be on the server, by number.
+    wanted: BTreeMap<u32, BlockHash>,
+}
+
+/// A file whose content is being fetched.
+#[derive(Debug)]
+struct Fetch {
+    content: FileContent,
+    namespace: NamespaceId,
+    blocks: Arc<Blocklist>,
+    temp: TempName,
+    /// Blocks to ask for.
+    wanted: BTreeSet<u32>,
+    /// Blocks that were asked for.
+    asked: BTreeSet<u32>,
+    /// The job that looks at what an earlier run left in the temporary file.
+    probe: Option<JobId>,
+}
+
+impl Fetch {
+    fn is_complete(&self) -> bool {
+        self.wanted.is_empty() && self.asked.is_empty() && self.probe.is_none()
+    }
+}
+
+/// What is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Transfers {
+    pub(super) requests: BTreeMap<RequestId, RequestKind>,
+    uploads: BTreeMap<NodeId, Upload>,
+    /// Nodes that wait for a place among the uploads.
+    upload_queue: BTreeSet<NodeId>,
+    /// Blocks that the server need not be asked about: it has them, or lacks them.
+    present: BTreeSet<BlockHash>,
+    absent: BTreeSet<BlockHash>,
+    asking: BTreeSet<BlockHash>,
+    sending: BTreeSet<BlockHash>,
+    /// Blocks that the server said it lacks although we thought it had them.
+    must_send: BTreeSet<BlockHash>,
+    fetches: BTreeMap<NodeId, Fetch>,
+    fetch_queue: BTreeSet<NodeId>,
+}
+
+impl Transfers {
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+            && self.uploads.is_empty()
+            && self.upload_queue.is_empty()
+            && self.fetch_queue.is_empty()
+            && self.fetches.values().all(Fetch::is_complete)
+    }
+
+    /// The temporary file that holds the node's content, if it is complete.
+    pub(super) fn fetched(&self, node: NodeId, content: &FileContent) -> Option<TempName> {
+        let fetch = self.fetches.get(&node)?;
+        (fetch.is_complete() && fetch.content.hash == content.hash).then(|| fetch.temp.clone())
+    }
+
+    pub(super) fn forget_fetch(&mut self, node: NodeId) {
+        self.fetches.remove(&node);
+        self.fetch_queue.remove(&node);
+    }
+
+    pub(super) fn must_send(&mut self, blocks: &[BlockHash]) {
+        for block in blocks {
+            self.present.remove(block);
+            self.must_send.insert(*block);
+        }
+    }
+
+    /// What is committed is known by its journal now.
+    pub(super) fn committed(&mut self, commit: &Commit) {
+        for block in commit.operations.iter().filter_map(|operation| operation.body()).flat_map(model::Body::blocks) {
+            self.present.remove(block);
+            self.must_send.remove(block);
+        }
+    }
+
+    pub(super) fn forget_server(&mut self) {
+        self.uploads.clear();
+        self.upload_queue.clear();
+        self.present.clear();
+        self.absent.clear();
+        self.fetches.clear();
+        self.fetch_queue.clear();
+    }
+
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let down = self.fetches.values().filter(|fetch| !fetch.is_complete()).count();
+        (self.uploads.len() + self.upload_queue.len(), down + self.fetch_queue.len())
+    }
+
+    pub(super) fn is_moving(&self, node: NodeId) -> (bool, bool) {
+        let up = self.uploads.contains_key(&node) || self.upload_queue.contains(&node);
+        (up, self.fetches.contains_key(&node) || self.fetch_queue.contains(&node))
+    }
+
+    fn running(&self, up: bool) -> usize {
+        let of_kind = |kind: &&RequestKind| match kind {
+            RequestKind::Upload(_) => up,
+            RequestKind::Fetch(_) => !up,
+            RequestKind::Changes | RequestKind::Server | RequestKind::Commit | RequestKind::Missing(_) => false,
+        };
+        self.requests.values().filter(of_kind).count()
+    }
+}
+
+impl Engine {
+    pub(super) fn start_transfers(&mut self, env: &Environment<'_>) {
+        if self.local.root != crate::io::RootState::Present {
+            return;
+        }
+        self.ask_for_missing(env);
+        self.start_uploads();
+        self.start_fetches(env);
+    }
+
+    // ---- up ----
+
+    /// How the blocks of a local file get to the server.
+    pub(super) fn plan_blocks(&self, env: &Environment<'_>, node: NodeId, file: &FileContent) -> BlockPlan {
+        let wanted = self.wanted_blocks(env, node, file);
+        if wanted.is_empty() {
+            return BlockPlan::Present;
+        }
+        if file.size > INLINE_FILE {
+            return BlockPlan::UploadFirst;
+        }
+        match wanted.iter().map(|(number, hash)| self.source(node, file, *number, *hash)).collect() {
+            Some(sources) => BlockPlan::Inline(sources),
+            None => BlockPlan::UploadFirst,
+        }
+    }
+
+    /// The file's blocks that the server is not known to have.
+    fn wanted_blocks(&self, env: &Environment<'_>, node: NodeId, file: &FileContent) -> BTreeMap<u32, BlockHash> {
+        let Some((blocks, known)) = self.find_list(env, &file.hash) else { return BTreeMap::new() };
+        let before = self.trees.remote(node).and_then(|remote| match &remote.content {
+            Content::File(before) => self.find_list(env, &before.hash),
+            Content::Directory | Content::Mount | Content::Symlink(_) => None,
+        });
+        let before: BTreeSet<BlockHash> = before.iter().flat_map(|(blocks, _)| blocks.0.iter().copied()).collect();
+        let there = |hash: &BlockHash| {
+            self.transfers.present.contains(hash)
+                || ((known || before.contains(hash)) && !self.transfers.must_send.contains(hash))
+        };
+        (0..).zip(blocks.0.iter().copied()).filter(|(_, hash)| !there(hash)).collect()
+    }
+
+    fn source(&self, node: NodeId, file: &FileContent, number: u32, hash: BlockHash) -> Option<BlockSource> {
+        let len = u32::try_from(block_len(file.size, u64::from(number))).ok()?;
+        Some(BlockSource { hash, len, path: self.trees.local_path(node)?, offset: u64::from(number) * BLOCK_SIZE })
+    }
+
+    /// Files the node under what must be uploaded.
+    pub(super) fn want_upload(&mut self, node: NodeId, env: &Environment<'_>) {
+        self.queues.forget(node);
+        if self.transfers.uploads.contains_key(&node) {
+            return;
+        }
+        if self.transfers.uploads.len() >= UPLOAD_WINDOW {
+            self.transfers.upload_queue.insert(node);
+            return;
+        }
+        let Some(Seen::File(Some(content))) = self.trees.local(node).map(|local| local.seen.clone()) else { return };
+        let wanted = self.wanted_blocks(env, node, &content);
+        if wanted.is_empty() {
+            return self.trees.wake(node);
+        }
+        self.transfers.uploads.insert(node, Upload { content, wanted });
+    }
+
+    /// One question for the blocks of many files.
+    fn ask_for_missing(&mut self, env: &Environment<'_>) {
+        while self.transfers.uploads.len() < UPLOAD_WINDOW {
+            let Some(node) = self.transfers.upload_queue.pop_first() else { break };
+            self.want_upload(node, env);
+        }
+        let transfers = &mut self.transfers;
+        let mut asked = Vec::new();
+        for hash in transfers.uploads.values().flat_map(|upload| upload.wanted.values()) {
+            if asked.len() >= limits::BLOCKS_PER_REQUEST {
+                break;
+            }
+            let known = transfers.present.contains(hash)
+                || transfers.absent.contains(hash)
+                || transfers.must_send.contains(hash);
+            if !known && transfers.asking.insert(*hash) {
+                asked.push(*hash);
+            }
+        }
+        if !asked.is_empty() {
+            let id = self.send(Request::Missing(MissingRequest { blocks: asked.clone() }));
+            self.transfers.requests.insert(id, RequestKind::Missing(asked));
+        }
+    }
+
+    pub(super) fn ask_again(&mut self, asked: &[BlockHash]) {
+        for hash in asked {
+            self.transfers.asking.remove(hash);
+        }
+    }
+
+    pub(super) fn take_missing(&mut self, asked: Vec<BlockHash>, reply: &MissingReply) {
+        self.ask_again(&asked);
+        let missing: BTreeSet<u32> = reply.missing.iter().copied().collect();
+        for (number, hash) in (0..).zip(asked) {
+            if missing.contains(&number) {
+                self.transfers.absent.insert(hash);
+            } else {
+                self.transfers.present.insert(hash);
+            }
+        }
+        self.finish_uploads();
+    }
+
+    fn start_uploads(&mut self) {
+        while self.transfers.running(true) < UPLOADS {
+            let sources = self.next_upload();
+            if sources.is_empty() {
+                return;
+            }
+            let sent: Vec<BlockHash> = sources.iter().map(|source| source.hash).collect();
+            self.transfers.sending.extend(sent.iter().copied());
+            let id = self.send(Request::Changeset { blocks: sources, commit: None });
+            self.transfers.requests.insert(id, RequestKind::Upload(sent));
+        }
+    }
+
+    fn next_upload(&mut self) -> Vec<BlockSource> {
+        let mut sources: Vec<BlockSource> = Vec::new();
+        let mut chosen = BTreeSet::new();
+        let mut bytes = 0;
+        let mut changed = Vec::new();
+        for (node, upload) in &self.transfers.uploads {
+            if self.trees.local(*node).is_none_or(|local| local.seen != Seen::File(Some(upload.content))) {
+                changed.push(*node);
+                continue;
+            }
+            for (number, hash) in &upload.wanted {
+                let lacking = self.transfers.absent.contains(hash) || self.transfers.must_send.contains(hash);
+                if !lacking || self.transfers.sending.contains(hash) || !chosen.insert(*hash) {
+                    continue;
+                }
+                let Some(source) = self.source(*node, &upload.content, *number, *hash) else { continue };
+                bytes += u64::from(source.len);
+                sources.push(source);
+                if bytes >= UPLOAD_BYTES || sources.len() >= limits::BLOCKS_PER_REQUEST {
+                    break;
+                }
+            }
+            if bytes >= UPLOAD_BYTES || sources.len() >= limits::BLOCKS_PER_REQUEST {
+                break;
+            }
+        }
+        for node in changed {
+            self.transfers.uploads.remove(&node);
+            self.trees.wake(node);
+        }
+        // The last block may have crossed the limit; a request must stay below the server's.
+        while sources.len() > 1 && bytes > UPLOAD_BYTES + BLOCK_SIZE {
+            bytes -= sources.pop().map_or(0, |source| u64::from(source.len));
+        }
+        sources
+    }
+
+    pub(super) fn upload_again(&mut self, sent: &[BlockHash]) {
+        for hash in sent {
+            self.transfers.sending.remove(hash);
+            // Part of it may have arrived: the server says what.
+            self.transfers.absent.remove(hash);
+        }
+    }
+
+    pub(super) fn uploaded(&mut self, sent: &[BlockHash]) {
+        for hash in sent {
+            self.transfers.sending.remove(hash);
+            self.transfers.absent.remove(hash);
+            self.transfers.must_send.remove(hash);
+            self.transfers.present.insert(*hash);
+        }
+        self.finish_uploads();
+    }
+
+    /// Files whose blocks are all on the server are ready for their commit.
+    fn finish_uploads(&mut self) {
+        let transfers = &mut self.transfers;
+        for upload in transfers.uploads.values_mut() {
+            upload.wanted.retain(|_, hash| !transfers.present.contains(hash));
+        }
+        let done: Vec<NodeId> =
+            transfers.uploads.iter().filter(|(_, upload)| upload.wanted.is_empty()).map(|(node, _)| *node).collect();
+        for node in done {
+            self.transfers.uploads.remove(&node);
+            self.trees.wake(node);
+        }
+    }
+
+    /// Blocks could not be read as they were hashed: their files changed.
+    pub(super) fn source_changed(&mut self, sent: &[BlockHash], changed: &[BlockHash]) {
+        for hash in sent {
+            self.transfers.sending.remove(hash);
+        }
+        let changed: BTreeSet<&BlockHash> = changed.iter().collect();
+        let nodes: Vec<NodeId> = self
+            .transfers
+            .uploads
+            .iter()
+            .filter(|(_, upload)| upload.wanted.values().any(|hash| changed.contains(hash)))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in nodes {
+            self.transfers.uploads.remove(&node);
+            self.look_at_node(node);
+            self.trees.wake(node);
+        }
+        self.local.scan_is_due = true;
+    }
+
+    // ---- down ----
+
+    /// Files the node under what must be fetched.
+    pub(super) fn want_content(&mut self, node: NodeId, env: &Environment<'_>) {
+        let Some(Content::File(content)) = self.trees.remote(node).map(|remote| remote.content.clone()) else { return };
+        if self.transfers.fetches.get(&node).is_some_and(|fetch| fetch.content.hash == content.hash) {
+            return;
+        }
+        if self.transfers.fetches.len() >= FETCH_WINDOW {
+            self.transfers.fetch_queue.insert(node);
+            return;
+        }
+        let Some((blocks, _)) = self.find_list(env, &content.hash) else {
+            return self.fail(node, "the list of the file's blocks is lost".to_owned(), env.now, Blame::Lasting);
+        };
+        let numbers = 0..u32::try_from(blocks.0.len()).unwrap_or(u32::MAX);
+        let temp = TempName(format!("{node}-{}", &content.hash.to_string()[..16]));
+        let resumable = blocks.0.len() > 1;
+        let probe = resumable.then(|| {
+            self.start_job(Job::Probe { temp: temp.clone(), size: content.size, blocks: Blocklist::clone(&blocks) })
+        });
+        let namespace = self.trees.remote_namespace(node);
+        let wanted = numbers.collect();
+        let fetch = Fetch { content, namespace, blocks, temp, wanted, asked: BTreeSet::new(), probe };
+        self.transfers.fetches.insert(node, fetch);
+    }
+
+    pub(super) fn probed(&mut self, id: JobId, present: &[u32]) {
+        let Some((node, fetch)) = self.transfers.fetches.iter_mut().find(|(_, fetch)| fetch.probe == Some(id)) else {
+            return;
+        };
+        fetch.probe = None;
+        for number in present {
+            fetch.wanted.remove(number);
+        }
+        let node = *node;
+        self.trees.wake(node);
+    }
+
+    fn start_fetches(&mut self, env: &Environment<'_>) {
+        if self.local.is_cleaning() {
+            return;
+        }
+        self.drop_stale_fetches();
+        while self.transfers.fetches.len() < FETCH_WINDOW {
+            let Some(node) = self.transfers.fetch_queue.pop_first() else { break };
+            self.want_content(node, env);
+        }
+        while self.transfers.running(false) < FETCHES {
+            let Some((namespace, numbers, blocks)) = self.next_fetch() else { return };
+            let id = self.send(Request::Fetch { namespace, blocks });
+            self.transfers.requests.insert(id, RequestKind::Fetch(numbers));
+        }
+    }
+
+    /// What the server says now may be other content than what is being fetched.
+    fn drop_stale_fetches(&mut self) {
+        let trees = &self.trees;
+        let current = |node: &NodeId, fetch: &Fetch| {
+            trees.dirty().contains(node)
+                && matches!(trees.remote(*node).map(|r| &r.content), Some(Content::File(file)) if file.hash == fetch.content.hash)
+        };
+        let stale: Vec<NodeId> = self
+            .transfers
+            .fetches
+            .iter()
+            .filter(|(node, fetch)| !current(node, fetch))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in stale {
+            self.transfers.fetches.remove(&node);
+            self.trees.wake(node);
+        }
+    }
+
+    fn next_fetch(&mut self) -> Option<(NamespaceId, Vec<(NodeId, u32)>, Vec<FetchBlock>)> {
+        let mut namespace = None;
+        let mut numbers = Vec::new();
+        let mut blocks: BTreeMap<BlockHash, FetchBlock> = BTreeMap::new();
+        let mut bytes = 0;
+        for (node, fetch) in &mut self.transfers.fetches {
+            if fetch.wanted.is_empty()
+                || fetch.probe.is_some()
+                || *namespace.get_or_insert(fetch.namespace) != fetch.namespace
+            {
+                continue;
+            }
+            while bytes < FETCH_BYTES && numbers.len() < limits::BLOCKS_PER_REQUEST {
+                let Some(number) = fetch.wanted.pop_first() else { break };
+                let (Some(hash), len) = (
+                    usize::try_from(number).ok().and_then(|at| fetch.blocks.0.get(at)).copied(),
+                    u32::try_from(block_len(fetch.content.size, u64::from(number))).unwrap_or(0),
+                ) else {
+                    continue;
+                };
+                let target = BlockTarget { temp: fetch.temp.clone(), offset: u64::from(number) * BLOCK_SIZE };
+                fetch.asked.insert(number);
+                numbers.push((*node, number));
+                let block = blocks.entry(hash).or_insert_with(|| {
+                    bytes += u64::from(len);
+                    FetchBlock { hash, len, to: Vec::new() }
+                });
+                block.to.push(target);
+            }
+            if bytes >= FETCH_BYTES || numbers.len() >= limits::BLOCKS_PER_REQUEST {
+                break;
+            }
+        }
+        (!numbers.is_empty()).then(|| (namespace.unwrap_or(self.state.root), numbers, blocks.into_values().collect()))
+    }
+
+    pub(super) fn fetch_again(&mut self, asked: Vec<(NodeId, u32)>) {
+        for (node, number) in asked {
+            if let Some(fetch) = self.transfers.fetches.get_mut(&node)
+                && fetch.asked.remove(&number)
+            {
+                fetch.wanted.insert(number);
+            }
+        }
+    }
+
+    pub(super) fn take_blocks(
+        &mut self,
+        asked: Vec<(NodeId, u32)>,
+        written: &[BlockHash],
+        unavailable: &[BlockHash],
+        disk: Option<StepError>,
+        now: u64,
+    ) {
+        let written: BTreeSet<&BlockHash> = written.iter().collect();
+        let unavailable: BTreeSet<&BlockHash> = unavailable.iter().collect();
+        let mut failed = BTreeMap::new();
+        let mut complete = BTreeSet::new();
+        for (node, number) in asked {
+            let Some(fetch) = self.transfers.fetches.get_mut(&node) else { continue };
+            if !fetch.asked.remove(&number) {
+                continue;
+            }
+            let Some(hash) = usize::try_from(number).ok().and_then(|at| fetch.blocks.0.get(at)) else { continue };
+            if written.contains(hash) {
+                if fetch.is_complete() {
+                    complete.insert(node);
+                }
+                continue;
+            }
+            fetch.wanted.insert(number);
+            if unavailable.contains(hash) {
+                failed.insert(node, "the server does not have the content of this version".to_owned());
+            } else if let Some(error) = &disk {
+                failed.insert(node, error.to_string());
+            }
+        }
+        for node in complete {
+            self.trees.wake(node);
+        }
+        for (node, reason) in failed {
+            self.transfers.forget_fetch(node);
+            self.fail(node, reason, now, Blame::Lasting);
+        }
+    }
+}
+
+/// Each block once.
+pub(super) fn without_repeats(blocks: Vec<BlockSource>) -> Vec<BlockSource> {
+    let mut seen = BTreeSet::new();
+    blocks.into_iter().filter(|block| seen.insert(block.hash)).collect()
+}

@@ -1,0 +1,608 @@
+//! Turns what scans see into the local tree.
+//!
+//! Looking at the disk happens in rounds. A round begins with the directories that hints (or a start)
+//! named, follows new folders downwards, and ends when nothing is left to look at. What has vanished
+//! from its place is only *missing* during a round: it may turn up elsewhere, and then it has moved. What
+//! is still missing at the end is believed to be deleted. A directory that could not be read makes
+//! nothing missing, and a round in which the root was not itself is thrown away.
+
+use crate::io::{
+    DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, LocalPath, ScanError, ScanTarget,
+};
+use crate::tree::{Local, PARKED, Place, Seen};
+use crate::trees::Trees;
+use model::name::RESERVED_NAME;
+use model::{BLOCK_SIZE, Name, NameKey, NodeId, limits};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Directories in one scan job: keeps a job short, so that other local work gets its turn.
+const DIRECTORIES_PER_SCAN: usize = 64;
+/// Names of one directory after which all of it is looked at.
+const NAMES_PER_DIRECTORY: usize = 1000;
+/// Unsyncable items that are remembered by path; more are counted only.
+pub const MAX_PATH_PROBLEMS: usize = 10_000;
+
+/// What is to be looked at in one directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Look {
+    extent: Extent,
+    /// Whether the folders in it are to be looked at as well.
+    deep: bool,
+}
+
+/// An entry without a node, to be settled when it is known who it is.
+#[derive(Debug, Clone)]
+struct Newcomer {
+    folder: NodeId,
+    name: Name,
+    found: Found,
+    /// Whether the place where its inode was last seen has been looked at in this round.
+    old_place_checked: bool,
+}
+
+/// The part of the engine that keeps the local tree in step with the disk.
+#[derive(Debug, Default)]
+pub struct Observer {
+    /// For the next round.
+    next: BTreeMap<NodeId, Look>,
+    /// Of the round that is under way.
+    round: BTreeMap<NodeId, Look>,
+    /// Directories of the scan that is under way whose folders are to be looked at as well.
+    deep: BTreeSet<LocalPath>,
+    newcomers: Vec<Newcomer>,
+    missing: BTreeSet<NodeId>,
+    /// Rounds that have ended.
+    rounds: u64,
+    in_round: bool,
+    /// Items by path that cannot be in the tree at all, with the reason.
+    problems: BTreeMap<LocalPath, String>,
+}
+
+impl Observer {
+    /// Looks at everything: at a start, after lost events, on request.
+    pub fn look_at_everything(&mut self, trees: &Trees) {
+        self.look(trees.root(), Look { extent: Extent::All, deep: true });
+        self.look(PARKED, Look { extent: Extent::All, deep: false });
+    }
+
+    /// Looks at a directory and all below it.
+    pub fn look_below(&mut self, trees: &Trees, directory: &LocalPath) {
+        match trees.at_path(directory) {
+            Some(folder) => self.look(folder, Look { extent: Extent::All, deep: true }),
+            None => self.look_at_nearest(trees, directory),
+        }
+    }
+
+    /// Looks at one entry of a directory.
+    pub fn look_at(&mut self, trees: &Trees, directory: &LocalPath, name: &[u8]) {
+        if directory.is_root() && name == RESERVED_NAME.as_bytes() {
+            return;
+        }
+        match trees.at_path(directory) {
+            Some(folder) => self.look_at_name(folder, name),
+            None => self.look_at_nearest(trees, directory),
+        }
+    }
+
+    /// Looks at one entry of a known folder.
+    pub fn look_at_name(&mut self, folder: NodeId, name: &[u8]) {
+        self.look(folder, Look { extent: Extent::Names(BTreeSet::from([name.into()])), deep: false });
+    }
+
+    /// Rounds that have ended since the start.
+    #[must_use]
+    pub const fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// Whether a round is under way.
+    #[must_use]
+    pub const fn in_round(&self) -> bool {
+        self.in_round
+    }
+
+    /// Whether there is anything to look at.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.next.is_empty() && !self.in_round
+    }
+
+    /// Directories that are still to be looked at.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.next.len() + self.round.len()
+    }
+
+    /// What is on disk and cannot be in the tree, with the reason.
+    #[must_use]
+    pub const fn problems(&self) -> &BTreeMap<LocalPath, String> {
+        &self.problems
+    }
+
+    /// The next directories to scan, in this round or, if none is under way, the next.
+    pub fn next_targets(&mut self, trees: &Trees) -> Vec<ScanTarget> {
+        if !self.in_round {
+            if self.next.is_empty() {
+                return Vec::new();
+            }
+            self.in_round = true;
+            self.round = std::mem::take(&mut self.next);
+        }
+        let mut targets = Vec::new();
+        while targets.len() < DIRECTORIES_PER_SCAN {
+            let Some((folder, look)) = self.round.pop_first() else { break };
+            if let Some(directory) = trees.local_path(folder) {
+                if look.deep {
+                    self.deep.insert(directory.clone());
+                }
+                targets.push(ScanTarget { directory, extent: look.extent });
+            }
+        }
+        targets
+    }
+
+    /// Throws the round away and begins again: its results cannot be believed.
+    pub fn abandon(&mut self, trees: &Trees) {
+        self.round.clear();
+        self.newcomers.clear();
+        self.missing.clear();
+        self.deep.clear();
+        self.in_round = false;
+        self.look_at_everything(trees);
+    }
+
+    /// Takes the results of one scan job.
+    pub fn scanned(&mut self, trees: &mut Trees, scans: Vec<DirectoryScan>, random: &mut dyn FnMut() -> [u8; 16]) {
+        for scan in scans {
+            let deep = self.deep.remove(&scan.target.directory);
+            let Some(folder) = trees.at_path(&scan.target.directory) else { continue };
+            match scan.result {
+                Ok(listing) => self.take_listing(trees, folder, &scan.target, &listing, deep, random),
+                Err(ScanError::Gone) => self.look_at_parent(trees, &scan.target.directory),
+                Err(ScanError::Unreadable(reason)) => {
+                    self.report(scan.target.directory.clone(), format!("the folder cannot be read: {reason}"));
+                }
+            }
+        }
+        if self.round.is_empty() {
+            self.settle(trees, random);
+        }
+    }
+
+    fn take_listing(
+        &mut self,
+        trees: &mut Trees,
+        folder: NodeId,
+        target: &ScanTarget,
+        listing: &DirectoryListing,
+        deep: bool,
+        random: &mut dyn FnMut() -> [u8; 16],
+    ) {
+        if self.is_foreign(trees, folder, &target.directory, &listing.print) {
+            return;
+        }
+        self.clear_problems(target);
+        let unreadable: BTreeSet<&[u8]> = listing.unreadable.iter().map(|(name, _)| &**name).collect();
+        for (name, reason) in &listing.unreadable {
+            self.report(target.directory.join(name), reason.clone());
+        }
+        let mut matched = BTreeSet::new();
+        for found in &listing.entries {
+            let Some(name) = self.acceptable(&target.directory, found) else { continue };
+            let matched_child = if folder == PARKED {
+                self.take_parked(trees, &name, found)
+            } else {
+                self.take_entry(trees, folder, target, listing, name, found, deep, random)
+            };
+            matched.extend(matched_child);
+        }
+        let absent: Vec<NodeId> = trees
+            .local_children(folder)
+            .filter(|child| {
+                let Some(local) = trees.local(*child) else { return false };
+                let name = Trees::disk_name(local);
+                let within = match &target.extent {
+                    Extent::All => true,
+                    Extent::Names(names) => names.contains(name),
+                };
+                within && !matched.contains(child) && !unreadable.contains(name)
+            })
+            .collect();
+        self.missing.extend(absent);
+    }
+
+    /// Takes an entry with a legal name. Returns the child that it is, if it is one.
+    #[expect(clippy::too_many_arguments, reason = "one entry in all its context; a struct would be used once")]
+    fn take_entry(
+        &mut self,
+        trees: &mut Trees,
+        folder: NodeId,
+        target: &ScanTarget,
+        listing: &DirectoryListing,
+        name: Name,
+        found: &Found,
+        deep: bool,
+        random: &mut dyn FnMut() -> [u8; 16],
+    ) -> Option<NodeId> {
+        let key = name.key();
+        let Some(child) = trees.local_child(folder, &key) else {
+            self.meet(trees, Newcomer { folder, name, found: found.clone(), old_place_checked: false }, random);
+            return None;
+        };
+        let local = trees.local(child)?.clone();
+        if Trees::disk_name(&local) != &*found.name {
+            let other_spelling_exists = listing.entries.iter().any(|entry| *entry.name == *Trees::disk_name(&local));
+            if other_spelling_exists {
+                let path = target.directory.join(&found.name);
+                self.report(
+                    path,
+                    format!(
+                        "its name differs from `{}` only in case or in how accents are written; rename one of them",
+                        local.place.name
+                    ),
+                );
+                return None;
+            }
+            if !same_file(&local, &found.print) && target.extent != Extent::All {
+                // Whether the known spelling is still there decides, and this scan did not look.
+                self.add_to_round(folder, Look { extent: Extent::All, deep: false });
+                return Some(child);
+            }
+        }
+        if !same_kind(&local.seen, found.kind) || self.is_another_folder(trees, child, &local, found) {
+            self.missing.insert(child);
+            self.newcomers.push(Newcomer { folder, name, found: found.clone(), old_place_checked: false });
+            return None;
+        }
+        if found.kind == FileKind::Directory && found.print.device != local.print.device {
+            let path = target.directory.join(&found.name);
+            self.report(path, "another file system is (or was) mounted here".to_owned());
+            return Some(child);
+        }
+        self.missing.remove(&child);
+        self.update(trees, child, &local, folder, name, found);
+        if found.kind == FileKind::Directory && (deep || !same_file(&local, &found.print)) {
+            self.add_to_round(child, Look { extent: Extent::All, deep: true });
+        }
+        Some(child)
+    }
+
+    /// The same place and kind: the same node, whatever happened to it there (an editor that saves by
+    /// replacing the file keeps the file's identity).
+    fn update(&self, trees: &mut Trees, child: NodeId, local: &Local, folder: NodeId, name: Name, found: &Found) {
+        let seen = match (&local.seen, found.kind) {
+            (Seen::File(Some(content)), FileKind::File) if local.print == found.print => Seen::File(Some(*content)),
+            _ => seen(found),
+        };
+        let renamed = Trees::disk_name(local) != &*found.name;
+        let place = if renamed { Place { parent: folder, name } } else { local.place.clone() };
+        let disk_name = if renamed { spelling(&place.name, &found.name) } else { local.disk_name.clone() };
+        trees.set_local(child, Some(Local { place, seen, print: found.print, disk_name }));
+    }
+
+    /// A folder under a known name that is in truth another known folder: two folders were swapped, or
+    /// one was moved into the place of another.
+    fn is_another_folder(&self, trees: &Trees, child: NodeId, local: &Local, found: &Found) -> bool {
+        if found.kind != FileKind::Directory || same_file(local, &found.print) {
+            return false;
+        }
+        self.previous(trees, found).is_some_and(|other| other != child)
+    }
+
+    /// The node that was last seen with this entry's inode, if nothing speaks against it being the same
+    /// file: inodes are reused.
+    fn previous(&self, trees: &Trees, found: &Found) -> Option<NodeId> {
+        let candidate = trees.by_inode(found.print.device, found.print.inode)?;
+        let local = trees.local(candidate)?;
+        (same_kind(&local.seen, found.kind) && same_file(local, &found.print)).then_some(candidate)
+    }
+
+    /// An entry under a new name: a new node at once, unless its inode was known elsewhere.
+    fn meet(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
+        if self.previous(trees, &newcomer.found).is_some() {
+            self.newcomers.push(newcomer);
+        } else {
+            self.create(trees, newcomer, random);
+        }
+    }
+
+    fn create(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
+        let id = NodeId(random());
+        self.put(trees, id, newcomer);
+    }
+
+    /// Puts a node where an entry was found.
+    fn put(&mut self, trees: &mut Trees, id: NodeId, newcomer: Newcomer) {
+        let Newcomer { folder, name, found, .. } = newcomer;
+        let disk_name = spelling(&name, &found.name);
+        let local = Local { place: Place { parent: folder, name }, seen: seen(&found), print: found.print, disk_name };
+        trees.set_local(id, Some(local));
+        if found.kind == FileKind::Directory {
+            self.add_to_round(id, Look { extent: Extent::All, deep: true });
+        }
+    }
+
+    /// An entry of the parking place, named by its node.
+    fn take_parked(&mut self, trees: &mut Trees, name: &Name, found: &Found) -> Option<NodeId> {
+        let id: NodeId = name.as_str().parse().ok()?;
+        let local = trees.local(id).cloned();
+        let known = local.is_some_and(|local| same_kind(&local.seen, found.kind) && same_file(&local, &found.print));
+        if known || !trees.has_local(id) {
+            let place = Place { parent: PARKED, name: name.clone() };
+            let local = Local { place, seen: seen(found), print: found.print, disk_name: None };
+            self.missing.remove(&id);
+            trees.set_local(id, Some(local));
+        }
+        Some(id)
+    }
+
+    /// What the round has collected is put together: moves first, then what is new, and at the very end
+    /// what is gone.
+    fn settle(&mut self, trees: &mut Trees, random: &mut dyn FnMut() -> [u8; 16]) {
+        self.newcomers.retain(|newcomer| trees.has_local(newcomer.folder));
+        let mut pending = Vec::new();
+        for mut newcomer in std::mem::take(&mut self.newcomers) {
+            match self.previous(trees, &newcomer.found) {
+                Some(old) if self.is_gone(trees, old) || newcomer.old_place_checked => {
+                    pending.push((newcomer, Some(old)))
+                }
+                Some(old) => {
+                    self.check_old_place(trees, old);
+                    newcomer.old_place_checked = true;
+                    self.newcomers.push(newcomer);
+                }
+                None => pending.push((newcomer, None)),
+            }
+        }
+        if !self.round.is_empty() {
+            self.newcomers.extend(pending.into_iter().map(|(newcomer, _)| newcomer));
+            return;
+        }
+        self.place_newcomers(trees, pending, random);
+        if self.round.is_empty() {
+            self.end_round(trees);
+        }
+    }
+
+    fn place_newcomers(
+        &mut self,
+        trees: &mut Trees,
+        pending: Vec<(Newcomer, Option<NodeId>)>,
+        random: &mut dyn FnMut() -> [u8; 16],
+    ) {
+        let mut moved = Vec::new();
+        let mut fresh = Vec::new();
+        let mut matched = BTreeSet::new();
+        for (newcomer, old) in pending {
+            match old {
+                Some(old) if !matched.contains(&old) && self.has_moved(trees, old, newcomer.folder) => {
+                    matched.insert(old);
+                    moved.push((newcomer, old, trees.local(old).cloned()));
+                }
+                _ => fresh.push(newcomer),
+            }
+        }
+        // Off their old places first, so that nodes can take each other's.
+        for old in matched {
+            self.missing.remove(&old);
+            trees.set_local(old, None);
+        }
+        // A folder that moved may have been the place of a newcomer; the order of arrival puts outer
+        // folders first, and what has no folder any more is found again by the folder's own scan.
+        for (newcomer, old, local) in moved {
+            self.free_name(trees, newcomer.folder, &newcomer.name.key());
+            let unchanged = local.filter(|local| same_content(local, &newcomer.found));
+            self.put(trees, old, newcomer);
+            if let (Some(before), Some(mut now)) = (unchanged, trees.local(old).cloned()) {
+                now.seen = before.seen;
+                trees.set_local(old, Some(now));
+            }
+        }
+        for newcomer in fresh {
+            self.free_name(trees, newcomer.folder, &newcomer.name.key());
+            if trees.has_local(newcomer.folder) {
+                self.create(trees, newcomer, random);
+            }
+        }
+    }
+
+    /// Whoever is missing from a place gives it up at the latest when another one is found there.
+    fn free_name(&mut self, trees: &mut Trees, folder: NodeId, key: &NameKey) {
+        if let Some(there) = trees.local_child(folder, key) {
+            self.missing.remove(&there);
+            remove_from_disk_tree(trees, there);
+        }
+    }
+
+    fn end_round(&mut self, trees: &mut Trees) {
+        for id in std::mem::take(&mut self.missing) {
+            remove_from_disk_tree(trees, id);
+        }
+        self.in_round = false;
+        self.rounds += 1;
+    }
+
+    /// Whether a node is known to be no longer where the tree has it.
+    fn is_gone(&self, trees: &Trees, id: NodeId) -> bool {
+        self.missing.contains(&id) || trees.local_ancestors(id).any(|above| self.missing.contains(&above))
+    }
+
+    /// Whether a node that turned up in `folder` is the same node there. Between namespaces nothing moves:
+    /// what arrives is new there, and what left is deleted here.
+    fn has_moved(&self, trees: &Trees, id: NodeId, folder: NodeId) -> bool {
+        let Some(local) = trees.local(id) else { return false };
+        self.is_gone(trees, id)
+            && folder != id
+            && !trees.local_ancestors(folder).any(|above| above == id)
+            && (local.place.parent == PARKED
+                || trees.namespace_below(local.place.parent) == trees.namespace_below(folder))
+    }
+
+    fn check_old_place(&mut self, trees: &Trees, id: NodeId) {
+        if let Some(local) = trees.local(id) {
+            let name: Box<[u8]> = Trees::disk_name(local).into();
+            self.add_to_round(local.place.parent, Look { extent: Extent::Names(BTreeSet::from([name])), deep: false });
+        }
+    }
+
+    /// Whether the directory lies on another file system than before: something was mounted or unmounted
+    /// there, and what it shows says nothing about our files.
+    fn is_foreign(&mut self, trees: &Trees, folder: NodeId, path: &LocalPath, print: &Fingerprint) -> bool {
+        let foreign = trees.local(folder).is_some_and(|local| local.print.device != print.device);
+        if foreign {
+            self.report(path.clone(), "another file system is (or was) mounted here".to_owned());
+        }
+        foreign
+    }
+
+    /// The entry's name, if the entry is something that can be synced; a problem otherwise.
+    fn acceptable(&mut self, directory: &LocalPath, found: &Found) -> Option<Name> {
+        let reason = match (found.kind, &found.target) {
+            (FileKind::Other, _) => "sockets, pipes and devices are not synced".to_owned(),
+            (FileKind::File, _) if found.print.size > limits::FILE_BLOCKS as u64 * BLOCK_SIZE => {
+                "the file is too large".to_owned()
+            }
+            (FileKind::Symlink, Some(target)) if !is_legal_target(target) => {
+                "the link's target is too long or not valid UTF-8".to_owned()
+            }
+            _ => match Name::parse_bytes(&found.name) {
+                Ok(name) => return Some(name),
+                Err(error) => error.to_string(),
+            },
+        };
+        self.report(directory.join(&found.name), reason);
+        None
+    }
+
+    fn report(&mut self, path: LocalPath, reason: String) {
+        if self.problems.len() < MAX_PATH_PROBLEMS {
+            self.problems.insert(path, reason);
+        }
+    }
+
+    /// What is looked at again reports its problems again.
+    fn clear_problems(&mut self, target: &ScanTarget) {
+        self.problems.remove(&target.directory);
+        match &target.extent {
+            Extent::All => {
+                let below: Vec<LocalPath> = self
+                    .problems
+                    .range(target.directory.clone()..)
+                    .map(|(path, _)| path)
+                    .take_while(|path| path.as_bytes().starts_with(target.directory.as_bytes()))
+                    .filter(|path| path.split().is_some_and(|(folder, _)| folder == target.directory))
+                    .cloned()
+                    .collect();
+                for path in below {
+                    self.problems.remove(&path);
+                }
+            }
+            Extent::Names(names) => {
+                for name in names {
+                    self.problems.remove(&target.directory.join(name));
+                }
+            }
+        }
+    }
+
+    fn look_at_parent(&mut self, trees: &Trees, directory: &LocalPath) {
+        if let Some((parent, name)) = directory.split()
+            && let Some(folder) = trees.at_path(&parent)
+        {
+            self.add_to_round(folder, Look { extent: Extent::Names(BTreeSet::from([name.into()])), deep: false });
+        }
+    }
+
+    /// A directory that is not known yet is found by looking at the nearest known one above it.
+    fn look_at_nearest(&mut self, trees: &Trees, directory: &LocalPath) {
+        let mut at = directory.clone();
+        while let Some((parent, name)) = at.split() {
+            if let Some(folder) = trees.at_path(&parent) {
+                self.look_at_name(folder, name);
+                return;
+            }
+            at = parent;
+        }
+    }
+
+    fn look(&mut self, folder: NodeId, look: Look) {
+        merge(&mut self.next, folder, look);
+    }
+
+    fn add_to_round(&mut self, folder: NodeId, look: Look) {
+        merge(&mut self.round, folder, look);
+    }
+}
+
+fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Look) {
+    match queue.get_mut(&folder) {
+        None => {
+            queue.insert(folder, look);
+        }
+        Some(there) => {
+            there.deep |= look.deep;
+            there.extent = match (std::mem::replace(&mut there.extent, Extent::All), look.extent) {
+                (Extent::Names(mut a), Extent::Names(b)) => {
+                    a.extend(b);
+                    if a.len() > NAMES_PER_DIRECTORY { Extent::All } else { Extent::Names(a) }
+                }
+                _ => Extent::All,
+            };
+        }
+    }
+}
+
+/// Takes a node and all below it out of the local tree.
+fn remove_from_disk_tree(trees: &mut Trees, id: NodeId) {
+    for below in trees.local_subtree(id) {
+        trees.set_local(below, None);
+    }
+    trees.set_local(id, None);
+}
+
+fn seen(found: &Found) -> Seen {
+    match found.kind {
+        FileKind::Directory => Seen::Directory,
+        FileKind::Symlink => {
+            let target = found.target.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
+            Seen::Symlink(target.unwrap_or_default().into())
+        }
+        FileKind::File | FileKind::Other => Seen::File(None),
+    }
+}
+
+fn same_kind(seen: &Seen, kind: FileKind) -> bool {
+    matches!(
+        (seen, kind),
+        (Seen::Directory, FileKind::Directory)
+            | (Seen::File(_), FileKind::File)
+            | (Seen::Symlink(_), FileKind::Symlink)
+    )
+}
+
+/// Whether the fingerprint is of the file that was seen: the same inode, and not a reused one.
+fn same_file(local: &Local, print: &Fingerprint) -> bool {
+    let was = &local.print;
+    if (was.device, was.inode) != (print.device, print.inode) {
+        return false;
+    }
+    match (was.birth, print.birth) {
+        (Some(before), Some(now)) => before == now,
+        _ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),
+    }
+}
+
+/// Whether a file that moved has its bytes unchanged beyond doubt. A rename sets the change time, and so
+/// does an edit that keeps size and time, so a file is read again; a folder has no bytes.
+fn same_content(local: &Local, found: &Found) -> bool {
+    local.print == found.print
+}
+
+/// The disk's spelling, where it is not the name itself.
+fn spelling(name: &Name, disk: &[u8]) -> Option<Box<[u8]>> {
+    (name.as_str().as_bytes() != disk).then(|| disk.into())
+}
+
+fn is_legal_target(target: &[u8]) -> bool {
+    !target.is_empty() && target.len() <= limits::SYMLINK_BYTES && std::str::from_utf8(target).is_ok()
+}

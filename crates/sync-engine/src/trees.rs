@@ -1,0 +1,522 @@
+//! The local, remote and synced tree in memory, with the indexes that planning needs, and the book of
+//! which nodes are out of sync.
+
+use crate::io::LocalPath;
+use crate::tree::{Content, Local, NodeRow, PARKED, Remote, Synced};
+use model::name::RESERVED_NAME;
+use model::{Name, NameKey, NamespaceId, NodeId, limits};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bounds every walk towards the root: mounts may nest one tree in another once.
+const MAX_WALK: usize = 2 * limits::TREE_DEPTH + 4;
+
+/// The index of one tree's children: folder, name key, child. More than one child may share a key for
+/// the moments between two entries of one commit.
+type Children = BTreeSet<(NodeId, NameKey, NodeId)>;
+
+/// Three trees over one set of node ids.
+pub struct Trees {
+    root: NodeId,
+    rows: BTreeMap<NodeId, NodeRow>,
+    local_children: Children,
+    remote_children: Children,
+    by_inode: BTreeMap<(u64, u64), NodeId>,
+    excluded: BTreeSet<NodeId>,
+    /// Nodes whose row differs from the client database.
+    touched: BTreeSet<NodeId>,
+    /// Nodes whose three trees do not agree.
+    dirty: BTreeSet<NodeId>,
+    /// Nodes to be looked at by the planner: something about them changed.
+    todo: BTreeSet<NodeId>,
+    /// Nodes that cannot go on before the key node changes.
+    waiting: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// The same the other way round: what each waiting node waits for.
+    blocked_on: BTreeMap<NodeId, NodeId>,
+    synced_files: u64,
+    deleted_files: u64,
+}
+
+impl Trees {
+    /// The trees as the client database holds them. Everything that is out of sync is to be looked at.
+    #[must_use]
+    pub fn new(root: NamespaceId, rows: Vec<(NodeId, NodeRow)>, excluded: BTreeSet<NodeId>) -> Self {
+        let mut trees = Self {
+            root: root.root(),
+            rows: BTreeMap::new(),
+            local_children: Children::new(),
+            remote_children: Children::new(),
+            by_inode: BTreeMap::new(),
+            excluded,
+            touched: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            todo: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            blocked_on: BTreeMap::new(),
+            synced_files: 0,
+            deleted_files: 0,
+        };
+        for (id, row) in rows {
+            trees.replace(id, row);
+        }
+        trees.touched.clear();
+        trees
+    }
+
+    /// The root namespace's node; it is there in every tree and never changes.
+    #[must_use]
+    pub const fn root(&self) -> NodeId {
+        self.root
+    }
+
+    /// The node in all three trees.
+    #[must_use]
+    pub fn row(&self, id: NodeId) -> Option<&NodeRow> {
+        self.rows.get(&id)
+    }
+
+    #[must_use]
+    pub fn local(&self, id: NodeId) -> Option<&Local> {
+        self.rows.get(&id)?.local.as_ref()
+    }
+
+    #[must_use]
+    pub fn synced(&self, id: NodeId) -> Option<&Synced> {
+        self.rows.get(&id)?.synced.as_ref()
+    }
+
+    #[must_use]
+    pub fn remote(&self, id: NodeId) -> Option<&Remote> {
+        self.rows.get(&id)?.remote.as_ref()
+    }
+
+    /// Whether the node is on disk; the root always is.
+    #[must_use]
+    pub fn has_local(&self, id: NodeId) -> bool {
+        id == self.root || self.local(id).is_some()
+    }
+
+    /// Whether the server has the node; the root always.
+    #[must_use]
+    pub fn has_remote(&self, id: NodeId) -> bool {
+        id == self.root || self.remote(id).is_some()
+    }
+
+    /// All nodes, in the order of their ids.
+    pub fn rows(&self) -> impl Iterator<Item = (NodeId, &NodeRow)> {
+        self.rows.iter().map(|(id, row)| (*id, row))
+    }
+
+    /// Sets the node in the local tree.
+    pub fn set_local(&mut self, id: NodeId, local: Option<Local>) {
+        let mut row = self.rows.get(&id).cloned().unwrap_or_default();
+        if row.local != local {
+            row.local = local;
+            self.replace(id, row);
+        }
+    }
+
+    /// Sets the node in the synced tree.
+    pub fn set_synced(&mut self, id: NodeId, synced: Option<Synced>) {
+        let mut row = self.rows.get(&id).cloned().unwrap_or_default();
+        if row.synced != synced {
+            row.synced = synced;
+            self.replace(id, row);
+        }
+    }
+
+    /// Sets the node in the remote tree.
+    pub fn set_remote(&mut self, id: NodeId, remote: Option<Remote>) {
+        let mut row = self.rows.get(&id).cloned().unwrap_or_default();
+        if row.remote != remote {
+            row.remote = remote;
+            self.replace(id, row);
+        }
+    }
+
+    /// Gives what is on disk as `from` the identity `to`, which must not be on disk. Its children follow.
+    pub fn relabel(&mut self, from: NodeId, to: NodeId) {
+        let Some(local) = self.local(from).cloned() else { return };
+        assert!(!self.has_local(to), "{to:?} is on disk already");
+        let children: Vec<NodeId> = self.local_children(from).collect();
+        self.set_local(from, None);
+        self.set_local(to, Some(local));
+        for child in children {
+            if let Some(mut below) = self.local(child).cloned() {
+                below.place.parent = to;
+                self.set_local(child, Some(below));
+            }
+        }
+    }
+
+    /// The children of a folder in the local tree, by name key.
+    pub fn local_children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        children(&self.local_children, parent)
+    }
+
+    /// The children of a folder in the remote tree, by name key.
+    pub fn remote_children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        children(&self.remote_children, parent)
+    }
+
+    /// Who has the name in the folder on disk.
+    #[must_use]
+    pub fn local_child(&self, parent: NodeId, key: &NameKey) -> Option<NodeId> {
+        child(&self.local_children, parent, key)
+    }
+
+    /// Who has the name in the folder on the server.
+    #[must_use]
+    pub fn remote_child(&self, parent: NodeId, key: &NameKey) -> Option<NodeId> {
+        child(&self.remote_children, parent, key)
+    }
+
+    /// The node that was last seen with this inode.
+    #[must_use]
+    pub fn by_inode(&self, device: u64, inode: u64) -> Option<NodeId> {
+        self.by_inode.get(&(device, inode)).copied()
+    }
+
+    /// All that is below `top` on disk, folders before what they hold; without `top`.
+    #[must_use]
+    pub fn local_subtree(&self, top: NodeId) -> Vec<NodeId> {
+        subtree(&self.local_children, top)
+    }
+
+    /// All that is below `top` on the server, folders before what they hold; without `top`.
+    #[must_use]
+    pub fn remote_subtree(&self, top: NodeId) -> Vec<NodeId> {
+        subtree(&self.remote_children, top)
+    }
+
+    /// The ids from the node's parent to the root on disk; empty when the chain is broken.
+    pub fn local_ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(self.local(id).map(|l| l.place.parent), |id| self.local(*id).map(|l| l.place.parent))
+            .take(MAX_WALK)
+    }
+
+    /// The ids from the node's parent to the root on the server.
+    pub fn remote_ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(self.remote(id).map(|r| r.place.parent), |id| self.remote(*id).map(|r| r.place.parent))
+            .take(MAX_WALK)
+    }
+
+    /// Whether the node is the mount of a shared folder, or was until the server withdrew it.
+    #[must_use]
+    pub fn is_mount(&self, id: NodeId) -> bool {
+        let Some(row) = self.rows.get(&id) else { return false };
+        match (&row.remote, &row.synced) {
+            (Some(remote), _) => remote.content == Content::Mount,
+            (None, Some(synced)) => synced.content == Content::Mount,
+            (None, None) => false,
+        }
+    }
+
+    /// The namespace to which children of this folder on disk belong.
+    #[must_use]
+    pub fn namespace_below(&self, folder: NodeId) -> NamespaceId {
+        let owner = std::iter::once(folder)
+            .chain(self.local_ancestors(folder))
+            .find(|id| *id == self.root || self.is_mount(*id))
+            .unwrap_or(self.root);
+        owner.as_namespace()
+    }
+
+    /// The namespace in which the server has the node.
+    #[must_use]
+    pub fn remote_namespace(&self, id: NodeId) -> NamespaceId {
+        let owner = self.remote_ancestors(id).find(|id| *id == self.root || self.is_mount(*id)).unwrap_or(self.root);
+        owner.as_namespace()
+    }
+
+    /// The withdrawn mount inside which the folder lies (or which it is), if there is one.
+    #[must_use]
+    pub fn withdrawn_mount(&self, folder: NodeId) -> Option<NodeId> {
+        std::iter::once(folder)
+            .chain(self.local_ancestors(folder))
+            .find(|id| *id != self.root && self.is_mount(*id) && !self.has_remote(*id))
+    }
+
+    /// Whether the user keeps the node off this device.
+    #[must_use]
+    pub fn is_excluded(&self, id: NodeId) -> bool {
+        !self.excluded.is_empty()
+            && (self.excluded.contains(&id) || self.remote_ancestors(id).any(|above| self.excluded.contains(&above)))
+    }
+
+    /// The nodes that the user named for exclusion.
+    #[must_use]
+    pub const fn excluded(&self) -> &BTreeSet<NodeId> {
+        &self.excluded
+    }
+
+    /// Excludes a node, or includes it again, and looks at all it holds.
+    pub fn set_excluded(&mut self, id: NodeId, excluded: bool) {
+        let changed = if excluded { self.excluded.insert(id) } else { self.excluded.remove(&id) };
+        if changed {
+            let below = self.remote_subtree(id);
+            for id in std::iter::once(id).chain(below) {
+                self.update_dirty(id);
+                self.wake(id);
+            }
+        }
+    }
+
+    /// The name under which the disk has the node.
+    #[must_use]
+    pub fn disk_name(local: &Local) -> &[u8] {
+        local.disk_name.as_deref().unwrap_or(local.place.name.as_str().as_bytes())
+    }
+
+    /// Where the node is on disk.
+    #[must_use]
+    pub fn local_path(&self, id: NodeId) -> Option<LocalPath> {
+        if id == self.root {
+            return Some(LocalPath::root());
+        }
+        if id == PARKED {
+            return Some(LocalPath::root().join(RESERVED_NAME.as_bytes()).join(b"parked"));
+        }
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != self.root && at != PARKED {
+            let local = self.local(at)?;
+            names.push(Self::disk_name(local));
+            at = local.place.parent;
+            if names.len() > MAX_WALK {
+                return None;
+            }
+        }
+        let top = self.local_path(at)?;
+        Some(names.iter().rev().fold(top, |path, name| path.join(name)))
+    }
+
+    /// The node at a path on disk.
+    #[must_use]
+    pub fn at_path(&self, path: &LocalPath) -> Option<NodeId> {
+        if self.local_path(PARKED).as_ref() == Some(path) {
+            return Some(PARKED);
+        }
+        path.components().try_fold(self.root, |folder, name| {
+            let child = self.local_child(folder, &Name::parse_bytes(name).ok()?.key())?;
+            (Self::disk_name(self.local(child)?) == name).then_some(child)
+        })
+    }
+
+    /// The node's path in the words of the server, for people.
+    #[must_use]
+    pub fn display_path(&self, id: NodeId) -> String {
+        if let Some(path) = self.local_path(id) {
+            return path.to_string();
+        }
+        let name_of = |id: NodeId| {
+            let row = self.rows.get(&id)?;
+            let place = row.remote.as_ref().map(|r| &r.place).or(row.synced.as_ref().map(|s| &s.place))?;
+            Some((place.parent, place.name.to_string()))
+        };
+        let mut names = Vec::new();
+        let mut at = id;
+        while let Some((parent, name)) = name_of(at) {
+            names.push(name);
+            at = parent;
+            if at == self.root || names.len() > MAX_WALK {
+                break;
+            }
+        }
+        names.reverse();
+        names.join("/")
+    }
+
+    /// Nodes whose three trees do not agree.
+    #[must_use]
+    pub const fn dirty(&self) -> &BTreeSet<NodeId> {
+        &self.dirty
+    }
+
+    /// Files that both sides agree on or last agreed on.
+    #[must_use]
+    pub const fn synced_files(&self) -> u64 {
+        self.synced_files
+    }
+
+    /// Synced files that are gone from disk and not yet from the server.
+    #[must_use]
+    pub const fn deleted_files(&self) -> u64 {
+        self.deleted_files
+    }
+
+    /// The next node to look at.
+    pub fn next_todo(&mut self) -> Option<NodeId> {
+        self.todo.pop_first()
+    }
+
+    /// Whether nodes are to be looked at.
+    #[must_use]
+    pub fn has_todo(&self) -> bool {
+        !self.todo.is_empty()
+    }
+
+    /// Looks at the node again, and at whatever waits for it.
+    pub fn wake(&mut self, id: NodeId) {
+        if self.dirty.contains(&id) {
+            self.todo.insert(id);
+        }
+        self.unblock(id);
+        for waiter in self.waiting.remove(&id).unwrap_or_default() {
+            self.blocked_on.remove(&waiter);
+            self.todo.insert(waiter);
+        }
+    }
+
+    /// Looks at everything that is out of sync again.
+    pub fn wake_all(&mut self) {
+        self.waiting.clear();
+        self.blocked_on.clear();
+        self.todo = self.dirty.clone();
+    }
+
+    /// Leaves the node alone until `other` changes.
+    pub fn wait(&mut self, id: NodeId, other: NodeId) {
+        self.unblock(id);
+        self.waiting.entry(other).or_default().insert(id);
+        self.blocked_on.insert(id, other);
+    }
+
+    /// What the node waits for.
+    #[must_use]
+    pub fn waits_for(&self, id: NodeId) -> Option<NodeId> {
+        self.blocked_on.get(&id).copied()
+    }
+
+    fn unblock(&mut self, id: NodeId) {
+        if let Some(other) = self.blocked_on.remove(&id)
+            && let Some(waiters) = self.waiting.get_mut(&other)
+        {
+            waiters.remove(&id);
+            if waiters.is_empty() {
+                self.waiting.remove(&other);
+            }
+        }
+    }
+
+    /// Takes the nodes whose rows must be persisted.
+    pub fn take_touched(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// How many rows wait to be persisted.
+    #[must_use]
+    pub fn touched_count(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// Forgets what both sides agreed on and what the server told, for a server that is another now.
+    pub fn forget_server(&mut self) {
+        let ids: Vec<NodeId> = self.rows.keys().copied().collect();
+        for id in ids {
+            self.set_synced(id, None);
+            self.set_remote(id, None);
+        }
+    }
+
+    fn replace(&mut self, id: NodeId, row: NodeRow) {
+        debug_assert!(id != self.root && id != PARKED, "the root and the parking place have no rows");
+        if let Some(old) = self.rows.remove(&id) {
+            self.unindex(id, &old);
+        }
+        self.index(id, &row);
+        if row != NodeRow::default() {
+            self.rows.insert(id, row);
+        }
+        self.touched.insert(id);
+        self.update_dirty(id);
+        self.wake(id);
+    }
+
+    fn update_dirty(&mut self, id: NodeId) {
+        let clean = match self.rows.get(&id) {
+            None => true,
+            Some(NodeRow { local: None, synced: None, remote: Some(_) }) => self.is_excluded(id),
+            Some(row) => row.agrees() && !self.is_excluded(id),
+        };
+        if clean {
+            self.dirty.remove(&id);
+        } else {
+            self.dirty.insert(id);
+        }
+    }
+
+    fn index(&mut self, id: NodeId, row: &NodeRow) {
+        if let Some(local) = &row.local {
+            self.local_children.insert((local.place.parent, local.place.name.key(), id));
+            self.by_inode.insert((local.print.device, local.print.inode), id);
+        }
+        if let Some(remote) = &row.remote {
+            self.remote_children.insert((remote.place.parent, remote.place.name.key(), id));
+        }
+        self.synced_files += u64::from(row.is_synced_file());
+        self.deleted_files += u64::from(row.is_locally_deleted_file());
+    }
+
+    fn unindex(&mut self, id: NodeId, row: &NodeRow) {
+        if let Some(local) = &row.local {
+            self.local_children.remove(&(local.place.parent, local.place.name.key(), id));
+            let inode = (local.print.device, local.print.inode);
+            if self.by_inode.get(&inode) == Some(&id) {
+                self.by_inode.remove(&inode);
+            }
+        }
+        if let Some(remote) = &row.remote {
+            self.remote_children.remove(&(remote.place.parent, remote.place.name.key(), id));
+        }
+        self.synced_files -= u64::from(row.is_synced_file());
+        self.deleted_files -= u64::from(row.is_locally_deleted_file());
+    }
+}
+
+impl NodeRow {
+    /// Whether the three trees agree on the node, or none has it.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        match (&self.local, &self.synced, &self.remote) {
+            (None, None, None) => true,
+            (Some(local), Some(synced), Some(remote)) => {
+                local.place == synced.place
+                    && synced.place == remote.place
+                    && synced.content == remote.content
+                    && local.seen.equals(&remote.content)
+            }
+            _ => false,
+        }
+    }
+
+    fn is_synced_file(&self) -> bool {
+        matches!(&self.synced, Some(Synced { content: Content::File(_), .. }))
+    }
+
+    fn is_locally_deleted_file(&self) -> bool {
+        self.is_synced_file() && self.local.is_none() && self.remote.is_some()
+    }
+}
+
+fn children(index: &Children, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+    index
+        .range((parent, NameKey::default(), NodeId([0; 16]))..)
+        .take_while(move |(above, _, _)| *above == parent)
+        .map(|(_, _, child)| *child)
+}
+
+fn child(index: &Children, parent: NodeId, key: &NameKey) -> Option<NodeId> {
+    let from = (parent, key.clone(), NodeId([0; 16]));
+    index.range(from..).next().filter(|(p, k, _)| *p == parent && k == key).map(|(_, _, child)| *child)
+}
+
+fn subtree(index: &Children, top: NodeId) -> Vec<NodeId> {
+    let mut found: Vec<NodeId> = children(index, top).collect();
+    let mut at = 0;
+    while at < found.len() {
+        let below: Vec<NodeId> = children(index, found[at]).filter(|id| *id != top).collect();
+        found.extend(below);
+        at += 1;
+    }
+    found
+}
