@@ -246,6 +246,12 @@ impl Database {
         self.unsaved_activities = self.unsaved_activities.min(self.activities.len());
     }
 
+    /// Whether there are activities that only a write will save.
+    #[must_use]
+    pub const fn has_unsaved_activities(&self) -> bool {
+        self.unsaved_activities > 0
+    }
+
     /// The newest activities, the newest last.
     pub fn activities(&self, limit: usize) -> impl Iterator<Item = &ActivityEntry> {
         self.activities.iter().skip(self.activities.len().saturating_sub(limit))
@@ -359,9 +365,7 @@ fn apply_write(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             Ok(())
         }
         Write::State(state) => {
-            connection
-                .prepare_cached("UPDATE state SET value = ?1 WHERE id = 1")?
-                .execute([encode_state(state)])?;
+            connection.prepare_cached("UPDATE state SET value = ?1 WHERE id = 1")?.execute([encode_state(state)])?;
             Ok(())
         }
     }

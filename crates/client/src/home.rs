@@ -11,6 +11,7 @@
 
 use crate::bandwidth::Limits;
 use api::Token;
+use local_files::disk::RootId;
 use model::{AccountId, DeviceId, Epoch, InstanceId, NamespaceId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,8 @@ pub struct Config {
     /// The synced folder, absolute and free of symlinks.
     pub folder: PathBuf,
     /// What the marker in the folder's `.syncline/root` holds.
-    pub root_id: String,
+    #[serde(with = "text")]
+    pub root_id: RootId,
     #[serde(with = "text")]
     pub instance: InstanceId,
     pub epoch: u64,
@@ -320,7 +322,7 @@ pub(crate) mod tests {
             device: DeviceId([2; 16]),
             device_name: "laptop".into(),
             folder: "/home/alice/Syncline".into(),
-            root_id: "ab".repeat(16),
+            root_id: RootId([0xab; 16]),
             instance: InstanceId([3; 16]),
             epoch: 1,
             namespace: NamespaceId([4; 16]),

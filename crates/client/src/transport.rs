@@ -227,11 +227,7 @@ impl Transport {
     }
 
     /// Reads a whole reply: the message, or the server's error.
-    async fn message<A: DeserializeOwned>(
-        &self,
-        response: Response,
-        progress: &Progress,
-    ) -> Result<A, TransportError> {
+    async fn message<A: DeserializeOwned>(&self, response: Response, progress: &Progress) -> Result<A, TransportError> {
         let response = self.accept(response, progress).await?;
         let body = self.whole_body(response, progress).await?;
         api::decode(&body).map_err(|error| TransportError::NotSyncline(error.to_string()))
@@ -247,8 +243,7 @@ impl Transport {
         }
         let advice = retry_after(response.headers());
         let body = self.whole_body(response, progress).await?;
-        let mut error: ApiError =
-            api::decode(&body).map_err(|error| TransportError::NotSyncline(error.to_string()))?;
+        let mut error: ApiError = api::decode(&body).map_err(|error| TransportError::NotSyncline(error.to_string()))?;
         let wait = error.retry_after().or(advice).map(|wait| wait.min(RETRY_AFTER_MAX));
         error.retry_after_ms = wait.and_then(|wait| u32::try_from(wait.as_millis()).ok());
         Err(TransportError::Refused(error))

@@ -198,8 +198,7 @@ async fn a_file_that_changed_ends_the_upload_before_it_begins() {
 async fn fetch(body: Vec<u8>, files: Arc<MemoryFiles>) -> Result<Reply, TransportError> {
     let (server, _task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
     let block = |bytes: &[u8]| FetchBlock { hash: BlockHash::of(bytes), len: bytes.len() as u32, to: Vec::new() };
-    let request =
-        Request::Fetch { namespace: NamespaceId([1; 16]), blocks: vec![block(b"first"), block(b"second")] };
+    let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks: vec![block(b"first"), block(b"second")] };
     transport(server).perform(request, files).await
 }
 

@@ -1,0 +1,291 @@
+//! Answers commands: from the loop, or by calls to the server.
+
+use super::asks::{Ask, Asks};
+use crate::control::protocol::{
+    Command, DeviceEntry, DevicesReply, Done, Failure, FailureKind, HistoryEntry, HistoryReply, MemberEntry, PATHS,
+    RestoreReply, RevisionEntry, RevisionsReply, ShareEntry, SharesReply, WirePath,
+};
+use crate::transport::{Transport, TransportError};
+use model::{Body, Name, NamespaceId, Position, Role};
+use serde::Serialize;
+use std::time::Duration;
+use sync_engine::io::{self as engine_io, LocalPath};
+use sync_engine::status::Location;
+
+/// Revisions that a restore looks through for the one that was named.
+const REVISIONS_SEARCHED: u32 = 1000;
+
+/// Whoever answers commands.
+#[derive(Clone)]
+pub(crate) struct Proxy {
+    asks: Asks,
+    transport: Transport,
+}
+
+impl Proxy {
+    pub(super) const fn new(asks: Asks, transport: Transport) -> Self {
+        Self { asks, transport }
+    }
+
+    /// The loop, for who wants to watch it.
+    pub(crate) const fn asks(&self) -> &Asks {
+        &self.asks
+    }
+
+    /// Answers one command.
+    pub(crate) async fn answer(&self, command: Command) -> Result<serde_json::Value, Failure> {
+        match command {
+            Command::Status | Command::Watch => json(self.asks.ask(Ask::Status).await?),
+            Command::Activity { limit } => json(self.asks.ask(|answer| Ask::Activity { limit, answer }).await?),
+            Command::Flush { timeout_ms } => {
+                let timeout = timeout_ms.map(Duration::from_millis);
+                json(self.asks.ask(|answer| Ask::Flush { timeout, answer }).await?)
+            }
+            Command::FileStatus { paths } => self.file_status(&paths).await,
+            Command::Why { path } => {
+                let path = path.parse()?;
+                json(self.asks.ask(|answer| Ask::Why { path, answer }).await?)
+            }
+            Command::Pause => self.tell(engine_io::Command::Pause).await,
+            Command::Resume => self.tell(engine_io::Command::Resume).await,
+            Command::ExcludeList => json(self.asks.ask(Ask::Excluded).await?),
+            Command::ExcludeAdd { path } => self.tell(engine_io::Command::Exclude(path.parse()?)).await,
+            Command::ExcludeRemove { path } => self.tell(engine_io::Command::Include(path.parse()?)).await,
+            Command::Settings => json(self.asks.ask(Ask::Settings).await?),
+            Command::Set { setting } => {
+                self.asks.ask(|answer| Ask::Set { setting, answer }).await?;
+                done()
+            }
+            Command::ConfirmDeletions => self.tell(engine_io::Command::ConfirmDeletions).await,
+            Command::UndoDeletions => self.tell(engine_io::Command::UndoDeletions).await,
+            Command::RebuildIndex => self.tell(engine_io::Command::RebuildIndex).await,
+            Command::Stop => {
+                self.asks.ask(Ask::Stop).await?;
+                done()
+            }
+            Command::Devices => self.devices().await,
+            Command::History { folder, limit } => self.history(folder, limit).await,
+            Command::Revisions { path, limit } => self.revisions(&path, limit).await,
+            Command::Restore { path, revision } => self.restore(&path, revision).await,
+            Command::Share { folder, email, role } => self.share(&folder, email, role).await,
+            Command::Shares => self.shares().await,
+            Command::Leave { folder } => self.leave(&folder).await,
+            Command::RemoveMember { folder, email } => self.remove_member(&folder, email).await,
+        }
+    }
+
+    async fn tell(&self, command: engine_io::Command) -> Result<serde_json::Value, Failure> {
+        self.asks.ask(|answer| Ask::Tell { command, answer }).await?;
+        done()
+    }
+
+    async fn file_status(&self, paths: &[WirePath]) -> Result<serde_json::Value, Failure> {
+        if paths.len() > PATHS {
+            return Err(Failure::usage(format!("these are more than {PATHS} paths")));
+        }
+        let paths = paths.iter().map(WirePath::parse).collect::<Result<_, _>>()?;
+        json(self.asks.ask(|answer| Ask::FileStatus { paths, answer }).await?)
+    }
+
+    async fn locate(&self, path: LocalPath) -> Result<Location, Failure> {
+        self.asks.ask(|answer| Ask::Locate { path, answer }).await
+    }
+
+    async fn devices(&self) -> Result<serde_json::Value, Failure> {
+        let reply: api::DevicesReply = self.transport.call("devices", &()).await.map_err(failure)?;
+        let entry = |device: api::DeviceEntry| DeviceEntry {
+            device: device.device.to_string(),
+            name: device.name,
+            linked: device.linked.0,
+            last_seen: device.last_seen.0,
+            current: device.current,
+        };
+        json(DevicesReply { devices: reply.devices.into_iter().map(entry).collect() })
+    }
+
+    async fn history(&self, folder: Option<WirePath>, limit: u32) -> Result<serde_json::Value, Failure> {
+        let path = folder.map_or_else(|| Ok(LocalPath::root()), |folder| folder.parse())?;
+        let location = self.locate(path.clone()).await?;
+        let request = api::HistoryRequest { namespace: location.namespace, before: None, limit };
+        let reply: api::HistoryReply = self.transport.call("history", &request).await.map_err(failure)?;
+        let mount = Mount::of(&path, &location);
+        let entry = |entry: api::HistoryEntry| HistoryEntry {
+            position: entry.position.0,
+            action: entry.action,
+            path: mount.join(&entry.path),
+            device: entry.device_name,
+            account: entry.account_email,
+            time: entry.time.0,
+        };
+        json(HistoryReply { entries: reply.entries.into_iter().map(entry).collect() })
+    }
+
+    async fn revisions(&self, path: &WirePath, limit: u32) -> Result<serde_json::Value, Failure> {
+        let path = path.parse()?;
+        let (_, revisions) = self.fetch_revisions(path.clone(), limit).await?;
+        let revisions = revisions.into_iter().map(revision_entry).collect();
+        json(RevisionsReply { path: path.to_string(), revisions })
+    }
+
+    async fn fetch_revisions(&self, path: LocalPath, limit: u32) -> Result<(Location, Vec<api::Revision>), Failure> {
+        let location = self.locate(path).await?;
+        let request = api::RevisionsRequest { namespace: location.namespace, path: location.path.clone(), limit };
+        let reply: api::RevisionsReply = self.transport.call("revisions", &request).await.map_err(failure)?;
+        Ok((location, reply.revisions))
+    }
+
+    async fn restore(&self, path: &WirePath, revision: Option<u64>) -> Result<serde_json::Value, Failure> {
+        let path = path.parse()?;
+        let (location, revisions) = self.fetch_revisions(path.clone(), REVISIONS_SEARCHED).await?;
+        let (node, position) = pick_version(&path, &revisions, revision)?;
+        let request = api::RestoreRequest { namespace: location.namespace, node, position };
+        let reply: api::RestoreReply = self.transport.call("restore", &request).await.map_err(failure)?;
+        json(RestoreReply { path: Mount::of(&path, &location).join(&reply.path), restored: reply.nodes })
+    }
+
+    async fn share(&self, folder: &WirePath, email: String, role: Role) -> Result<serde_json::Value, Failure> {
+        let path = folder.parse()?;
+        let location = self.locate(path.clone()).await?;
+        let unknown = || {
+            Failure::failed(format!("the server does not know the folder `{path}` yet"))
+                .with_hint("run `syncline flush` and try again")
+        };
+        let node = location.node.ok_or_else(unknown)?;
+        let request = api::ShareRequest { namespace: location.namespace, node, email, role };
+        let _: api::ShareReply = self.transport.call("share", &request).await.map_err(failure)?;
+        done()
+    }
+
+    async fn fetch_shares(&self) -> Result<Vec<api::Share>, Failure> {
+        let reply: api::SharesReply = self.transport.call("shares", &()).await.map_err(failure)?;
+        Ok(reply.shares)
+    }
+
+    async fn shares(&self) -> Result<serde_json::Value, Failure> {
+        let member = |member: api::Member| MemberEntry { email: member.email, role: member.role };
+        let entry = |share: api::Share| ShareEntry {
+            namespace: share.namespace.to_string(),
+            name: share.name.map(|name| name.to_string()),
+            mounted: share.mounted,
+            role: share.role,
+            members: share.members.into_iter().map(member).collect(),
+        };
+        json(SharesReply { shares: self.fetch_shares().await?.into_iter().map(entry).collect() })
+    }
+
+    /// The shared folder at a path; of one that is not on this device, the name is enough.
+    async fn find_share(&self, folder: &WirePath) -> Result<NamespaceId, Failure> {
+        let path = folder.parse()?;
+        let shares = self.fetch_shares().await?;
+        let location = self.locate(path.clone()).await?;
+        let mounted = location.node.map(model::NodeId::as_namespace);
+        let named = |share: &&api::Share| {
+            path.split()
+                .is_some_and(|(_, last)| share.name.as_ref().is_some_and(|name| name.as_str().as_bytes() == last))
+        };
+        let found = shares
+            .iter()
+            .find(|share| {
+                Some(share.namespace) == mounted || share.namespace == location.namespace && location.path.is_empty()
+            })
+            .or_else(|| shares.iter().find(named).filter(|_| location.node.is_none()));
+        let none =
+            || Failure::failed(format!("`{path}` is not a shared folder")).with_hint("see `syncline share list`");
+        found.map(|share| share.namespace).ok_or_else(none)
+    }
+
+    async fn leave(&self, folder: &WirePath) -> Result<serde_json::Value, Failure> {
+        let request = api::LeaveRequest { namespace: self.find_share(folder).await? };
+        let () = self.transport.call("leave", &request).await.map_err(failure)?;
+        done()
+    }
+
+    async fn remove_member(&self, folder: &WirePath, email: String) -> Result<serde_json::Value, Failure> {
+        let request = api::RemoveMemberRequest { namespace: self.find_share(folder).await?, email };
+        let () = self.transport.call("remove-member", &request).await.map_err(failure)?;
+        done()
+    }
+}
+
+/// Where a namespace begins in this device's tree: paths that the server gives are below it.
+struct Mount {
+    prefix: String,
+}
+
+impl Mount {
+    /// From a path and the part of it that lies inside the namespace.
+    fn of(path: &LocalPath, location: &Location) -> Self {
+        let components: Vec<String> =
+            path.components().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let outside = components.len().saturating_sub(location.path.len());
+        Self { prefix: components[..outside].join("/") }
+    }
+
+    fn join(&self, path: &[Name]) -> String {
+        let inside = path.iter().map(Name::as_str);
+        let outside = Some(self.prefix.as_str()).filter(|prefix| !prefix.is_empty());
+        outside.into_iter().chain(inside).collect::<Vec<_>>().join("/")
+    }
+}
+
+/// Which node to bring back, and in which version (`None`: the last before its deletion).
+fn pick_version(
+    path: &LocalPath,
+    revisions: &[api::Revision],
+    wanted: Option<u64>,
+) -> Result<(model::NodeId, Option<Position>), Failure> {
+    let hint = format!("see `syncline revs {path}`");
+    let nothing = || Failure::failed(format!("the server knows no version of `{path}`"));
+    match wanted {
+        Some(wanted) => {
+            let unknown = || Failure::failed(format!("`{path}` has no version {wanted}")).with_hint(&hint);
+            let found = revisions.iter().find(|revision| revision.position.0 == wanted).ok_or_else(unknown)?;
+            Ok((found.node, found.body.as_ref().map(|_| found.position)))
+        }
+        None => {
+            let newest = revisions.first().ok_or_else(nothing)?;
+            if newest.body.is_some() {
+                let present = Failure::usage(format!("`{path}` exists: say which version of it to bring back"));
+                return Err(present.with_hint(format!("{hint}, then name one with `--rev N`")));
+            }
+            Ok((newest.node, None))
+        }
+    }
+}
+
+fn revision_entry(revision: api::Revision) -> RevisionEntry {
+    let described = revision.body.as_ref().and_then(api::describe_body);
+    let kind = match revision.body {
+        None => "deleted",
+        Some(Body::Directory) => "folder",
+        Some(Body::File { .. }) => "file",
+        Some(Body::Symlink { .. }) => "link",
+        Some(Body::Mount) => "shared folder",
+    };
+    RevisionEntry {
+        revision: revision.position.0,
+        node: revision.node.to_string(),
+        kind: kind.into(),
+        size: described.map(|(size, _)| size),
+        content_hash: described.map(|(_, hash)| hash.to_string()),
+        device: revision.device_name,
+        time: revision.time.0,
+    }
+}
+
+/// A call's error in words for a person.
+fn failure(error: TransportError) -> Failure {
+    let kind = match &error {
+        TransportError::Refused(refusal) if refusal.code == api::ErrorCode::BadRequest => FailureKind::Usage,
+        _ => FailureKind::Failed,
+    };
+    Failure { kind, ..Failure::from_error(&error, error.hint()) }
+}
+
+fn json<T: Serialize>(value: T) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::from_error(&error, None))
+}
+
+fn done() -> Result<serde_json::Value, Failure> {
+    json(Done { done: true })
+}

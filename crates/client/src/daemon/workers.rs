@@ -1,0 +1,79 @@
+//! Work on the local disk: a thread for scans and changes, some for hashing, and the watcher.
+
+use super::Input;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use local_files::disk::Disk;
+use local_files::jobs::run_job;
+use local_files::watcher::{WatchOptions, WatchProblem, Watcher};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use sync_engine::io::{Event, Job, JobId};
+
+/// Threads that hash, at most: more would only wait for the same disk.
+const HASHERS_MAX: usize = 4;
+
+/// A job on its way to a thread.
+type Order = (JobId, Job);
+
+/// The threads. Their queues hold no more than the engine has under way, which it bounds itself. They
+/// end with their queue, after the job in hand.
+pub(super) struct Workers {
+    /// Scans and changes on disk, one after the other.
+    changes: Sender<Order>,
+    hashes: Sender<Order>,
+}
+
+impl Workers {
+    pub(super) fn start(disk: Arc<Disk>, events: &Sender<Input>) -> io::Result<Self> {
+        let (changes, change_queue) = unbounded();
+        let (hashes, hash_queue) = unbounded();
+        spawn("syncline-disk", &disk, change_queue, events)?;
+        let hashers = thread::available_parallelism().map_or(1, |n| n.get().min(HASHERS_MAX));
+        for _ in 0..hashers {
+            spawn("syncline-hash", &disk, hash_queue.clone(), events)?;
+        }
+        Ok(Self { changes, hashes })
+    }
+
+    pub(super) fn submit(&self, id: JobId, job: Job) {
+        let queue = match &job {
+            Job::Hash(_) | Job::Probe { .. } => &self.hashes,
+            Job::Scan(_) | Job::Apply(_) | Job::CleanTemps { .. } => &self.changes,
+        };
+        if queue.send((id, job)).is_err() {
+            tracing::error!(?id, "the threads for local work have ended");
+        }
+    }
+}
+
+fn spawn(name: &str, disk: &Arc<Disk>, queue: Receiver<Order>, events: &Sender<Input>) -> io::Result<()> {
+    let (disk, events) = (Arc::clone(disk), events.clone());
+    thread::Builder::new().name(name.into()).spawn(move || work(&disk, &queue, &events)).map(drop)
+}
+
+fn work(disk: &Disk, queue: &Receiver<Order>, events: &Sender<Input>) {
+    for (id, job) in queue {
+        let result = catch_unwind(AssertUnwindSafe(|| run_job(disk, &job)));
+        let input = match result {
+            Ok(result) => Input::Event(Event::JobDone(id, result)),
+            Err(_) => Input::Bug("work on the local disk failed".into()),
+        };
+        if events.send(input).is_err() {
+            return;
+        }
+    }
+}
+
+/// Watches the synced folder. Its hints wait when the loop is behind; the watcher bounds them itself.
+pub(super) fn watch(disk: &Disk, events: &Sender<Input>) -> io::Result<Watcher> {
+    let (hints, problems) = (events.clone(), events.clone());
+    // Neither is needed when the loop has ended.
+    let sink = move |batch| drop(hints.send(Input::Event(Event::Hints(batch))));
+    let problem = move |problem: WatchProblem| {
+        tracing::warn!(%problem, advice = problem.advice(), "a part of the folder is not watched");
+        drop(problems.send(Input::Warning(format!("{problem}: {}", problem.advice()))));
+    };
+    Watcher::start(disk.path(), WatchOptions::default(), sink, problem)
+}

@@ -1,0 +1,158 @@
+//! The settings that `syncline config` shows and changes: their names, and their values as text.
+
+use crate::bandwidth::{Limits, MIN_BYTES_PER_SECOND};
+use serde::{Deserialize, Serialize};
+use sync_engine::io::DeleteGuard;
+
+/// One setting with its new value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "key", content = "value")]
+pub enum Setting {
+    DeleteGuard(DeleteGuard),
+    /// Bytes per second; `None`: unlimited.
+    UploadLimit(Option<u64>),
+    DownloadLimit(Option<u64>),
+}
+
+/// All settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    pub guard: DeleteGuard,
+    pub bandwidth: Limits,
+}
+
+/// The names of the settings, as `config` takes them.
+pub const KEYS: [&str; 3] = ["delete-guard", "upload-limit", "download-limit"];
+
+/// A setting that cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    #[error("there is no setting `{key}`")]
+    UnknownKey { key: String },
+    #[error("`{value}` is no value for {key}")]
+    BadValue { key: &'static str, value: String },
+}
+
+impl SettingError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnknownKey { .. } => format!("the settings are {}", KEYS.join(", ")),
+            Self::BadValue { key: "delete-guard", .. } => {
+                "it is `on`, `off`, or COUNT[,PERCENT]: hold a deletion of at least COUNT files that are more than \
+                 PERCENT of all"
+                    .into()
+            }
+            Self::BadValue { .. } => {
+                format!("it is `off` or bytes per second such as 500K or 2M, at least {MIN_BYTES_PER_SECOND}")
+            }
+        }
+    }
+}
+
+impl Setting {
+    /// A setting from its name and the text of its value.
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn parse(key: &str, value: &str) -> Result<Self, SettingError> {
+        let bad = |key| SettingError::BadValue { key, value: value.to_owned() };
+        match key {
+            "delete-guard" => parse_guard(value).map(Self::DeleteGuard).ok_or_else(|| bad(KEYS[0])),
+            "upload-limit" => parse_rate(value).map(Self::UploadLimit).ok_or_else(|| bad(KEYS[1])),
+            "download-limit" => parse_rate(value).map(Self::DownloadLimit).ok_or_else(|| bad(KEYS[2])),
+            _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
+        }
+    }
+}
+
+impl Settings {
+    /// Names and values as text, in the order of [`KEYS`].
+    #[must_use]
+    pub fn texts(&self) -> [(&'static str, String); 3] {
+        let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
+        let [guard, upload, download] = KEYS;
+        [
+            (guard, guard_text(self.guard)),
+            (upload, rate(self.bandwidth.upload)),
+            (download, rate(self.bandwidth.download)),
+        ]
+    }
+}
+
+fn guard_text(guard: DeleteGuard) -> String {
+    match guard {
+        DeleteGuard::Off => "off".into(),
+        DeleteGuard::On { count, percent } => format!("{count},{percent}"),
+    }
+}
+
+fn parse_guard(text: &str) -> Option<DeleteGuard> {
+    match text {
+        "off" => return Some(DeleteGuard::Off),
+        "on" => return Some(DeleteGuard::default()),
+        _ => {}
+    }
+    let (count, percent) = match text.split_once(',') {
+        Some((count, percent)) => (count, percent.trim().trim_end_matches('%').parse().ok()?),
+        None => (text, 0),
+    };
+    let count = count.trim().parse().ok()?;
+    (percent <= 100).then_some(DeleteGuard::On { count, percent })
+}
+
+/// `off`, or bytes per second with an optional K, M or G (of 1,000).
+#[must_use]
+pub fn parse_rate(text: &str) -> Option<Option<u64>> {
+    if matches!(text, "off" | "unlimited" | "0") {
+        return Some(None);
+    }
+    let (digits, unit) = match text.char_indices().last()? {
+        (at, 'k' | 'K') => (&text[..at], 1_000),
+        (at, 'm' | 'M') => (&text[..at], 1_000_000),
+        (at, 'g' | 'G') => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let rate = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    (rate >= MIN_BYTES_PER_SECOND).then_some(Some(rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guard_reads_as_it_is_written() {
+        let on = |count, percent| DeleteGuard::On { count, percent };
+        for (text, guard) in [
+            ("off", DeleteGuard::Off),
+            ("on", on(100, 50)),
+            ("10", on(10, 0)),
+            ("10,25", on(10, 25)),
+            ("10, 25%", on(10, 25)),
+        ] {
+            assert_eq!(Setting::parse("delete-guard", text), Ok(Setting::DeleteGuard(guard)), "{text}");
+            assert_eq!(parse_guard(&guard_text(guard)), Some(guard));
+        }
+        for text in ["", "yes", "-1", "1,101", "1,2,3"] {
+            assert!(Setting::parse("delete-guard", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_have_units_and_a_least_value() {
+        for (text, rate) in [("off", None), ("2M", Some(2_000_000)), ("500k", Some(500_000)), ("4096", Some(4096))] {
+            assert_eq!(parse_rate(text), Some(rate), "{text}");
+        }
+        for text in ["", "M", "-5", "1", "1.5M", "99999999999G", "5é"] {
+            assert_eq!(parse_rate(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_setting_is_answered_with_the_known_ones() {
+        let error = Setting::parse("colour", "blue").expect_err("refused");
+        assert!(error.hint().contains("delete-guard"));
+    }
+}
