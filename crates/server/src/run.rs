@@ -20,8 +20,9 @@ use tokio::runtime::Runtime;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 
-/// Threads for work that blocks: uploads that wait for the disk, which share their waits.
-const BLOCKING_THREADS: usize = 128;
+/// Threads for work that blocks, mostly by waiting for a write that they share: twice the calls that
+/// the meta service runs at once, so that those never keep uploads waiting for a thread.
+const BLOCKING_THREADS: usize = 256;
 /// How often rows without meaning are removed from the metadata database.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long uploads whose connections are gone may take to be stored when the server stops.

@@ -74,6 +74,9 @@ fn catch_up(layout: &Layout, index: &mut Index, pack: u32, from: u64, role: Role
     let path = layout.pack(pack);
     let file = OpenOptions::new().read(true).write(true).open(&path).map_err(StoreError::io("open", &path))?;
     let len = file.metadata().map_err(StoreError::io("read", &path))?.len();
+    if role == Role::Full && from >= len {
+        return Ok(Tail::Begin { pack: pack + 1 });
+    }
     let mut scan = PackScan::begin(&file, &path, pack, from)?;
     let whole = scan.has_header()?;
     if role == Role::Last && len < PACK_HEADER {

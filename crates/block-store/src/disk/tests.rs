@@ -226,6 +226,19 @@ fn a_block_that_is_there_costs_no_bytes() {
 }
 
 #[test]
+fn a_full_pack_keeps_no_echoes() {
+    let home = Home::new();
+    let store = home.try_open(DiskOptions { pack_bytes: 800 }).expect("opens");
+    put(&store, 0);
+    let before = home.pack_len(1);
+    store.put(&[block(1, 300), block(0, 500)]).expect("puts");
+    put(&store, 2);
+    assert_eq!((home.pack_len(1), home.pack(3).exists()), (before, true));
+    assert_eq!(home.pack_len(2), 16 + 344);
+    assert!(has(&store, 0) && has(&store, 2));
+}
+
+#[test]
 fn echoes_of_known_blocks_never_displace_what_they_echo() {
     let home = Home::new();
     let store = home.open();

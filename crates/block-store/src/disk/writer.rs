@@ -87,7 +87,7 @@ impl Writer {
         let pack = self.pack_with_room(bytes)?;
         let written = pack.append(&fresh, &echoes);
         self.counters.syncs += 1;
-        let (places, end) = written.inspect_err(|_| self.abandon_pack())?;
+        let (places, end) = written.inspect_err(|_| self.leave_pack())?;
         let number = self.pack.as_ref().map_or(0, |pack| pack.number);
         self.index.change(|changes| {
             for ((block, _), place) in fresh.iter().zip(&places) {
@@ -137,7 +137,7 @@ impl Writer {
         let number = pack.number;
         let written = pack.append_removals(&gone);
         self.counters.syncs += 1;
-        let end = written.inspect_err(|_| self.abandon_pack())?;
+        let end = written.inspect_err(|_| self.leave_pack())?;
         self.index.change(|changes| {
             gone.iter().try_for_each(|(hash, _)| changes.forget(hash))?;
             changes.set_indexed(number, end)
@@ -157,9 +157,11 @@ impl Writer {
     }
 
     fn pack_with_room(&mut self, bytes: u64) -> Result<&mut OpenPack, StoreError> {
-        let open = match self.pack.take() {
-            Some(open) if open.end <= PACK_HEADER || open.end + bytes <= self.options.pack_bytes => open,
-            Some(_) | None => {
+        let room = self.options.pack_bytes.saturating_sub(bytes);
+        let open = match self.pack.take_if(|open| open.end <= PACK_HEADER.max(room)) {
+            Some(open) => open,
+            None => {
+                self.leave_pack();
                 let open = OpenPack::begin(&self.layout, self.next_pack)?;
                 self.next_pack += 1;
                 open
@@ -169,13 +171,13 @@ impl Writer {
         Ok(self.pack.insert(open))
     }
 
-    /// After a failed write or sync nobody knows which bytes of the pack will last: what was durable
-    /// before stays, and the next group begins a new pack.
-    fn abandon_pack(&mut self) {
+    /// Appends to this pack no more, because it is full, or because a write or sync failed: then nobody
+    /// knows which bytes of it will last. What is in the index stays; the next group begins a new pack.
+    fn leave_pack(&mut self) {
         if let Some(pack) = self.pack.take()
             && let Err(error) = pack.cut_behind_end()
         {
-            tracing::warn!(pack = %pack.path.display(), %error, "a pack could not be cut after a failed write");
+            tracing::warn!(pack = %pack.path.display(), %error, "a pack could not be cut behind its end");
         }
     }
 }
@@ -183,7 +185,7 @@ impl Writer {
 /// Gives the file system back what a clean stop need not keep.
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.abandon_pack();
+        self.leave_pack();
     }
 }
 
