@@ -81,13 +81,16 @@ pub struct Listing {
     pub entries: Vec<ListedEntry>,
 }
 
+/// What an entry is, and a symlink's target.
+pub type Looked = (Stat, Option<Box<[u8]>>);
+
 /// One entry of a [`Listing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedEntry {
     /// The name in the disk's spelling.
     pub name: Box<[u8]>,
-    /// What it is, and a symlink's target; or why it could not be looked at.
-    pub found: Result<(Stat, Option<Box<[u8]>>), FsError>,
+    /// What it is, or why it could not be looked at.
+    pub found: Result<Looked, FsError>,
 }
 
 /// The operations. Those that take two paths change both ends in one atomic step.

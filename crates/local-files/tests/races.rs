@@ -1,11 +1,14 @@
 //! What other programs, errors and crashes do between any two operations of a change.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod support;
 
 use local_files::fs::FsError;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 use support::{Folder, Meddled, NODE, apply, broken, content, local};
 use sync_engine::io::{Fingerprint, LocalStep, StepError};
 
@@ -49,8 +52,11 @@ fn set_attributes(folder: &Folder) -> LocalStep {
 
 fn folder_with_file() -> Folder {
     let folder = Folder::new();
-    // As long as the edit, so that only the times tell them apart.
+    // As long as the edit, so that only the times tell them apart; and from long ago, since the engine
+    // expects nothing of a file before its times have settled.
     folder.write("f", "OLD!");
+    let file = fs::File::options().write(true).open(folder.path("f")).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_500_000_000)).unwrap();
     folder
 }
 
@@ -126,16 +132,22 @@ fn a_symlink_planted_in_the_path_at_any_moment_is_never_followed() {
     let mut at = 0;
     loop {
         let folder = Folder::new();
-        fs::create_dir(folder.path("d")).unwrap();
-        folder.write("d/f", "OLD!");
+        fs::create_dir_all(folder.path("d/e")).unwrap();
+        folder.write("d/e/f", "OLD!");
         let outside = folder.dir.path().join("outside");
-        fs::create_dir(&outside).unwrap();
-        fs::write(outside.join("f"), "OUTSIDE").unwrap();
+        fs::create_dir_all(outside.join("e")).unwrap();
+        fs::write(outside.join("e/f"), "OUTSIDE").unwrap();
         let steps = vec![
-            folder.install("d/f", "NEW", Some(folder.expect("d/f"))),
-            LocalStep::MakeDirectory { node: NODE, path: local("d/new") },
-            LocalStep::MakeSymlink { node: NODE, path: local("d/link"), target: "x".into(), replace: None },
-            LocalStep::Install { node: NODE, path: local("d/empty"), temp: None, content: content(b""), replace: None },
+            folder.install("d/e/f", "NEW", Some(folder.expect("d/e/f"))),
+            LocalStep::MakeDirectory { node: NODE, path: local("d/e/new") },
+            LocalStep::MakeSymlink { node: NODE, path: local("d/e/link"), target: "x".into(), replace: None },
+            LocalStep::Install {
+                node: NODE,
+                path: local("d/e/empty"),
+                temp: None,
+                content: content(b""),
+                replace: None,
+            },
         ];
         let (parent, moved) = (folder.path("d"), folder.path("moved"));
         let target = outside.clone();
@@ -147,8 +159,8 @@ fn a_symlink_planted_in_the_path_at_any_moment_is_never_followed() {
             Ok(())
         });
         apply(&fs, steps);
-        assert_eq!(fs::read_to_string(outside.join("f")).unwrap(), "OUTSIDE");
-        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing was made outside");
+        assert_eq!(fs::read_to_string(outside.join("e/f")).unwrap(), "OUTSIDE");
+        assert_eq!(fs::read_dir(outside.join("e")).unwrap().count(), 1, "nothing was made outside");
         if fs.calls() <= at {
             return;
         }

@@ -166,10 +166,9 @@ impl Fs for Disk {
         self.check_root()
     }
 
-    #[expect(clippy::cast_possible_wrap, reason = "the kernel's nanoseconds are below a thousand million")]
     fn now_ns(&self) -> i64 {
         let now = clock_gettime(ClockId::Realtime);
-        now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as i64)
+        now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
     }
 
     fn list(&self, directory: &LocalPath, extent: &Extent) -> Result<Listing, FsError> {
@@ -188,9 +187,9 @@ impl Fs for Disk {
             }
             Extent::All => read_names(&opened).map_err(|errno| call.error(errno))?,
         };
-        let shown = |name: &Box<[u8]>| !(directory.is_root() && **name == *OWN_DIRECTORY.as_bytes());
+        let shown = |name: &[u8]| !(directory.is_root() && name == OWN_DIRECTORY.as_bytes());
         let look = |name| look_at(opened.as_fd(), directory, name);
-        Ok(Listing { stat, entries: names.into_iter().filter(shown).filter_map(look).collect() })
+        Ok(Listing { stat, entries: names.into_iter().filter(|name| shown(name)).filter_map(look).collect() })
     }
 
     fn stat(&self, path: &LocalPath) -> Result<Option<Stat>, FsError> {
