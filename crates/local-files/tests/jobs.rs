@@ -414,6 +414,28 @@ fn two_files_swap_their_names_by_way_of_the_parked_folder_in_one_batch() {
 }
 
 #[test]
+fn a_change_of_case_alone_is_done_where_the_disk_does_not_tell_case_apart() {
+    let folder = Folder::new();
+    folder.write("readme", "text");
+    let fs = Meddled::folding_case(&folder.disk);
+    let results = apply(&fs, vec![move_step("readme", "README", folder.expect("readme"))]);
+    assert_eq!(results, [Ok(Some(folder.print("README")))]);
+    assert_eq!(names(&scan(&folder.disk, "").unwrap()), [boxed(b"README")]);
+    folder.write("other", "text");
+    let results = apply(&fs, vec![move_step("other", "ReadMe", folder.expect("other"))]);
+    assert_eq!(results, [Err(StepError::Occupied)]);
+}
+
+#[test]
+fn a_hard_link_of_another_case_is_another_file() {
+    let folder = Folder::new();
+    folder.write("a", "text");
+    fs::hard_link(folder.path("a"), folder.path("A")).unwrap();
+    assert_eq!(folder.apply(move_step("a", "A", folder.expect("a"))), Err(StepError::Occupied));
+    assert_eq!(folder.texts(), ["text", "text"]);
+}
+
+#[test]
 fn a_folder_moves_with_everything_below_it_and_keeps_its_identity() {
     let folder = Folder::new();
     fs::create_dir_all(folder.path("a/b")).unwrap();

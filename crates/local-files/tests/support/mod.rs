@@ -125,6 +125,8 @@ pub(crate) struct Meddled<'a> {
     count: Arc<AtomicUsize>,
     /// Added to the disk's clock.
     clock_offset: i64,
+    /// As if the file system did not tell upper from lower case.
+    folds_case: bool,
 }
 
 impl<'a> Meddled<'a> {
@@ -132,7 +134,7 @@ impl<'a> Meddled<'a> {
         disk: &'a Disk,
         hook: impl Fn(&'static str, usize) -> Result<(), FsError> + Send + Sync + 'static,
     ) -> Self {
-        Self { disk, hook: Arc::new(hook), count: Arc::default(), clock_offset: 0 }
+        Self { disk, hook: Arc::new(hook), count: Arc::default(), clock_offset: 0, folds_case: false }
     }
 
     /// A disk whose clock is ahead, so that every file on it is settled.
@@ -143,6 +145,22 @@ impl<'a> Meddled<'a> {
     pub(crate) fn with_clock(mut self, nanoseconds: i64) -> Self {
         self.clock_offset = nanoseconds;
         self
+    }
+
+    pub(crate) fn folding_case(disk: &'a Disk) -> Self {
+        Self { folds_case: true, ..Self::new(disk, |_, _| Ok(())) }
+    }
+
+    /// The path in the spelling of what is there.
+    fn spelled(&self, path: &LocalPath) -> LocalPath {
+        let Some((parent, name)) = path.split().filter(|_| self.folds_case) else {
+            return path.clone();
+        };
+        let Ok(listing) = self.disk.list(&parent, &Extent::All) else {
+            return path.clone();
+        };
+        let found = listing.entries.iter().find(|entry| entry.name.eq_ignore_ascii_case(name));
+        found.map_or_else(|| path.clone(), |entry| parent.join(&entry.name))
     }
 
     pub(crate) fn calls(&self) -> usize {
@@ -174,7 +192,7 @@ impl Fs for Meddled<'_> {
     }
     fn stat(&self, path: &LocalPath) -> Result<Option<Stat>, FsError> {
         self.before("stat")?;
-        self.disk.stat(path)
+        self.disk.stat(&self.spelled(path))
     }
     fn open(&self, path: &LocalPath) -> Result<Box<dyn OpenFile>, FsError> {
         self.before("open")?;
@@ -190,7 +208,7 @@ impl Fs for Meddled<'_> {
     }
     fn rename_new(&self, from: &LocalPath, to: &LocalPath) -> Result<(), FsError> {
         self.before("rename_new")?;
-        self.disk.rename_new(from, to)
+        self.disk.rename_new(&self.spelled(from), &self.spelled(to))
     }
     fn exchange(&self, a: &LocalPath, b: &LocalPath) -> Result<(), FsError> {
         self.before("exchange")?;
