@@ -11,7 +11,6 @@ mod resolve;
 mod root;
 
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -283,8 +282,8 @@ fn is_plain(name: &[u8]) -> bool {
 
 /// All names in a directory but `.` and `..`.
 fn read_names(directory: impl AsFd) -> io::Result<Vec<Box<[u8]>>> {
-    let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
-    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -150,8 +149,8 @@ impl Session {
     }
 
     fn next_events(&self) -> io::Result<Vec<Event>> {
-        let mut buffer = vec![MaybeUninit::uninit(); EVENTS_BYTES];
-        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut buffer = Vec::with_capacity(EVENTS_BYTES);
+        let mut reader = inotify::Reader::new(&self.inotify, buffer.spare_capacity_mut());
         let mut events = Vec::new();
         loop {
             match reader.next() {
@@ -324,8 +323,8 @@ fn add_watch(inotify: BorrowedFd<'_>, opened: BorrowedFd<'_>, path: &Path) -> io
 
 /// The directories in a directory, without Syncline's own at the root.
 fn subdirectories(opened: &OwnedFd, path: &LocalPath) -> io::Result<Vec<LocalPath>> {
-    let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
-    let mut entries = RawDir::new(opened, &mut buffer);
+    let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
+    let mut entries = RawDir::new(opened, buffer.spare_capacity_mut());
     let mut paths = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
