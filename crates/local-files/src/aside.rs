@@ -24,8 +24,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The part of a fingerprint that a rename leaves alone. The size of a directory says nothing, and
-    /// its mtime changes with its entries: for directories use [`State::of_directory`].
+    /// The part of a fingerprint that a rename leaves alone. It says nothing of a directory, whose size
+    /// and mtime change with its entries.
     pub(crate) fn of(print: &Fingerprint) -> Self {
         Self { inode: print.inode, birth: print.birth, size: print.size, mtime: print.mtime }
     }

@@ -414,6 +414,19 @@ fn two_files_swap_their_names_by_way_of_the_parked_folder_in_one_batch() {
 }
 
 #[test]
+fn what_is_below_a_parked_folder_can_be_changed() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("d")).unwrap();
+    let steps = vec![
+        move_step("d", ".syncline/parked/x", directory(&folder, "d")),
+        folder.install(".syncline/parked/x/f", "text", None),
+        move_step(".syncline/parked/x", "e", directory(&folder, "d")),
+    ];
+    assert!(apply(&folder.disk, steps).iter().all(Result::is_ok));
+    assert_eq!(folder.read("e/f").as_deref(), Some("text"));
+}
+
+#[test]
 fn a_change_of_case_alone_is_done_where_the_disk_does_not_tell_case_apart() {
     let folder = Folder::new();
     folder.write("readme", "text");

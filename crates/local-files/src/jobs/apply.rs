@@ -440,7 +440,7 @@ impl Batch<'_> {
     }
 }
 
-/// Steps stay out of Syncline's own folder, but for its parked nodes. On a file system that does not
+/// Steps stay out of Syncline's own folder, but for parked nodes and what is below them. On a file system that does not
 /// tell spellings apart, another spelling leads there too.
 fn refuse_own(path: &LocalPath) -> Result<(), StepError> {
     let mut components = path.components();
@@ -450,7 +450,7 @@ fn refuse_own(path: &LocalPath) -> Result<(), StepError> {
     if !first.eq_ignore_ascii_case(OWN_DIRECTORY.as_bytes()) {
         return Ok(());
     }
-    let parked = path.split().is_some_and(|(parent, _)| parent == own_path(PARKED_DIRECTORY));
+    let parked = path.as_bytes().strip_prefix(PARKED_DIRECTORY.as_bytes()).is_some_and(|below| below.starts_with(b"/"));
     if parked { Ok(()) } else { Err(StepError::Name(format!("`{OWN_DIRECTORY}` holds Syncline's own files"))) }
 }
 

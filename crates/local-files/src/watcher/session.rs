@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::mem::discriminant;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,7 @@ pub(super) struct Session {
     leaving: Option<Leaving>,
     /// Directories that could not be watched, and with them all below.
     unwatched: BTreeSet<LocalPath>,
+    /// One of each kind, until they are asked for.
     problems: Vec<WatchProblem>,
 }
 
@@ -111,7 +113,7 @@ impl Session {
         found.is_ok_and(|stat| (stat.print.device, stat.print.inode) == self.root_identity)
     }
 
-    /// Problems that were not asked for yet.
+    /// Problems that were not asked for yet, one of each kind.
     pub(super) fn take_problems(&mut self) -> Vec<WatchProblem> {
         std::mem::take(&mut self.problems)
     }
@@ -292,7 +294,10 @@ impl Session {
         if matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
             return false;
         }
-        self.problems.push(WatchProblem::of(&path, errno));
+        let problem = WatchProblem::of(&path, errno);
+        if !self.problems.iter().any(|known| discriminant(known) == discriminant(&problem)) {
+            self.problems.push(problem);
+        }
         self.unwatched.insert(path);
         if self.unwatched.len() > UNWATCHED_MAX {
             self.unwatched = BTreeSet::from([LocalPath::root()]);
