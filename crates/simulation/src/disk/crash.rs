@@ -1,0 +1,130 @@
+//! What a power failure leaves: some prefix of the names' history, and of the bytes what was synced or
+//! a part of it.
+//!
+//! Names follow one another in order, as a journalling file system keeps them. The bytes of a file that
+//! was not synced are there, cut short, or those of an earlier moment; never others of the same length
+//! under the same times, which no program could notice.
+
+use super::{Author, Body, Disk, Image, Ino, ROOT};
+use crate::chance::Chance;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Images kept between two syncs; older ones are merged into the durable one.
+const MAX_IMAGES: usize = 64;
+
+/// What lies between the last sync and now.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// The states of the disk since the last sync; the first is what that sync made durable.
+    images: Vec<Image>,
+    /// Inodes whose bytes are durable, and at which version.
+    synced: BTreeMap<Ino, u64>,
+}
+
+impl Disk {
+    /// Makes everything durable.
+    pub(super) fn settle(&mut self) {
+        if !self.habits.may_lose_power {
+            return;
+        }
+        self.crash.images = vec![self.inodes.clone()];
+        self.crash.synced = self.inodes.iter().map(|(ino, inode)| (*ino, inode.version)).collect();
+    }
+
+    /// Makes one file's bytes durable.
+    pub(super) fn settle_file(&mut self, ino: Ino) {
+        if !self.habits.may_lose_power {
+            return;
+        }
+        let Some(inode) = self.inodes.get(&ino) else { return };
+        self.crash.synced.insert(ino, inode.version);
+        // Syncing a file brings its names and its bytes to every state that the disk may fall back to.
+        for image in &mut self.crash.images {
+            if image.contains_key(&ino) {
+                image.insert(ino, inode.clone());
+            }
+        }
+    }
+
+    /// Notes the present state as one that a power failure may leave.
+    pub(super) fn remember(&mut self) {
+        if !self.habits.may_lose_power {
+            return;
+        }
+        if self.crash.images.len() >= MAX_IMAGES {
+            self.crash.images.remove(0);
+        }
+        self.crash.images.push(self.inodes.clone());
+    }
+
+    /// The power fails: the disk is what it was at some moment since the last sync, with torn files.
+    pub fn lose_power(&mut self, chance: &mut Chance) {
+        self.open.clear();
+        self.hints.clear();
+        let Some(image) = chance.pick(&self.crash.images).cloned() else { return };
+        self.inodes = image;
+        self.keep_reachable();
+        let unsynced: Vec<Ino> = self.inodes.keys().copied().filter(|ino| !self.is_synced(*ino)).collect();
+        for ino in unsynced {
+            self.tear(ino, chance);
+        }
+        self.settle();
+        self.check_after_crash();
+    }
+
+    fn is_synced(&self, ino: Ino) -> bool {
+        let version = self.inodes.get(&ino).map(|inode| inode.version);
+        self.crash.synced.get(&ino).copied() >= version
+    }
+
+    fn keep_reachable(&mut self) {
+        let mut reached = BTreeSet::from([ROOT]);
+        let mut pending = vec![ROOT];
+        while let Some(directory) = pending.pop() {
+            let Ok(entries) = self.entries(directory) else { continue };
+            for entry in entries.values() {
+                if reached.insert(entry.ino) {
+                    pending.push(entry.ino);
+                }
+            }
+        }
+        self.inodes.retain(|ino, _| reached.contains(ino));
+    }
+
+    fn tear(&mut self, ino: Ino, chance: &mut Chance) {
+        let version = self.next_version();
+        let Some(inode) = self.inodes.get_mut(&ino).map(Arc::make_mut) else { return };
+        let Body::File(bytes) = &mut inode.body else { return };
+        let kept = match chance.below(3) {
+            0 => bytes.len(),
+            1 => 0,
+            _ => chance.index(bytes.len().max(1)),
+        };
+        if kept < bytes.len() {
+            Arc::make_mut(bytes).truncate(kept);
+            inode.version = version;
+        }
+    }
+
+    /// What the client put in place was durable before it was put there: it must not be torn. The
+    /// user's own torn files are the user's new state.
+    fn check_after_crash(&mut self) {
+        let files: Vec<Ino> = self.inodes.keys().copied().collect();
+        for ino in files {
+            let Some(path) = self.path_of(ino).filter(|path| !super::is_own(path)) else { continue };
+            let Some(hash) = self.content_of(ino) else { continue };
+            let author = self.inodes.get(&ino).map(|inode| inode.author);
+            let known = super::lock(&self.known).contains(&hash);
+            match author {
+                Some(Author::Client) if !known => {
+                    self.violations.push(format!("I12: the power failure tore `{path}`, which the client had installed"));
+                }
+                Some(Author::User) => {
+                    super::lock(&self.known).insert(hash);
+                }
+                Some(Author::Client) | None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The state that exists only in the test: what users have written, and what became of it.
+//!
+//! Every content that a user writes is unique. A write or deletion at a device supersedes exactly the
+//! content that this device held there at that moment, whatever other devices hold (SPEC, section 1).
+
+use crate::disk::{content_hash, lock};
+use model::ContentHash;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+/// What became of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody replaced or deleted it: it must be somewhere, once.
+    Live,
+    /// An edit took its place: it must be nowhere.
+    Edited,
+    /// The device deleted it: it must be nowhere, unless another device moved it meanwhile (policy M).
+    Deleted { device: usize },
+    /// Nothing is asked of it: copied by the user, torn by a power failure, written into a file that had
+    /// just lost its name.
+    Free,
+}
+
+/// The contents that users wrote.
+#[derive(Debug, Default)]
+pub struct Ghost {
+    fates: BTreeMap<ContentHash, Fate>,
+    texts: BTreeMap<ContentHash, String>,
+    /// Which devices moved a content, or a folder around it, since all agreed last.
+    moved: BTreeMap<ContentHash, BTreeSet<usize>>,
+    /// Contents that existed while a program was writing, and whether it paused only briefly.
+    halfway: BTreeSet<ContentHash>,
+    /// All contents that a file ever had.
+    pub known: Arc<Mutex<BTreeSet<ContentHash>>>,
+    /// Whether something happened after which superseded contents may come back, or come twice.
+    pub lenient: bool,
+    /// Devices that edited, deleted or moved contents which another device had deleted or edited.
+    pub met: BTreeMap<&'static str, u64>,
+}
+
+impl Ghost {
+    /// Nothing has been written but the empty file.
+    #[must_use]
+    pub fn new() -> Self {
+        let ghost = Self::default();
+        lock(&ghost.known).insert(content_hash(b""));
+        ghost
+    }
+
+    /// The user wrote a whole file where `old` was.
+    pub fn wrote(&mut self, device: usize, old: Option<ContentHash>, bytes: &[u8]) {
+        let new = content_hash(bytes);
+        if old == Some(new) {
+            return;
+        }
+        self.superseded(device, old);
+        self.add(new, bytes, Fate::Live);
+    }
+
+    /// A file holds this for a moment, while a program writes.
+    pub fn wrote_halfway(&mut self, device: usize, old: Option<ContentHash>, bytes: &[u8]) {
+        let new = content_hash(bytes);
+        if old != Some(new) {
+            self.superseded(device, old);
+        }
+        self.add(new, bytes, Fate::Edited);
+        self.halfway.insert(new);
+    }
+
+    /// A program closed a file with this content.
+    pub fn finished(&mut self, content: ContentHash, has_name: bool) {
+        self.halfway.remove(&content);
+        self.fates.insert(content, if has_name { Fate::Live } else { Fate::Free });
+    }
+
+    /// The user made a second file of a content.
+    pub fn copied(&mut self, device: usize, old: Option<ContentHash>, content: ContentHash) {
+        if old != Some(content) {
+            self.superseded(device, old);
+        }
+        self.fates.insert(content, Fate::Free);
+    }
+
+    fn add(&mut self, content: ContentHash, bytes: &[u8], fate: Fate) {
+        // The same bytes twice: no longer unique, so nothing is counted.
+        let again = !lock(&self.known).insert(content);
+        self.fates.insert(content, if again { Fate::Free } else { fate });
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+        self.texts.insert(content, text);
+    }
+
+    /// A power failure left bytes that the disk made of a user's.
+    pub fn torn(&mut self, content: ContentHash) {
+        self.fates.insert(content, Fate::Free);
+    }
+
+    fn superseded(&mut self, device: usize, old: Option<ContentHash>) {
+        let Some(old) = old else { return };
+        if let Some(Fate::Deleted { device: other }) = self.fates.get(&old)
+            && *other != device
+        {
+            *self.met.entry("edit met delete").or_default() += 1;
+        }
+        if self.fates.get(&old) == Some(&Fate::Edited) && !self.halfway.contains(&old) {
+            *self.met.entry("edit met edit").or_default() += 1;
+        }
+        self.halfway.remove(&old);
+        if self.fates.get(&old) != Some(&Fate::Free) {
+            self.fates.insert(old, Fate::Edited);
+        }
+    }
+
+    /// The user deleted the files with these contents.
+    pub fn deleted(&mut self, device: usize, contents: &[ContentHash]) {
+        for content in contents {
+            match self.fates.get(content) {
+                Some(Fate::Edited) => *self.met.entry("delete met edit").or_default() += 1,
+                Some(Fate::Live) => {
+                    if self.moved_by_another(content, device) {
+                        *self.met.entry("delete met move").or_default() += 1;
+                    }
+                    self.fates.insert(*content, Fate::Deleted { device });
+                }
+                Some(Fate::Deleted { .. } | Fate::Free) | None => {}
+            }
+        }
+    }
+
+    /// The user moved the files with these contents.
+    pub fn moved(&mut self, device: usize, contents: &[ContentHash]) {
+        for content in contents {
+            match self.fates.get(content) {
+                Some(Fate::Deleted { device: other }) if *other != device => {
+                    *self.met.entry("move met delete").or_default() += 1;
+                }
+                _ if self.moved_by_another(content, device) => *self.met.entry("move met move").or_default() += 1,
+                _ => {}
+            }
+            self.moved.entry(*content).or_default().insert(device);
+        }
+    }
+
+    fn moved_by_another(&self, content: &ContentHash, device: usize) -> bool {
+        self.moved.get(content).is_some_and(|devices| devices.iter().any(|other| *other != device))
+    }
+
+    /// Nothing is asked of the content any more.
+    pub fn release(&mut self, content: ContentHash) {
+        self.fates.insert(content, Fate::Free);
+    }
+
+    /// The contents that must be somewhere.
+    pub fn live(&self) -> impl Iterator<Item = ContentHash> + '_ {
+        self.fates.iter().filter(|(_, fate)| **fate == Fate::Live).map(|(content, _)| *content)
+    }
+
+    /// The fate of a content.
+    #[must_use]
+    pub fn fate(&self, content: &ContentHash) -> Option<Fate> {
+        self.fates.get(content).copied()
+    }
+
+    /// Whether the content may be there although it was superseded.
+    #[must_use]
+    pub fn may_return(&self, content: &ContentHash) -> bool {
+        match self.fates.get(content) {
+            Some(Fate::Edited) => self.lenient || self.halfway.contains(content),
+            Some(Fate::Deleted { device }) => self.lenient || self.moved_by_another(content, *device),
+            Some(Fate::Live | Fate::Free) | None => true,
+        }
+    }
+
+    /// Whether a user ever wrote this.
+    #[must_use]
+    pub fn knows(&self, content: &ContentHash) -> bool {
+        lock(&self.known).contains(content)
+    }
+
+    /// The beginning of a content, for people.
+    #[must_use]
+    pub fn text(&self, content: &ContentHash) -> String {
+        self.texts.get(content).cloned().unwrap_or_else(|| format!("{content:?}"))
+    }
+
+    /// All devices agree: from here on only new moves count. What came back lawfully is there again.
+    pub fn agreed(&mut self, present: &BTreeSet<ContentHash>) {
+        self.moved.clear();
+        for (content, fate) in &mut self.fates {
+            if present.contains(content) && *fate != Fate::Live {
+                *fate = Fate::Free;
+            }
+        }
+    }
+}

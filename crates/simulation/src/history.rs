@@ -1,0 +1,186 @@
+//! What happens in one history, as a structure that can be stored, replayed and shrunk.
+
+use crate::disk::Habits;
+use serde::{Deserialize, Serialize};
+
+/// A whole history: its conditions, and what happens in it, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Decides delays, losses and other small faults.
+    pub seed: u64,
+    pub knobs: Knobs,
+    pub steps: Vec<Step>,
+    /// What a user did between two calls of a job.
+    pub interrupts: Vec<Interruption>,
+}
+
+/// The conditions of a history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Knobs {
+    pub devices: Vec<DeviceKnobs>,
+    /// Chances in 1,000.
+    pub net: NetKnobs,
+    pub local: LocalKnobs,
+    /// Milliseconds that a request or a job takes at most.
+    pub slowest_ms: u64,
+    /// Whether the second account is a viewer of the folder that the first one shares.
+    pub share: Option<ShareRole>,
+}
+
+/// What the second account may do in the shared folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShareRole {
+    Editor,
+    Viewer,
+}
+
+/// One device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceKnobs {
+    /// The number of its account.
+    pub account: usize,
+    pub habits: Habits,
+    /// Chance in 1,000 that a hint of the watcher is late by seconds.
+    pub late_hints: u32,
+    /// Chance in 1,000 that a hint never comes.
+    pub lost_hints: u32,
+}
+
+/// Chances in 1,000 that the network does this to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetKnobs {
+    pub lose_request: u32,
+    pub lose_reply: u32,
+    pub duplicate: u32,
+    pub proxy_page: u32,
+    /// The body breaks off on the way, up or down.
+    pub truncate: u32,
+    /// A notification is lost.
+    pub lose_notification: u32,
+}
+
+/// Chances in 1,000 for one job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LocalKnobs {
+    /// A user acts between two calls.
+    pub interrupt: u32,
+    /// A call fails.
+    pub error: u32,
+    /// The client is killed between two calls, or between two actions.
+    pub kill: u32,
+    /// The power fails between two calls.
+    pub power: u32,
+}
+
+/// Something that happens from outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Milliseconds after the step before.
+    pub after_ms: u64,
+    pub act: Act,
+}
+
+/// What happens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Act {
+    User { device: usize, op: UserOp },
+    Device { device: usize, event: DeviceEvent },
+    Server(ServerEvent),
+    /// All faults end; everything must come to rest and agree.
+    Quiesce,
+}
+
+/// What a user's programs do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserOp {
+    Write { path: String, content: Content },
+    /// Writes a new file beside it and renames that over it, as editors do.
+    SaveAtomically { path: String, content: Content },
+    /// Opens the file and writes a first piece, in place of what it held.
+    BeginSlowWrite { path: String, content: Content },
+    /// Appends a piece to the file that is open.
+    ContinueSlowWrite { content: Content },
+    EndSlowWrite,
+    Append { path: String, content: Content },
+    Truncate { path: String, len: u64 },
+    Copy { from: String, to: String },
+    Delete { path: String },
+    DeleteTree { path: String },
+    Rename { from: String, to: String },
+    MakeDirectory { path: String },
+    Symlink { path: String, target: String },
+    SetExecutable { path: String, executable: bool },
+    Touch { path: String, mtime_s: i64 },
+}
+
+/// The bytes of a file: a text, and spaces behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub text: String,
+    pub padding: u32,
+}
+
+impl Content {
+    /// A content without padding.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self { text: text.to_owned(), padding: 0 }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let padding = usize::try_from(self.padding).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(self.text.len() + padding);
+        bytes.extend_from_slice(self.text.as_bytes());
+        bytes.resize(self.text.len() + padding, b' ');
+        bytes
+    }
+}
+
+/// What happens to one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceEvent {
+    Pause,
+    Resume,
+    Exclude { path: String },
+    Include { path: String },
+    /// Killed, and started again after a while.
+    Kill { down_ms: u64 },
+    PowerLoss { down_ms: u64 },
+    /// No request gets through, in either direction.
+    Partition { ms: u64 },
+    Unmount { ms: u64 },
+    EmptyRoot { ms: u64 },
+    /// The wall clock jumps.
+    ClockJump { ms: i64 },
+    /// The client's database is kept aside for a later rollback.
+    SaveDatabase,
+    /// The client is killed and finds the database that was kept aside, or none.
+    RollBackDatabase,
+    LoseDatabase,
+    /// The watcher loses events: it says so.
+    Overflow,
+}
+
+/// What happens to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerEvent {
+    Restart { down_ms: u64 },
+    Save,
+    /// The database becomes what it was when it was saved, and the epoch rises.
+    Restore,
+    /// Nothing is left but accounts and devices; the instance is another.
+    Empty,
+}
+
+/// A user's operation between two calls of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interruption {
+    pub device: usize,
+    /// The device's how-manieth job.
+    pub job: u64,
+    /// Before which of its calls.
+    pub call: u32,
+    pub op: UserOp,
+}

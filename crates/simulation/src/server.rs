@@ -1,0 +1,383 @@
+//! The server of a history: the real services over stores in memory.
+
+use crate::chance::Chance;
+use crate::disk::lock;
+use crate::journal::Journals;
+use api::service::{Announce, Identity, MetaForNotification};
+use api::{
+    ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, LinkRequest,
+    MissingReply, MissingRequest, ServerReply, ShareRequest, Token,
+};
+use block_service::BlockService;
+use block_store::{BlockStore, MemoryBlockStore};
+use bytes::Bytes;
+use meta_service::{Environment, MetaService, PasswordCost};
+use metadata_store::{MetadataStore, PageLimit, ServerIdentity, SqliteStore, StoreError};
+use model::{
+    AccountId, BlockHash, Commit, CommitOutcome, ContentHash, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp,
+};
+use notification_service::{Follow, Hub, News, Subscription};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Entries read at a time when the journals are checked.
+const PAGE: PageLimit = PageLimit { entries: 10_000, blocks: 1_000_000 };
+const PASSWORD: &str = "correct horse";
+
+/// A device as the server knows it.
+#[derive(Debug, Clone)]
+pub struct Linked {
+    pub token: Token,
+    pub identity: Identity,
+    pub root: NamespaceId,
+    pub instance: InstanceId,
+    pub epoch: Epoch,
+}
+
+/// A request on its way, as the wire carries it.
+#[derive(Debug, Clone)]
+pub enum Call {
+    Server,
+    Changes(ChangesRequest),
+    Missing(MissingRequest),
+    Commit(Commit),
+    Changeset { head: ChangesetHead, blocks: Vec<Bytes> },
+    Blocks(BlocksRequest),
+}
+
+/// What comes back.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    Server(ServerReply),
+    Changes(ChangesReply),
+    Missing(MissingReply),
+    Commit(CommitOutcome),
+    Changeset(Option<CommitOutcome>),
+    Blocks(BlocksHead, Vec<Bytes>),
+}
+
+/// A database kept aside, as a backup is.
+struct Backup {
+    /// Removed with the server.
+    directory: tempfile::TempDir,
+    files: u32,
+}
+
+/// The services of one server, and what is kept about them for the checks.
+pub struct Server {
+    store: Arc<SqliteStore>,
+    blocks: Arc<MemoryBlockStore>,
+    hub: Arc<Hub>,
+    meta: Arc<MetaService>,
+    block: BlockService,
+    clock: Arc<AtomicI64>,
+    chance: Arc<Mutex<Chance>>,
+    backup: Option<Backup>,
+    pub journals: Journals,
+    pub up: bool,
+    tokens: Vec<(Identity, Token)>,
+    namespaces: Vec<NamespaceId>,
+}
+
+fn failed(error: impl std::fmt::Display) -> String {
+    format!("the simulated server failed: {error}")
+}
+
+impl Server {
+    /// An empty server.
+    ///
+    /// # Errors
+    /// When SQLite cannot be opened.
+    pub fn new(seed: u64) -> Result<Self, String> {
+        let clock = Arc::new(AtomicI64::new(0));
+        let chance = Arc::new(Mutex::new(Chance::keyed(seed, &[0x5e])));
+        let store = Arc::new(SqliteStore::in_memory().map_err(failed)?);
+        let blocks = Arc::new(MemoryBlockStore::new());
+        let (hub, meta, block) = services(&store, &blocks, &clock, &chance)?;
+        Ok(Self {
+            store,
+            blocks,
+            hub,
+            meta,
+            block,
+            clock,
+            chance,
+            backup: None,
+            journals: Journals::default(),
+            up: true,
+            tokens: Vec::new(),
+            namespaces: Vec::new(),
+        })
+    }
+
+    /// Sets the clock, in milliseconds since 1970.
+    pub fn set_clock(&self, ms: i64) {
+        self.clock.store(ms, Ordering::Relaxed);
+    }
+
+    /// Adds an account.
+    ///
+    /// # Errors
+    /// The service's.
+    pub fn add_account(&self, email: &str) -> Result<AccountId, String> {
+        self.meta.add_user(email, PASSWORD).map_err(failed)
+    }
+
+    /// Links a device.
+    ///
+    /// # Errors
+    /// The service's.
+    pub fn link(&mut self, email: &str, device_name: &str) -> Result<Linked, String> {
+        let request = LinkRequest {
+            email: email.to_owned(),
+            password: PASSWORD.to_owned(),
+            device_name: device_name.to_owned(),
+        };
+        let reply = self.meta.link(&request).map_err(failed)?;
+        let identity = Identity { account: reply.account, device: reply.device };
+        self.tokens.push((identity, reply.token.clone()));
+        self.follow_namespace(reply.root);
+        let (root, instance, epoch) = (reply.root, reply.instance, reply.epoch);
+        Ok(Linked { token: reply.token, identity, root, instance, epoch })
+    }
+
+    /// Shares a folder of the device's account.
+    ///
+    /// # Errors
+    /// The service's.
+    pub fn share(&mut self, who: &Linked, node: NodeId, email: &str, role: Role) -> Result<NamespaceId, ApiError> {
+        let request = ShareRequest { namespace: who.root, node, email: email.to_owned(), role };
+        let namespace = self.meta.share(who.identity, &request)?.namespace;
+        self.follow_namespace(namespace);
+        Ok(namespace)
+    }
+
+    fn follow_namespace(&mut self, namespace: NamespaceId) {
+        if !self.namespaces.contains(&namespace) {
+            self.namespaces.push(namespace);
+        }
+    }
+
+    /// The folders that an account sees: its root and the shared ones that it is a member of.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn memberships(&self, account: AccountId) -> Result<Vec<(NamespaceId, Role)>, String> {
+        let store: &dyn MetadataStore = &*self.store;
+        store.snapshot(|reading| reading.memberships(account)).map_err(|error: StoreError| failed(error))
+    }
+
+    /// Answers a call, as the HTTP layer would have the services do.
+    ///
+    /// # Errors
+    /// The services'.
+    pub fn answer(&self, token: &Token, call: Call) -> Result<Answer, ApiError> {
+        let who = self.meta.identify(token)?;
+        Ok(match call {
+            Call::Server => Answer::Server(self.meta.server()?),
+            Call::Changes(request) => Answer::Changes(self.meta.changes(who, &request)?),
+            Call::Missing(request) => Answer::Missing(self.meta.missing(who, &request)?),
+            Call::Commit(commit) => Answer::Commit(self.meta.commit(who, commit)?),
+            Call::Changeset { head, blocks } => Answer::Changeset(self.block.changeset(who, head, blocks)?.outcome),
+            Call::Blocks(request) => {
+                let (head, bytes) = self.block.blocks(who, &request)?;
+                Answer::Blocks(head, bytes)
+            }
+        })
+    }
+
+    /// Opens a notification stream.
+    ///
+    /// # Errors
+    /// The service's.
+    pub fn open_stream(&self, token: &Token) -> Result<Subscription, ApiError> {
+        let who = self.meta.identify(token)?;
+        let subscription = self.hub.open(who);
+        self.read_heads(&subscription, who)?;
+        Ok(subscription)
+    }
+
+    /// What a stream has to say now, as [`notification_service::Events`] would write it out.
+    pub fn news(&self, subscription: &Subscription, who: Identity) -> Option<News> {
+        match subscription.take()? {
+            News::MembershipsChanged => {
+                self.read_heads(subscription, who).ok()?;
+                self.news(subscription, who)
+            }
+            news @ (News::Reached(_) | News::Ended(_)) => Some(news),
+        }
+    }
+
+    fn read_heads(&self, subscription: &Subscription, who: Identity) -> Result<(), ApiError> {
+        loop {
+            subscription.before_reading_heads();
+            if subscription.follow(&MetaForNotification::heads(&*self.meta, who.account)?) == Follow::Complete {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads what the journals gained and checks it; gives the contents that became visible.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn check_journals(&mut self) -> Result<Vec<ContentHash>, String> {
+        let store: &dyn MetadataStore = &*self.store;
+        let mut contents = Vec::new();
+        for namespace in &self.namespaces {
+            let after = self.journals.head(*namespace);
+            let read = store.snapshot(|reading| {
+                let Some(row) = reading.namespace(*namespace)? else { return Ok(None) };
+                let epoch = reading.server()?.map_or(Epoch(0), |server| server.epoch);
+                let records =
+                    if row.head > after { reading.journal(*namespace, after, PAGE)? } else { Vec::new() };
+                Ok(Some((epoch, row.head, records)))
+            });
+            let Some((epoch, head, records)) = read.map_err(|error: StoreError| failed(error))? else { continue };
+            let entries: Vec<_> = records.into_iter().map(|record| record.entry).collect();
+            let blocks = &self.blocks;
+            let has_block = |hash: &BlockHash| matches!(blocks.get(hash), Ok(Some(_)));
+            contents.extend(self.journals.take(*namespace, epoch, head, &entries, &has_block)?);
+        }
+        Ok(contents)
+    }
+
+    /// Checks that the stored trees are what the journals fold to (I8).
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check_nodes(&self) -> Result<(), String> {
+        let store: &dyn MetadataStore = &*self.store;
+        for namespace in &self.namespaces {
+            let fold = self.journals.fold(*namespace);
+            for (id, folded) in fold.nodes() {
+                let stored = store.snapshot(|reading| reading.node(*namespace, *id));
+                let stored = stored.map_err(|error: StoreError| failed(error))?;
+                let same = stored.as_ref().is_some_and(|stored| {
+                    stored.is_live()
+                        && (stored.parent, &stored.name, &stored.body) == (folded.parent, &folded.name, &folded.body)
+                });
+                if !same {
+                    return Err(format!("I8: the journal says {folded:?} of {id:?}, the tree says {stored:?}"));
+                }
+            }
+            let live = store.snapshot(|reading| Ok(reading.namespace(*namespace)?.map(|row| row.live_nodes)));
+            let live = live.map_err(|error: StoreError| failed(error))?;
+            if live.is_some_and(|live| live != fold.nodes().len() as u64) {
+                return Err(format!("I8: {namespace:?} counts {live:?} nodes, its journal {}", fold.nodes().len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a stored content's blocks.
+    #[must_use]
+    pub fn holds_blocks(&self, headers: &[BlockHeader]) -> bool {
+        headers.iter().all(|header| matches!(self.blocks.get(&header.hash), Ok(Some(_))))
+    }
+
+    /// New processes over the same stores; every stream ends.
+    ///
+    /// # Errors
+    /// The services'.
+    pub fn restart(&mut self) -> Result<(), String> {
+        (self.hub, self.meta, self.block) = services(&self.store, &self.blocks, &self.clock, &self.chance)?;
+        Ok(())
+    }
+
+    /// Keeps the database aside.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn save(&mut self) -> Result<(), String> {
+        let backup = match self.backup.take() {
+            Some(backup) => Backup { files: backup.files + 1, ..backup },
+            None => Backup { directory: tempfile::tempdir().map_err(failed)?, files: 0 },
+        };
+        self.store.copy_to(&backup.directory.path().join(backup.files.to_string())).map_err(failed)?;
+        self.backup = Some(backup);
+        Ok(())
+    }
+
+    /// Puts the database back that was kept aside last, and raises the epoch. `false`: there is none.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn restore(&mut self) -> Result<bool, String> {
+        let Some(backup) = &mut self.backup else { return Ok(false) };
+        let kept = backup.directory.path().join(backup.files.to_string());
+        backup.files += 1;
+        let path = backup.directory.path().join(format!("{}-restored", backup.files));
+        std::fs::copy(&kept, &path).map_err(failed)?;
+        std::fs::rename(&kept, backup.directory.path().join(backup.files.to_string())).map_err(failed)?;
+        let server: &dyn MetadataStore = &*self.store;
+        let old = server.snapshot(|reading| reading.server()).map_err(|error: StoreError| failed(error))?;
+        self.store = Arc::new(SqliteStore::open(&path).map_err(failed)?);
+        self.journals.forget();
+        self.restart()?;
+        // An administrator who restores twice from one backup must not end in an epoch that was there.
+        let reached = old.map_or(0, |identity| identity.epoch.0);
+        while self.meta.bump_epoch().map_err(failed)?.0 <= reached {}
+        Ok(true)
+    }
+
+    /// An empty server with the same accounts, devices and tokens, as after a reinstallation.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn empty(&mut self) -> Result<(), String> {
+        let old: &dyn MetadataStore = &*self.store;
+        let accounts = old.snapshot(|reading| {
+            let accounts = reading.accounts()?;
+            let devices: Result<Vec<_>, StoreError> =
+                accounts.iter().map(|account| reading.devices(account.account)).collect();
+            Ok((accounts, devices?))
+        });
+        let (accounts, devices) = accounts.map_err(|error: StoreError| failed(error))?;
+        self.store = Arc::new(SqliteStore::in_memory().map_err(failed)?);
+        self.blocks = Arc::new(MemoryBlockStore::new());
+        self.backup = None;
+        self.journals.forget();
+        let new: &dyn MetadataStore = &*self.store;
+        let instance = InstanceId(lock(&self.chance).id());
+        let tokens = &self.tokens;
+        let done = new.write(|tx| {
+            tx.set_server(ServerIdentity { instance, epoch: Epoch(1) })?;
+            for (account, devices) in accounts.iter().zip(&devices) {
+                tx.insert_namespace(account.root)?;
+                tx.insert_account(account)?;
+                tx.set_member(account.root, account.account, Role::Owner)?;
+                for device in devices {
+                    let token = tokens.iter().find(|(who, _)| who.device == device.device);
+                    if let Some((_, token)) = token {
+                        tx.insert_device(device, &BlockHash::of(&token.0).0)?;
+                    }
+                }
+            }
+            Ok(())
+        });
+        done.map_err(|error: StoreError| failed(error))?;
+        self.restart()
+    }
+}
+
+type Services = (Arc<Hub>, Arc<MetaService>, BlockService);
+
+fn services(
+    store: &Arc<SqliteStore>,
+    blocks: &Arc<MemoryBlockStore>,
+    clock: &Arc<AtomicI64>,
+    chance: &Arc<Mutex<Chance>>,
+) -> Result<Services, String> {
+    let hub = Hub::new();
+    let (clock, chance) = (clock.clone(), chance.clone());
+    let environment = Environment::new(
+        move || Timestamp(clock.load(Ordering::Relaxed)),
+        move |bytes| lock(&chance).fill(bytes),
+    );
+    let environment = environment.with_password_cost(PasswordCost::Cheapest);
+    let announce: Arc<dyn Announce> = hub.clone();
+    let meta = Arc::new(MetaService::new(store.clone(), announce, environment).map_err(failed)?);
+    let block = BlockService::new(blocks.clone(), meta.clone());
+    Ok((hub, meta, block))
+}

@@ -1,0 +1,278 @@
+//! Random histories: their conditions, and what users, devices and the server do next.
+//!
+//! Arguments are chosen among what is there at that moment, biased to few names: a uniform choice hardly
+//! ever lets two devices touch the same thing (SPEC, section 7).
+
+use crate::chance::Chance;
+use crate::disk::{Disk, Habits, Naming, Thing};
+use crate::history::{
+    Act, Content, DeviceEvent, DeviceKnobs, Knobs, LocalKnobs, NetKnobs, ServerEvent, ShareRole, Step, UserOp,
+};
+use model::BLOCK_SIZE;
+use sync_engine::io::LocalPath;
+
+/// Names that one file system or another could confuse.
+const NAMES: [&str; 6] = ["a", "b", "A", "\u{e9}", "e\u{301}", "c.txt"];
+/// A name that some file systems refuse.
+const COLON: &str = "d:e";
+/// The deepest folder of a generated path.
+const DEPTH: usize = 4;
+
+/// Decides what happens in a random history.
+#[derive(Debug)]
+pub struct Workload {
+    chance: Chance,
+    /// A stream of its own, so that faults do not depend on what users do.
+    faults: Chance,
+    values: u64,
+    /// How often each kind of operation is chosen.
+    weights: [u32; 15],
+    /// How many of the names are used.
+    names: usize,
+    fault_weights: [u32; 16],
+    /// Chance in 1,000 that a step is a fault and not a user's operation.
+    fault_rate: u32,
+    steps_left: u32,
+    quiesce_every: u32,
+    slowest_pause_ms: u64,
+    colons: bool,
+    large_files: bool,
+}
+
+/// The conditions that a seed gives a history.
+#[must_use]
+pub fn knobs(seed: u64) -> Knobs {
+    let mut chance = Chance::keyed(seed, &[1]);
+    let share = match chance.below(5) {
+        0 => Some(ShareRole::Editor),
+        1 if chance.happens(500) => Some(ShareRole::Viewer),
+        _ => None,
+    };
+    let count = chance.between(2, 4);
+    let power = if chance.happens(250) { 15 } else { 0 };
+    let devices = (0..count)
+        .map(|n| DeviceKnobs {
+            account: usize::from(share.is_some() && n % 2 == 1),
+            habits: habits(&mut chance, power > 0),
+            late_hints: sometimes(&mut chance, 300),
+            lost_hints: sometimes(&mut chance, 200),
+        })
+        .collect();
+    let bad_net = chance.happens(600);
+    let mut net = |most| if bad_net { sometimes(&mut chance, most) } else { 0 };
+    let net = NetKnobs {
+        lose_request: net(100),
+        lose_reply: net(150),
+        duplicate: net(150),
+        proxy_page: net(50),
+        truncate: net(100),
+        lose_notification: net(300),
+    };
+    let local = LocalKnobs {
+        interrupt: sometimes(&mut chance, 400),
+        error: sometimes(&mut chance, 60),
+        kill: sometimes(&mut chance, 25),
+        power,
+    };
+    let slowest_ms = [20, 200, 2000, 8000][chance.index(4)];
+    Knobs { devices, net, local, slowest_ms, share }
+}
+
+/// Nothing at all in half of the runs, else anything up to `most`.
+fn sometimes(chance: &mut Chance, most: u32) -> u32 {
+    if chance.happens(500) { 0 } else { u32::try_from(chance.below(u64::from(most))).unwrap_or(0) }
+}
+
+fn habits(chance: &mut Chance, may_lose_power: bool) -> Habits {
+    let naming = [Naming::Bytes, Naming::Bytes, Naming::Bytes, Naming::Insensitive, Naming::Decomposing];
+    Habits {
+        naming: naming[chance.index(naming.len())],
+        grain_ns: [1, 4_000_000, 4_000_000, 1_000_000_000, 2_000_000_000][chance.index(5)],
+        births: chance.happens(700),
+        reuses_inodes: chance.happens(400),
+        refuses_colons: chance.happens(200),
+        may_lose_power,
+    }
+}
+
+impl Workload {
+    /// The workload of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::keyed(seed, &[2]);
+        let mut faults = Chance::keyed(seed, &[3]);
+        let mut weights = [0; 15];
+        weights.iter_mut().for_each(|weight| *weight = weight_of(&mut chance, 10));
+        // Without files nothing happens.
+        weights[0] = weights[0].max(5);
+        weights[11] = weights[11].max(2);
+        let mut fault_weights = [0; 16];
+        fault_weights.iter_mut().for_each(|weight| *weight = weight_of(&mut faults, 6));
+        // Servers are restored, and databases lost, in few histories: they loosen the other checks.
+        for rare in [8, 9, 10, 12, 13, 14] {
+            if faults.happens(800) {
+                fault_weights[rare] = 0;
+            }
+        }
+        Self {
+            values: 0,
+            names: 1 + chance.index(NAMES.len()),
+            fault_rate: sometimes(&mut faults, 250),
+            steps_left: u32::try_from(chance.between(4, 60)).unwrap_or(4),
+            quiesce_every: u32::try_from(chance.between(8, 40)).unwrap_or(8),
+            slowest_pause_ms: [10, 300, 3000, 20_000][chance.index(4)],
+            colons: chance.happens(150),
+            large_files: chance.happens(5),
+            weights,
+            fault_weights,
+            chance,
+            faults,
+        }
+    }
+
+    /// The next step, given the disks; `None` when the history has been long enough.
+    pub fn next_step(&mut self, disks: &[&Disk]) -> Option<Step> {
+        if self.steps_left == 0 {
+            return None;
+        }
+        self.steps_left -= 1;
+        let after_ms = self.pause();
+        if self.steps_left == 0 || self.steps_left.is_multiple_of(self.quiesce_every) {
+            return Some(Step { after_ms, act: Act::Quiesce });
+        }
+        let act = if self.faults.happens(self.fault_rate) {
+            self.fault(disks)
+        } else {
+            let device = self.chance.index(disks.len());
+            Act::User { device, op: self.operation(device, disks[device]) }
+        };
+        Some(Step { after_ms, act })
+    }
+
+    fn pause(&mut self) -> u64 {
+        match self.chance.below(10) {
+            0..4 => self.chance.below(20),
+            4..8 => self.chance.below(self.slowest_pause_ms),
+            8 => self.chance.below(5000),
+            _ => self.chance.below(60_000),
+        }
+    }
+
+    fn fault(&mut self, disks: &[&Disk]) -> Act {
+        let device = self.faults.index(disks.len());
+        let down_ms = self.faults.below(20_000);
+        let ms = self.faults.below(60_000);
+        let path = self.existing(disks[device]);
+        let event = match self.faults.weighted(&self.fault_weights) {
+            0 => DeviceEvent::Pause,
+            1 => DeviceEvent::Resume,
+            2 => DeviceEvent::Kill { down_ms },
+            3 if disks[device].habits.may_lose_power => DeviceEvent::PowerLoss { down_ms },
+            4 => DeviceEvent::Unmount { ms },
+            5 => DeviceEvent::EmptyRoot { ms },
+            6 => DeviceEvent::ClockJump { ms: [-86_400_000, -3000, 3000, 86_400_000][self.faults.index(4)] },
+            7 => DeviceEvent::Overflow,
+            8 => DeviceEvent::SaveDatabase,
+            9 => DeviceEvent::RollBackDatabase,
+            10 => DeviceEvent::LoseDatabase,
+            11 => return Act::Server(ServerEvent::Restart { down_ms }),
+            12 => return Act::Server(ServerEvent::Save),
+            13 => return Act::Server(ServerEvent::Restore),
+            14 => return Act::Server(ServerEvent::Empty),
+            _ => match self.faults.below(6) {
+                0 => DeviceEvent::Exclude { path },
+                1 => DeviceEvent::Include { path },
+                _ => DeviceEvent::Partition { ms },
+            },
+        };
+        Act::Device { device, event }
+    }
+
+    /// The next operation of a device's user.
+    pub fn operation(&mut self, device: usize, disk: &Disk) -> UserOp {
+        match self.chance.weighted(&self.weights) {
+            0 => UserOp::Write { path: self.any(disk), content: self.content(device) },
+            1 => UserOp::Write { path: self.existing(disk), content: self.content(device) },
+            2 => UserOp::SaveAtomically { path: self.existing(disk), content: self.content(device) },
+            3 => UserOp::BeginSlowWrite { path: self.any(disk), content: self.content(device) },
+            4 if self.chance.happens(700) => UserOp::ContinueSlowWrite { content: self.content(device) },
+            4 => UserOp::EndSlowWrite,
+            5 => UserOp::Append { path: self.existing(disk), content: self.content(device) },
+            6 => UserOp::Truncate { path: self.existing(disk), len: self.chance.below(6) },
+            7 => UserOp::Delete { path: self.existing(disk) },
+            8 => UserOp::DeleteTree { path: self.existing(disk) },
+            9 => UserOp::Rename { from: self.existing(disk), to: self.any(disk) },
+            10 => self.move_folder(disk),
+            11 => UserOp::MakeDirectory { path: self.any(disk) },
+            12 => UserOp::Symlink { path: self.any(disk), target: NAMES[self.chance.index(3)].to_owned() },
+            13 if self.chance.happens(300) => UserOp::Copy { from: self.existing(disk), to: self.any(disk) },
+            13 => UserOp::SetExecutable { path: self.existing(disk), executable: self.chance.happens(600) },
+            _ => UserOp::Touch { path: self.existing(disk), mtime_s: [0, -1, 1_000_000_000][self.chance.index(3)] },
+        }
+    }
+
+    fn move_folder(&mut self, disk: &Disk) -> UserOp {
+        let tree = disk.tree();
+        let folders: Vec<&LocalPath> =
+            tree.iter().filter(|(_, thing)| matches!(thing, Thing::Directory)).map(|(path, _)| path).collect();
+        match (self.chance.pick(&folders), self.chance.pick(&folders)) {
+            (Some(from), Some(into)) => {
+                let from = from.to_string();
+                UserOp::Rename { to: format!("{into}/{}", self.name()), from }
+            }
+            _ => UserOp::MakeDirectory { path: self.any(disk) },
+        }
+    }
+
+    fn content(&mut self, device: usize) -> Content {
+        self.values += 1;
+        // All of one length: a change must not be told by the size alone.
+        let text = format!("v{:04}-{device}", self.values);
+        let padding = match self.chance.below(200) {
+            0 if self.large_files => u32::try_from(BLOCK_SIZE).unwrap_or(0),
+            1..20 => u32::try_from(self.chance.below(300)).unwrap_or(0),
+            _ => 0,
+        };
+        Content { text, padding }
+    }
+
+    fn name(&mut self) -> &'static str {
+        if self.colons && self.chance.happens(100) {
+            return COLON;
+        }
+        NAMES[self.chance.index(self.names)]
+    }
+
+    /// Something that is there, or else a name.
+    fn existing(&mut self, disk: &Disk) -> String {
+        let tree = disk.tree();
+        let paths: Vec<&LocalPath> = tree.keys().collect();
+        match self.chance.pick(&paths) {
+            Some(path) => path.to_string(),
+            None => self.name().to_owned(),
+        }
+    }
+
+    /// A name in a folder that is there, or something that is there.
+    fn any(&mut self, disk: &Disk) -> String {
+        if self.chance.happens(200) {
+            return self.existing(disk);
+        }
+        let tree = disk.tree();
+        let shallow = |path: &LocalPath| path.components().count() < DEPTH;
+        let folders: Vec<&LocalPath> = tree
+            .iter()
+            .filter(|(path, thing)| matches!(thing, Thing::Directory) && shallow(path))
+            .map(|(path, _)| path)
+            .collect();
+        match self.chance.pick(&folders) {
+            Some(folder) if self.chance.happens(600) => format!("{folder}/{}", self.name()),
+            _ => self.name().to_owned(),
+        }
+    }
+}
+
+/// A weight from 0 to `most`; 0 in a third of the runs.
+fn weight_of(chance: &mut Chance, most: u64) -> u32 {
+    if chance.happens(333) { 0 } else { u32::try_from(chance.between(1, most)).unwrap_or(1) }
+}

@@ -1,0 +1,569 @@
+//! A device: the real engine, driven as the daemon drives it.
+
+use super::{Checked, Moment, Source, World, violation};
+use crate::chance::Chance;
+use crate::database::Database;
+use crate::disk::{Disk, Fault, Interrupt, SharedDisk, SimFs, lock};
+use crate::history::Interruption;
+use crate::server::Linked;
+use local_files::fs::FsError;
+use local_files::jobs::run_job;
+use model::{ContentHash, Cursor, Epoch, Position};
+use notification_service::Subscription;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use sync_engine::Engine;
+use sync_engine::io::{
+    Action, ActivityKind, Command, EngineState, Environment, Event, Hint, HashResult, Job, JobId, JobResult, LocalPath,
+    Request, RootState, Write,
+};
+
+/// Calls of one job among which a fault or an interruption is placed.
+const CALLS: u64 = 24;
+/// The date in the names of conflicted copies.
+const TODAY: &str = "2026-11-23";
+
+/// One device of the world.
+pub struct Device {
+    pub number: usize,
+    pub linked: Linked,
+    pub disk: SharedDisk,
+    pub database: Database,
+    /// `None` while the client is not running.
+    pub engine: Option<Engine>,
+    pub(super) stream: Option<Subscription>,
+    /// Rises with every death of the client.
+    pub(super) life: u64,
+    chance: Chance,
+    pub(super) jobs: u64,
+    pub(super) requests: u64,
+    handled: u64,
+    hints: u64,
+    /// When the next [`Event::Woken`] is due, as scheduled.
+    wake_at: Option<u64>,
+    pub(super) partitioned_until: u64,
+    pub(super) clock_offset_ms: i64,
+    pub(super) saved: Option<Database>,
+    /// Jobs and requests whose end the engine has not heard of.
+    pub(super) busy: u64,
+    /// Where the cursor was, by epoch (I9).
+    cursors: BTreeMap<Epoch, Cursor>,
+}
+
+impl Device {
+    pub(super) fn new(number: usize, linked: Linked, disk: Disk, chance: Chance) -> Self {
+        let database = Database::new(fresh_state(&linked));
+        Self {
+            number,
+            linked,
+            disk: Arc::new(Mutex::new(disk)),
+            database,
+            engine: None,
+            stream: None,
+            life: 0,
+            chance,
+            jobs: 0,
+            requests: 0,
+            handled: 0,
+            hints: 0,
+            wake_at: None,
+            partitioned_until: 0,
+            clock_offset_ms: 0,
+            saved: None,
+            busy: 0,
+            cursors: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the client is running.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.engine.is_some()
+    }
+}
+
+/// The state of a device that has just been linked.
+fn fresh_state(linked: &Linked) -> EngineState {
+    EngineState {
+        instance: linked.instance,
+        epoch: linked.epoch,
+        root: linked.root,
+        cursor: Cursor::from([(linked.root, Position::START)]),
+        roles: BTreeMap::new(),
+        in_flight: None,
+        excluded: BTreeSet::new(),
+        paused: false,
+        guard: sync_engine::io::DeleteGuard::default(),
+        deletions_confirmed: false,
+    }
+}
+
+impl World {
+    pub(super) fn alive(&self, device: usize, life: u64) -> bool {
+        let device = &self.devices[device];
+        device.life == life && device.is_up()
+    }
+
+    /// Starts the client, if it is not running.
+    ///
+    /// # Errors
+    /// The rule that it breaks at once.
+    pub fn start(&mut self, number: usize) -> Checked<()> {
+        let device = &mut self.devices[number];
+        if device.is_up() {
+            return Ok(());
+        }
+        let database = &device.database;
+        device.engine = Some(Engine::new(database.state.clone(), database.rows(), format!("dev{number}")));
+        device.wake_at = None;
+        device.busy = 0;
+        // The watcher of a new process knows nothing of what happened before.
+        lock(&device.disk).take_hints();
+        let life = device.life;
+        self.trace.note(self.now, &format!("start {number}"));
+        let mut chance = self.chance(&[5, number as u64, life]);
+        let connect_after = self.delay(&mut chance);
+        self.at(connect_after, Moment::Connect { device: number, life });
+        self.feed(number, Event::Started)
+    }
+
+    /// Kills the client; it is started again after a while.
+    pub fn kill(&mut self, number: usize, down_ms: u64) {
+        if !self.devices[number].is_up() {
+            return;
+        }
+        self.stop(number);
+        self.at(down_ms, Moment::Start { device: number });
+    }
+
+    /// Kills the client, for good unless it is started.
+    pub fn stop(&mut self, number: usize) {
+        self.trace.note(self.now, &format!("kill {number}"));
+        let device = &mut self.devices[number];
+        device.engine = None;
+        device.stream = None;
+        device.life += 1;
+    }
+
+    /// The power of a device fails.
+    pub(super) fn lose_power(&mut self, number: usize, down_ms: u64) -> Checked<()> {
+        self.stop(number);
+        let mut chance = self.chance(&[6, number as u64, self.devices[number].life]);
+        let before = self.contents_on(number);
+        lock(&self.devices[number].disk).lose_power(&mut chance);
+        let after = self.contents_on(number);
+        let mut users = lock(&self.users);
+        users.lose_programs(number);
+        // What the user wrote last is gone from this disk or torn, and what the user deleted last may be
+        // back: to everybody else that looks like a further change by the user.
+        for content in before.symmetric_difference(&after) {
+            users.ghost.release(*content);
+        }
+        let after: Vec<ContentHash> = after.into_iter().collect();
+        users.ghost.moved(number, &after);
+        for content in after {
+            let superseded = users.ghost.fate(&content).is_some_and(|fate| fate != crate::ghost::Fate::Live);
+            if superseded {
+                users.ghost.release(content);
+            }
+        }
+        drop(users);
+        self.cover("power lost");
+        self.at(down_ms, Moment::Start { device: number });
+        self.check_disk(number)
+    }
+
+    fn contents_on(&self, number: usize) -> BTreeSet<ContentHash> {
+        lock(&self.devices[number].disk).contents_below(&LocalPath::root()).into_iter().collect()
+    }
+
+    pub(super) fn roll_back_database(&mut self, number: usize) {
+        let Some(saved) = self.devices[number].saved.clone() else { return };
+        self.stop(number);
+        self.devices[number].database = saved;
+        self.forget_database(number);
+        self.cover("client database rolled back");
+    }
+
+    pub(super) fn lose_database(&mut self, number: usize) {
+        self.stop(number);
+        let linked = self.devices[number].linked.clone();
+        // The file is gone; the configuration beside it still says who the device is.
+        self.devices[number].database = Database::new(fresh_state(&linked));
+        self.forget_database(number);
+        self.cover("client database lost");
+    }
+
+    /// Without its database a device cannot tell what was deleted or moved while it did not look: then
+    /// superseded contents may come back, and moved ones be in two places. Nothing may be lost.
+    fn forget_database(&mut self, number: usize) {
+        self.devices[number].cursors.clear();
+        lock(&self.users).ghost.lenient = true;
+        self.at(100, Moment::Start { device: number });
+    }
+
+    /// Passes a command on, if the client is running.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn command(&mut self, number: usize, command: Command) -> Checked<()> {
+        if self.devices[number].is_up() { self.feed(number, Event::Command(command)) } else { Ok(()) }
+    }
+
+    /// Gives the engine an event and performs what it answers.
+    pub(super) fn feed(&mut self, number: usize, event: Event) -> Checked<()> {
+        let now = self.now;
+        match event {
+            Event::JobDone(..) | Event::Replied(..) => self.devices[number].busy -= 1,
+            _ => {}
+        }
+        self.trace.note(now, &format!("feed {number} {}", brief_event(&event)));
+        self.trace.detail(|| format!("{event:?}"));
+        let device = &mut self.devices[number];
+        device.handled += 1;
+        let Some(engine) = &mut device.engine else { return Ok(()) };
+        let chance = &mut device.chance;
+        let mut random = || chance.id();
+        let mut environment =
+            Environment { now, today: TODAY, random: &mut random, blocklists: &device.database };
+        let actions = engine.handle(event, &mut environment);
+        self.perform(number, actions)?;
+        self.schedule_wake(number);
+        Ok(())
+    }
+
+    fn perform(&mut self, number: usize, actions: Vec<Action>) -> Checked<()> {
+        let (life, handled) = (self.devices[number].life, self.devices[number].handled);
+        let mut chance = self.chance(&[7, number as u64, handled]);
+        let dies = !self.calm && !actions.is_empty() && chance.happens(self.knobs.local.kill / 4);
+        let last = chance.index(actions.len() + 1);
+        for (index, action) in actions.into_iter().enumerate() {
+            if dies && index == last {
+                self.cover("killed between actions");
+                self.kill(number, chance.below(10_000));
+                return Ok(());
+            }
+            self.trace.note(self.now, &format!("act {number} {}", brief_action(&action)));
+            self.trace.detail(|| format!("{action:?}"));
+            match action {
+                Action::Persist(writes) => self.persist(number, &writes)?,
+                Action::Job(id, job) => {
+                    self.devices[number].busy += 1;
+                    let after = self.delay(&mut chance);
+                    self.at(after, Moment::Job { device: number, life, id, job });
+                }
+                Action::Send(id, request) => {
+                    self.devices[number].busy += 1;
+                    let after = self.delay(&mut chance);
+                    self.at(after, Moment::Depart { device: number, life, id, request });
+                }
+                Action::Report(activity) => self.cover(activity_name(activity.kind)),
+            }
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self, number: usize, writes: &[Write]) -> Checked<()> {
+        let device = &mut self.devices[number];
+        device.database.apply(writes);
+        for write in writes {
+            if let Write::State(state) = write {
+                check_cursor(device, state)?;
+            }
+        }
+        crate::rows::check(&device.database).map_err(|text| violation(format!("{text} (device {number})")))
+    }
+
+    fn schedule_wake(&mut self, number: usize) {
+        let Some(at) = self.devices[number].engine.as_ref().and_then(Engine::next_wake) else { return };
+        let at = at.max(self.now + 1);
+        if self.devices[number].wake_at.is_none_or(|known| known > at || known <= self.now) {
+            self.devices[number].wake_at = Some(at);
+            let life = self.devices[number].life;
+            self.at(at - self.now, Moment::Wake { device: number, life });
+        }
+    }
+
+    pub(super) fn wake(&mut self, number: usize) -> Checked<()> {
+        let device = &mut self.devices[number];
+        if device.wake_at.is_some_and(|at| at <= self.now) {
+            device.wake_at = None;
+        }
+        match device.engine.as_ref().and_then(Engine::next_wake) {
+            Some(at) if at <= self.now => self.feed(number, Event::Woken),
+            _ => {
+                self.schedule_wake(number);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a job, with whatever comes in between.
+    pub(super) fn run_job(&mut self, number: usize, id: JobId, job: &Job) -> Checked<()> {
+        let job_number = self.devices[number].jobs;
+        self.devices[number].jobs += 1;
+        let (fs, end) = self.surprises(number, job_number, SimFs::new(self.devices[number].disk.clone()));
+        let result = run_job(&fs, job);
+        let (calls, failed) = fs.calls();
+        self.trace.note(self.now, &format!("job {number} #{job_number} {} calls {}", calls, brief_result(&result)));
+        self.trace.detail(|| format!("{result:?}"));
+        self.check_disk(number)?;
+        self.watch(number);
+        if failed > 0 {
+            self.cover("file error");
+        }
+        if fs.died() {
+            return self.die_in_job(number, job, end);
+        }
+        self.note_result(&result);
+        let life = self.devices[number].life;
+        let mut chance = self.chance(&[8, number as u64, job_number]);
+        let after = self.delay(&mut chance);
+        self.at(after, Moment::Feed { device: number, life, event: Event::JobDone(id, result) });
+        Ok(())
+    }
+
+    fn die_in_job(&mut self, number: usize, job: &Job, end: End) -> Checked<()> {
+        if matches!(job, Job::Apply(_)) {
+            self.cover("crash during apply");
+        }
+        match end {
+            End::Power { down_ms } => self.lose_power(number, down_ms),
+            End::Killed { down_ms } => {
+                self.kill(number, down_ms);
+                Ok(())
+            }
+        }
+    }
+
+    fn note_result(&mut self, result: &JobResult) {
+        match result {
+            JobResult::Scanned { root, .. } | JobResult::Applied { root, .. } if *root != RootState::Present => {
+                self.cover("root was missing");
+            }
+            JobResult::Hashed(results) => {
+                if results.iter().any(|(_, result)| matches!(result, HashResult::Unsettled | HashResult::Changed)) {
+                    self.cover("file changed under hashing");
+                }
+            }
+            JobResult::Applied { results, .. } => {
+                if results.iter().any(Result::is_err) {
+                    self.cover("local step refused");
+                }
+            }
+            JobResult::Scanned { .. } | JobResult::Probed { .. } | JobResult::Cleaned => {}
+        }
+    }
+
+    /// Lets users, errors and deaths into a job.
+    fn surprises(&mut self, number: usize, job_number: u64, mut fs: SimFs) -> (SimFs, End) {
+        let mut chance = self.chance(&[9, number as u64, job_number]);
+        let down_ms = chance.below(10_000);
+        if self.calm {
+            return (fs, End::Killed { down_ms });
+        }
+        for (call, interrupt) in self.interruptions(number, job_number) {
+            fs = fs.interrupted(call, interrupt);
+        }
+        let mut chance = self.chance(&[10, number as u64, job_number]);
+        let call = |chance: &mut Chance| u32::try_from(chance.below(CALLS)).unwrap_or(0);
+        if chance.happens(self.knobs.local.error) {
+            let error = match chance.below(3) {
+                0 => FsError::NoSpace,
+                1 => FsError::Permission,
+                _ => FsError::Other { what: "call", path: LocalPath::root(), errno: 5 },
+            };
+            fs = fs.failing(call(&mut chance), Fault::Error(error));
+        }
+        let mut chance = self.chance(&[11, number as u64, job_number]);
+        if chance.happens(self.knobs.local.power) {
+            return (fs.failing(call(&mut chance), Fault::Death), End::Power { down_ms });
+        }
+        if chance.happens(self.knobs.local.kill) {
+            fs = fs.failing(call(&mut chance), Fault::Death);
+        }
+        (fs, End::Killed { down_ms })
+    }
+
+    /// What a user does in the middle of the job: chosen now, in a random history; else as it is stored.
+    fn interruptions(&self, number: usize, job_number: u64) -> Vec<(u32, Interrupt)> {
+        if let Source::Random(_) = &*lock(&self.source) {
+            let mut chance = self.chance(&[12, number as u64, job_number]);
+            if !chance.happens(self.knobs.local.interrupt) {
+                return Vec::new();
+            }
+            let call = u32::try_from(chance.below(CALLS)).unwrap_or(0);
+            return vec![(call, self.random_interrupt(number, job_number, call))];
+        }
+        let stored = self.interrupts.get(&(number, job_number));
+        stored.into_iter().flatten().map(|one| (one.call, self.stored_interrupt(one))).collect()
+    }
+
+    fn random_interrupt(&self, device: usize, job: u64, call: u32) -> Interrupt {
+        let (users, source, recorded) = (self.users.clone(), self.source.clone(), self.recorded.clone());
+        Box::new(move |disk| {
+            let op = match &mut *lock(&source) {
+                Source::Random(workload) => lock(workload).operation(device, disk),
+                Source::Fixed(_) | Source::Script => return,
+            };
+            let mut users = lock(&users);
+            if disk.root == crate::disk::RootIs::Mounted && !super::protects_share(&users, &op) {
+                users.act(device, disk, &op).ok();
+            }
+            lock(&recorded).interrupts.push(Interruption { device, job, call, op });
+        })
+    }
+
+    fn stored_interrupt(&self, one: &Interruption) -> Interrupt {
+        let (users, one) = (self.users.clone(), one.clone());
+        Box::new(move |disk| {
+            let mut users = lock(&users);
+            if disk.root == crate::disk::RootIs::Mounted && !super::protects_share(&users, &one.op) {
+                users.act(one.device, disk, &one.op).ok();
+            }
+        })
+    }
+
+    /// Tells the watcher of what happened on the disk.
+    pub(super) fn watch(&mut self, number: usize) {
+        let hints = lock(&self.devices[number].disk).take_hints();
+        if hints.is_empty() || !self.devices[number].is_up() {
+            return;
+        }
+        let (life, knobs) = (self.devices[number].life, self.knobs.devices[number].clone());
+        let mut kept: Vec<Hint> = Vec::new();
+        let mut chance = self.chance(&[13, number as u64, self.devices[number].hints]);
+        self.devices[number].hints += 1;
+        for hint in hints {
+            if self.calm || !chance.happens(knobs.lost_hints) {
+                kept.push(hint);
+            }
+        }
+        let late = if chance.happens(knobs.late_hints) { chance.below(5000) } else { chance.below(50) };
+        if !kept.is_empty() {
+            self.at(late, Moment::Hints { device: number, life, hints: kept });
+        }
+    }
+
+    /// What the client did on the disk against the rules (I3, I7, I12, I16).
+    pub(super) fn check_disk(&mut self, number: usize) -> Checked<()> {
+        let mut disk = lock(&self.devices[number].disk);
+        if let Some(text) = disk.take_violations().into_iter().next() {
+            return Err(violation(format!("{text} (device {number})")));
+        }
+        let removed = disk.take_removed();
+        let parked = std::mem::take(&mut disk.parked);
+        drop(disk);
+        if parked > 0 {
+            self.cover("park used");
+        }
+        for (path, content) in removed {
+            if !self.server.journals.ever_held(&content) {
+                let text = lock(&self.users).ghost.text(&content);
+                return Err(violation(format!(
+                    "I16: device {number} removed `{path}` with the last copy of `{text}`, which no server has"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a client that dies in a job dies.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Killed { down_ms: u64 },
+    Power { down_ms: u64 },
+}
+
+/// A cursor never goes back within an epoch (I9).
+fn check_cursor(device: &mut Device, state: &EngineState) -> Checked<()> {
+    let known = device.cursors.entry(state.epoch).or_default();
+    for (namespace, position) in &state.cursor {
+        let before = known.entry(*namespace).or_insert(*position);
+        // A namespace that is followed anew begins at its start.
+        if position < before && *position != Position::START {
+            let number = device.number;
+            return Err(violation(format!("I9: device {number} went from {before} back to {position} in {namespace:?}")));
+        }
+        *before = *position;
+    }
+    Ok(())
+}
+
+const fn activity_name(kind: ActivityKind) -> &'static str {
+    match kind {
+        ActivityKind::Uploaded => "uploaded",
+        ActivityKind::Downloaded => "downloaded",
+        ActivityKind::MovedLocally => "moved locally",
+        ActivityKind::MovedRemotely => "moved remotely",
+        ActivityKind::DeletedLocally => "deleted locally",
+        ActivityKind::DeletedRemotely => "deleted remotely",
+        ActivityKind::Conflict => "conflict copy made",
+        ActivityKind::KeptBeside => "kept beside",
+        ActivityKind::Held => "deletions held",
+        ActivityKind::ServerChanged => "server change noticed",
+    }
+}
+
+fn brief_event(event: &Event) -> String {
+    match event {
+        Event::Started => "started".to_owned(),
+        Event::JobDone(id, result) => format!("job {} {}", id.0, brief_result(result)),
+        Event::Replied(id, Ok(_)) => format!("reply {}", id.0),
+        Event::Replied(id, Err(error)) => format!("reply {} {error}", id.0),
+        Event::Hints(hints) => format!("{} hints", hints.len()),
+        Event::Notified(notification) => format!("notified {notification}"),
+        Event::StreamOpened => "stream".to_owned(),
+        Event::Woken => "woken".to_owned(),
+        Event::Command(command) => format!("{command:?}"),
+    }
+}
+
+fn brief_action(action: &Action) -> String {
+    match action {
+        Action::Persist(writes) => format!("persist {}", writes.len()),
+        Action::Job(id, job) => format!("job {} {}", id.0, brief_job(job)),
+        Action::Send(id, request) => format!("send {} {}", id.0, brief_request(request)),
+        Action::Report(activity) => format!("report {:?} {}", activity.kind, activity.path),
+    }
+}
+
+fn brief_job(job: &Job) -> String {
+    match job {
+        Job::Scan(targets) => format!("scan {}", targets.len()),
+        Job::Hash(tasks) => format!("hash {}", tasks.len()),
+        Job::Apply(steps) => format!("apply {}", steps.len()),
+        Job::Probe { temp, .. } => format!("probe {}", temp.0),
+        Job::CleanTemps { keep } => format!("clean but {}", keep.len()),
+    }
+}
+
+fn brief_result(result: &JobResult) -> String {
+    match result {
+        JobResult::Scanned { root, directories } => format!("{root:?} {}", directories.len()),
+        JobResult::Hashed(results) => {
+            let done = results.iter().filter(|(_, result)| matches!(result, HashResult::Hashed { .. })).count();
+            format!("hashed {done} of {}", results.len())
+        }
+        JobResult::Applied { root, results } => {
+            let done = results.iter().filter(|result| result.is_ok()).count();
+            format!("{root:?} applied {done} of {}", results.len())
+        }
+        JobResult::Probed { present } => format!("present {}", present.len()),
+        JobResult::Cleaned => "cleaned".to_owned(),
+    }
+}
+
+pub(super) fn brief_request(request: &Request) -> String {
+    match request {
+        Request::Server => "server".to_owned(),
+        Request::Changes(request) => format!("changes {}", request.cursor.len()),
+        Request::Missing(request) => format!("missing {}", request.blocks.len()),
+        Request::Commit(commit) => format!("commit {:?} {}", commit.key, commit.operations.len()),
+        Request::Changeset { blocks, commit } => {
+            format!("changeset {} {:?}", blocks.len(), commit.as_ref().map(|commit| (commit.key, commit.operations.len())))
+        }
+        Request::Fetch { blocks, .. } => format!("fetch {}", blocks.len()),
+    }
+}

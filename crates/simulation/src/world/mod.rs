@@ -1,0 +1,590 @@
+//! The world of one history: devices, network, server and users in one queue of moments.
+//!
+//! Everything happens at a virtual moment, one thing after the other, in the order that the seed gives.
+//! Client, services and file operations are the real ones; clock, network, disk and database are not.
+
+mod device;
+mod network;
+mod settle;
+
+pub use device::Device;
+pub use settle::Expected;
+
+use crate::chance::Chance;
+use crate::disk::{Disk, RootIs, WALL_START_NS, lock};
+use crate::ghost::Fate;
+use crate::history::{Act, DeviceEvent, History, Interruption, Knobs, ServerEvent, ShareRole, Step, UserOp};
+use crate::server::{Answer, Call, Linked, Server};
+use crate::user::{Users, local_path};
+use crate::workload::Workload;
+use model::{CommitKey, CommitOutcome, DeviceId, Role};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use sync_engine::io::{Command, Event, Hint, Job, JobId, Request, RequestError, RequestId};
+
+/// The folder that the first account shares with the second.
+pub const SHARED_FOLDER: &str = "team";
+/// Moments after which a history that does not come to rest is given up.
+const MOST_MOMENTS: u64 = 400_000;
+
+/// A rule that was broken, and what was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+impl Violation {
+    /// The invariant's number in the specification, or `other`.
+    #[must_use]
+    pub fn invariant(&self) -> &str {
+        self.0.split(':').next().filter(|text| text.starts_with('I') && text.len() <= 3).unwrap_or("other")
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+pub(crate) type Checked<T> = Result<T, Violation>;
+
+pub(crate) fn violation(text: impl Into<String>) -> Violation {
+    Violation(text.into())
+}
+
+/// What happened, as a number that two runs of one seed must share, and on request as text.
+#[derive(Debug, Default)]
+pub struct Trace {
+    hash: u64,
+    lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    fn note(&mut self, now: u64, text: &str) {
+        for byte in now.to_le_bytes().iter().chain(text.as_bytes()) {
+            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>9.3} {text}", std::time::Duration::from_millis(now).as_secs_f64()));
+        }
+    }
+
+    /// Only for the eye: how much it says does not change the hash.
+    fn detail(&mut self, text: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("          {}", text()));
+        }
+    }
+}
+
+/// Something that will happen at a moment.
+#[derive(Debug)]
+enum Moment {
+    NextStep,
+    /// `life` counts the lives of a device's client: what belongs to an earlier one is void.
+    Job { device: usize, life: u64, id: JobId, job: Job },
+    Feed { device: usize, life: u64, event: Event },
+    Depart { device: usize, life: u64, id: RequestId, request: Request },
+    Arrive { device: usize, travel: network::Travel },
+    Land { device: usize, life: u64, id: RequestId, request: Request, result: Result<Answer, RequestError> },
+    Wake { device: usize, life: u64 },
+    Connect { device: usize, life: u64 },
+    Hints { device: usize, life: u64, hints: Vec<Hint> },
+    Start { device: usize },
+    Resurface { device: usize },
+    ServerUp,
+}
+
+/// Where the steps come from.
+enum Source {
+    Random(Box<Mutex<Workload>>),
+    Fixed(std::collections::VecDeque<Step>),
+    /// A script calls for each step.
+    Script,
+}
+
+/// A world with its devices.
+pub struct World {
+    /// Milliseconds since the history began.
+    pub now: u64,
+    seed: u64,
+    knobs: Knobs,
+    queue: BTreeMap<(u64, u64), Moment>,
+    moments: u64,
+    next_number: u64,
+    pub server: Server,
+    pub devices: Vec<Device>,
+    pub users: Arc<Mutex<Users>>,
+    source: Arc<Mutex<Source>>,
+    /// Interruptions of a fixed history, by device, job and call.
+    interrupts: BTreeMap<(usize, u64), Vec<Interruption>>,
+    recorded: Arc<Mutex<Recorded>>,
+    trace: Trace,
+    pub coverage: BTreeMap<&'static str, u64>,
+    /// No faults any more: everything is to come to rest.
+    calm: bool,
+    /// What a commit was answered first, by its device and key.
+    outcomes: BTreeMap<(DeviceId, CommitKey), CommitOutcome>,
+    /// The commits whose answer was lost on the way.
+    unanswered: BTreeSet<(DeviceId, CommitKey)>,
+}
+
+/// What a random history did, so that it can be replayed.
+#[derive(Debug, Default)]
+struct Recorded {
+    steps: Vec<Step>,
+    interrupts: Vec<Interruption>,
+}
+
+/// How a history went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub violation: Option<Violation>,
+    /// Two runs of one history have the same.
+    pub trace_hash: u64,
+    pub trace: Vec<String>,
+    pub coverage: BTreeMap<&'static str, u64>,
+    pub history: History,
+    /// Virtual milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Runs the history that a seed gives.
+#[must_use]
+pub fn run_seed(seed: u64, traced: bool) -> Outcome {
+    let knobs = crate::workload::knobs(seed);
+    let source = Source::Random(Box::new(Mutex::new(Workload::new(seed))));
+    World::play(seed, &knobs, source, Vec::new(), traced)
+}
+
+/// Runs a stored history again.
+#[must_use]
+pub fn replay(history: &History, traced: bool) -> Outcome {
+    let source = Source::Fixed(history.steps.iter().cloned().collect());
+    World::play(history.seed, &history.knobs, source, history.interrupts.clone(), traced)
+}
+
+impl World {
+    fn play(seed: u64, knobs: &Knobs, source: Source, interrupts: Vec<Interruption>, traced: bool) -> Outcome {
+        match Self::build(seed, knobs.clone(), source, interrupts, traced) {
+            Ok(mut world) => {
+                let result = world.prepare().and_then(|()| world.run());
+                world.outcome(result.err())
+            }
+            Err(error) => Outcome {
+                violation: Some(violation(error)),
+                trace_hash: 0,
+                trace: Vec::new(),
+                coverage: BTreeMap::new(),
+                history: History { seed, knobs: knobs.clone(), steps: Vec::new(), interrupts: Vec::new() },
+                duration_ms: 0,
+            },
+        }
+    }
+
+    /// A world in which nothing happens but what a script says.
+    ///
+    /// # Errors
+    /// When the server cannot be made.
+    pub fn scripted(seed: u64, knobs: Knobs) -> Result<Self, String> {
+        Self::build(seed, knobs, Source::Script, Vec::new(), true)
+    }
+
+    fn build(
+        seed: u64,
+        knobs: Knobs,
+        source: Source,
+        interrupts: Vec<Interruption>,
+        traced: bool,
+    ) -> Result<Self, String> {
+        let mut server = Server::new(seed)?;
+        server.set_clock(WALL_START_NS / 1_000_000);
+        let users = Arc::new(Mutex::new(Users::new()));
+        let mut devices = Vec::new();
+        let accounts = knobs.devices.iter().map(|device| device.account).max().map_or(0, |most| most + 1);
+        for account in 0..accounts {
+            server.add_account(&email(account))?;
+        }
+        for (number, device) in knobs.devices.iter().enumerate() {
+            let linked = server.link(&email(device.account), &format!("dev{number}"))?;
+            let known = lock(&users).ghost.known.clone();
+            let disk = Disk::new(device.habits, 0x100 + number as u64, known);
+            devices.push(Device::new(number, linked, disk, Chance::keyed(seed, &[4, number as u64])));
+        }
+        let mut by_job: BTreeMap<(usize, u64), Vec<Interruption>> = BTreeMap::new();
+        for one in interrupts {
+            by_job.entry((one.device, one.job)).or_default().push(one);
+        }
+        Ok(Self {
+            now: 0,
+            seed,
+            knobs,
+            queue: BTreeMap::new(),
+            moments: 0,
+            next_number: 0,
+            server,
+            devices,
+            users,
+            source: Arc::new(Mutex::new(source)),
+            interrupts: by_job,
+            recorded: Arc::default(),
+            trace: Trace { hash: 0xcbf2_9ce4_8422_2325, lines: traced.then(Vec::new) },
+            coverage: BTreeMap::new(),
+            calm: false,
+            outcomes: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+        })
+    }
+
+    /// Starts the devices and lets the first account share its folder, if it is to.
+    pub(crate) fn prepare(&mut self) -> Checked<()> {
+        for device in 0..self.devices.len() {
+            self.start(device)?;
+        }
+        if let Some(role) = self.knobs.share {
+            self.calm = true;
+            self.act_as_user(0, &UserOp::MakeDirectory { path: SHARED_FOLDER.to_owned() });
+            self.come_to_rest()?;
+            self.share(role)?;
+            self.come_to_rest()?;
+            self.calm = false;
+        }
+        Ok(())
+    }
+
+    fn share(&mut self, role: ShareRole) -> Checked<()> {
+        let owner: Linked = self.devices[0].linked.clone();
+        let fold = self.server.journals.fold(owner.root);
+        let node = fold.nodes().iter().find(|(_, node)| node.name.as_str() == SHARED_FOLDER).map(|(id, _)| *id);
+        let node = node.ok_or_else(|| violation("I5: the folder to share never reached the server"))?;
+        let may = match role {
+            ShareRole::Editor => Role::Editor,
+            ShareRole::Viewer => Role::Viewer,
+        };
+        self.server.share(&owner, node, &email(1), may).map_err(|error| violation(error.to_string()))?;
+        self.after_server()?;
+        let mut users = lock(&self.users);
+        users.shared_folder = local_path(SHARED_FOLDER).ok();
+        if role == ShareRole::Viewer {
+            let guests = self.knobs.devices.iter().enumerate().filter(|(_, device)| device.account == 1);
+            users.viewers = guests.map(|(number, _)| number).collect();
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> Checked<()> {
+        self.at(0, Moment::NextStep);
+        let mut quiesced = false;
+        while let Some(moment) = self.next_moment()? {
+            if let Moment::NextStep = moment {
+                let Some(step) = self.take_step() else { break };
+                quiesced = step.act == Act::Quiesce;
+                self.perform_step(step)?;
+            } else {
+                self.happen(moment)?;
+            }
+        }
+        if quiesced { Ok(()) } else { self.quiesce() }
+    }
+
+    /// The next step of the history; it is scheduled when the one before is done.
+    fn take_step(&mut self) -> Option<Step> {
+        match &mut *lock(&self.source) {
+            Source::Random(workload) => {
+                let disks: Vec<MutexGuard<'_, Disk>> =
+                    self.devices.iter().map(|device| lock(&device.disk)).collect();
+                let disks: Vec<&Disk> = disks.iter().map(|disk| &**disk).collect();
+                let step = lock(workload).next_step(&disks)?;
+                lock(&self.recorded).steps.push(step.clone());
+                Some(step)
+            }
+            Source::Fixed(steps) => steps.pop_front(),
+            Source::Script => None,
+        }
+    }
+
+    fn perform_step(&mut self, step: Step) -> Checked<()> {
+        self.run_for(step.after_ms)?;
+        match step.act {
+            Act::User { device, op } => self.act_as_user(device, &op),
+            Act::Device { device, event } => self.device_event(device, &event)?,
+            Act::Server(event) => self.server_event(&event)?,
+            Act::Quiesce => self.quiesce()?,
+        }
+        self.at(0, Moment::NextStep);
+        Ok(())
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// The rule that is broken meanwhile.
+    pub fn run_for(&mut self, ms: u64) -> Checked<()> {
+        let end = self.now + ms;
+        while self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+            if let Some(moment) = self.next_moment()? {
+                self.happen(moment)?;
+            }
+        }
+        self.set_now(end);
+        Ok(())
+    }
+
+    fn at(&mut self, after_ms: u64, moment: Moment) {
+        self.next_number += 1;
+        self.queue.insert((self.now + after_ms, self.next_number), moment);
+    }
+
+    fn next_moment(&mut self) -> Checked<Option<Moment>> {
+        let Some(((at, _), moment)) = self.queue.pop_first() else { return Ok(None) };
+        self.moments += 1;
+        if self.moments > MOST_MOMENTS {
+            return Err(violation("I17: the history does not come to an end"));
+        }
+        self.set_now(at);
+        Ok(Some(moment))
+    }
+
+    fn set_now(&mut self, now: u64) {
+        self.now = self.now.max(now);
+        let wall_ms = WALL_START_NS / 1_000_000 + i64::try_from(self.now).unwrap_or(i64::MAX);
+        self.server.set_clock(wall_ms);
+        for device in &self.devices {
+            let ms = wall_ms + device.clock_offset_ms;
+            lock(&device.disk).set_now_ns(ms.saturating_mul(1_000_000));
+        }
+    }
+
+    /// A stream of chance for one decision, none for a script.
+    fn chance(&self, names: &[u64]) -> Chance {
+        Chance::keyed(self.seed ^ 0xfa17, names)
+    }
+
+    fn delay(&self, chance: &mut Chance) -> u64 {
+        match chance.below(10) {
+            0..6 => chance.below(self.knobs.slowest_ms.min(20)),
+            _ => chance.below(self.knobs.slowest_ms),
+        }
+    }
+
+    pub(crate) fn cover(&mut self, what: &'static str) {
+        *self.coverage.entry(what).or_default() += 1;
+    }
+
+    fn happen(&mut self, moment: Moment) -> Checked<()> {
+        match moment {
+            Moment::NextStep => Ok(()),
+            Moment::Job { device, life, id, job } if self.alive(device, life) => self.run_job(device, id, &job),
+            Moment::Feed { device, life, event } if self.alive(device, life) => self.feed(device, event),
+            Moment::Depart { device, life, id, request } if self.alive(device, life) => {
+                self.depart(device, id, request);
+                Ok(())
+            }
+            Moment::Arrive { device, travel } => self.arrive(device, travel),
+            Moment::Land { device, life, id, request, result } if self.alive(device, life) => {
+                self.land(device, id, &request, result)
+            }
+            Moment::Wake { device, life } if self.alive(device, life) => self.wake(device),
+            Moment::Connect { device, life } if self.alive(device, life) => self.connect(device),
+            Moment::Hints { device, life, hints } if self.alive(device, life) => {
+                self.feed(device, Event::Hints(hints))
+            }
+            Moment::Start { device } => self.start(device),
+            Moment::Resurface { device } => {
+                self.mount(device, RootIs::Mounted);
+                Ok(())
+            }
+            Moment::ServerUp => {
+                self.server.up = true;
+                Ok(())
+            }
+            // It belonged to a client that has died since.
+            Moment::Job { .. }
+            | Moment::Feed { .. }
+            | Moment::Depart { .. }
+            | Moment::Land { .. }
+            | Moment::Wake { .. }
+            | Moment::Connect { .. }
+            | Moment::Hints { .. } => Ok(()),
+        }
+    }
+
+    /// A user acts on a device.
+    pub fn act_as_user(&mut self, device: usize, op: &UserOp) {
+        if self.devices.get(device).is_none_or(|device| lock(&device.disk).root != RootIs::Mounted) {
+            return;
+        }
+        if protects_share(&lock(&self.users), op) {
+            return;
+        }
+        let result = lock(&self.users).act(device, &mut lock(&self.devices[device].disk), op);
+        let verdict = match &result {
+            Ok(()) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.trace.note(self.now, &format!("user {device}: {op:?}: {verdict}"));
+        self.watch(device);
+    }
+
+    fn device_event(&mut self, device: usize, event: &DeviceEvent) -> Checked<()> {
+        if device >= self.devices.len() {
+            return Ok(());
+        }
+        self.trace.note(self.now, &format!("device {device}: {event:?}"));
+        match event {
+            DeviceEvent::Pause => self.command(device, Command::Pause)?,
+            DeviceEvent::Resume => self.command(device, Command::Resume)?,
+            DeviceEvent::Exclude { path } => self.exclude(device, path)?,
+            DeviceEvent::Include { path } => {
+                if let Ok(path) = local_path(path) {
+                    self.command(device, Command::Include(path))?;
+                }
+            }
+            DeviceEvent::Kill { down_ms } => self.kill(device, *down_ms),
+            DeviceEvent::PowerLoss { down_ms } => self.lose_power(device, *down_ms)?,
+            DeviceEvent::Partition { ms } => {
+                let until = self.now + ms;
+                self.partition(device, until);
+            }
+            DeviceEvent::Unmount { ms } => self.hide_root(device, RootIs::Missing, *ms),
+            DeviceEvent::EmptyRoot { ms } => self.hide_root(device, RootIs::Empty, *ms),
+            DeviceEvent::ClockJump { ms } => self.devices[device].clock_offset_ms += ms,
+            DeviceEvent::SaveDatabase => self.devices[device].saved = Some(self.devices[device].database.clone()),
+            DeviceEvent::RollBackDatabase => self.roll_back_database(device),
+            DeviceEvent::LoseDatabase => self.lose_database(device),
+            DeviceEvent::Overflow => {
+                let life = self.devices[device].life;
+                lock(&self.devices[device].disk).take_hints();
+                let hints = vec![Hint::Rescan { directory: sync_engine::io::LocalPath::root() }];
+                self.at(0, Moment::Hints { device, life, hints });
+            }
+        }
+        self.set_now(self.now);
+        Ok(())
+    }
+
+    /// What is excluded leaves this device; the user's values stay with the others.
+    fn exclude(&mut self, device: usize, path: &str) -> Checked<()> {
+        let Ok(path) = local_path(path) else { return Ok(()) };
+        // What is changed below an excluded folder meanwhile has rules of its own.
+        let contents = lock(&self.devices[device].disk).contents_below(&path);
+        let mut users = lock(&self.users);
+        for content in contents {
+            if users.ghost.fate(&content) != Some(Fate::Live) {
+                users.ghost.release(content);
+            }
+        }
+        drop(users);
+        self.command(device, Command::Exclude(path))
+    }
+
+    fn hide_root(&mut self, device: usize, root: RootIs, ms: u64) {
+        if !self.calm {
+            self.mount(device, root);
+            self.at(ms, Moment::Resurface { device });
+        }
+    }
+
+    fn mount(&mut self, device: usize, root: RootIs) {
+        lock(&self.devices[device].disk).root = root;
+        let life = self.devices[device].life;
+        let hints = vec![Hint::Rescan { directory: sync_engine::io::LocalPath::root() }];
+        self.at(5, Moment::Hints { device, life, hints });
+    }
+
+    fn server_event(&mut self, event: &ServerEvent) -> Checked<()> {
+        self.trace.note(self.now, &format!("server: {event:?}"));
+        let failed = |error: String| violation(error);
+        match event {
+            ServerEvent::Restart { down_ms } => {
+                self.server.restart().map_err(failed)?;
+                self.server.up = false;
+                self.at(*down_ms, Moment::ServerUp);
+            }
+            ServerEvent::Save => self.server.save().map_err(failed)?,
+            ServerEvent::Restore => {
+                if self.server.restore().map_err(failed)? {
+                    self.cover("server restored");
+                    self.forgive();
+                }
+            }
+            // Members of a share come from journals that are lost too; such histories stay without.
+            ServerEvent::Empty if self.knobs.share.is_some() => {}
+            ServerEvent::Empty => {
+                self.server.empty().map_err(failed)?;
+                self.cover("server emptied");
+                self.forgive();
+            }
+        }
+        self.drop_streams();
+        self.after_server()
+    }
+
+    /// The server forgot commits: what was superseded in them may be back, and what was moved in them
+    /// may be in both places. Nothing that lives may be lost all the same.
+    fn forgive(&mut self) {
+        lock(&self.users).ghost.lenient = true;
+        self.outcomes.clear();
+        self.unanswered.clear();
+    }
+
+    /// How the history went, with all that was recorded.
+    fn outcome(self, violation: Option<Violation>) -> Outcome {
+        let mut coverage = self.coverage;
+        for (what, times) in &lock(&self.users).ghost.met {
+            *coverage.entry(what).or_default() += times;
+        }
+        let recorded = std::mem::take(&mut *lock(&self.recorded));
+        let (steps, interrupts) = match &*lock(&self.source) {
+            Source::Random(_) => (recorded.steps, recorded.interrupts),
+            Source::Fixed(_) | Source::Script => (Vec::new(), Vec::new()),
+        };
+        Outcome {
+            violation,
+            trace_hash: self.trace.hash,
+            trace: self.trace.lines.unwrap_or_default(),
+            coverage,
+            history: History { seed: self.seed, knobs: self.knobs, steps, interrupts },
+            duration_ms: self.now,
+        }
+    }
+
+    /// The lines of the trace so far.
+    #[must_use]
+    pub fn trace(&self) -> &[String] {
+        self.trace.lines.as_deref().unwrap_or_default()
+    }
+}
+
+/// The mount of the shared folder is not moved or deleted: what that means is a matter of its own.
+fn protects_share(users: &Users, op: &UserOp) -> bool {
+    let Some(shared) = &users.shared_folder else { return false };
+    let is_share = |path: &String| path.as_bytes() == shared.as_bytes();
+    match op {
+        UserOp::Delete { path } | UserOp::DeleteTree { path } => is_share(path),
+        UserOp::Rename { from, to } => is_share(from) || is_share(to),
+        _ => false,
+    }
+}
+
+pub(crate) fn email(account: usize) -> String {
+    format!("user{account}@example.org")
+}
+
+/// A call of the engine's as the network carries it.
+pub(crate) fn call_of(request: &Request) -> Call {
+    match request {
+        Request::Server => Call::Server,
+        Request::Changes(request) => Call::Changes(request.clone()),
+        Request::Missing(request) => Call::Missing(request.clone()),
+        Request::Commit(commit) => Call::Commit(commit.clone()),
+        Request::Changeset { blocks, commit } => {
+            let blocks = blocks.iter().map(|block| api::BlockHeader { hash: block.hash, len: block.len }).collect();
+            Call::Changeset { head: api::ChangesetHead { blocks, commit: commit.clone() }, blocks: Vec::new() }
+        }
+        Request::Fetch { namespace, blocks } => Call::Blocks(api::BlocksRequest {
+            namespace: *namespace,
+            blocks: blocks.iter().map(|block| block.hash).collect(),
+        }),
+    }
+}
