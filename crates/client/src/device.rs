@@ -137,7 +137,11 @@ pub async fn link(home: &Home, options: LinkOptions) -> Result<Config, DeviceErr
     Ok(config)
 }
 
-fn refuse_if_linked(home: &Home) -> Result<(), DeviceError> {
+/// Refuses a home that is linked already.
+///
+/// # Errors
+/// [`DeviceError::AlreadyLinked`], or what is wrong with the configuration.
+pub fn refuse_if_linked(home: &Home) -> Result<(), DeviceError> {
     match home.load_config() {
         Ok(Config { email, server, folder, .. }) => Err(DeviceError::AlreadyLinked { email, server, folder }),
         Err(HomeError::NotLinked) => Ok(()),

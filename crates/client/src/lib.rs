@@ -26,3 +26,6 @@ pub use control::{Command, Control, Failure, FailureKind};
 pub use daemon::{Daemon, DaemonError};
 pub use device::{DeviceError, LinkOptions};
 pub use home::{Config, Home, HomeError};
+/// Paths and states as the engine says them, for those who show them.
+pub use sync_engine::io::{Activity, ActivityKind, LocalPath};
+pub use sync_engine::status::{FileStatus, Phase, Status};
