@@ -1,5 +1,5 @@
 //! The developers' tasks: `cargo xtask test` is all that CI runs, `cargo xtask tidy` the part of it that
-//! knows this project's own rules.
+//! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes.
 //!
 //! Each task ends with one line that says its result.
 
@@ -25,17 +25,26 @@ enum Task {
     Test,
     /// Check the project's own rules: dependency arrows, purity, documents, names
     Tidy,
+    /// Run the simulation; `--help` behind it tells what it can do
+    #[command(disable_help_flag = true)]
+    Simulate {
+        /// Passed on to it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
     let result = match Arguments::parse().task {
-        Task::Test => steps::test(root),
-        Task::Tidy => tidy::run(root),
+        Task::Test => steps::test(root).map(Some),
+        Task::Tidy => tidy::run(root).map(Some),
+        Task::Simulate { arguments } => steps::simulate(root, &arguments).map(|()| None),
     };
     match result {
         Ok(line) => {
-            println!("{line}");
+            // The simulation says its own last line.
+            line.into_iter().for_each(|line| println!("{line}"));
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -2,9 +2,18 @@
 
 use crate::tidy;
 use anyhow::{Result, bail};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+/// Seeds of the simulation that are the same in every run: enough that it asks whether it met everything.
+const FIXED_SEEDS: &str = "1500";
+/// Seconds for seeds that nobody ran before.
+const FRESH_SEED_SECONDS: &str = "30";
+/// Fresh seeds lie below this, so that one is easily typed.
+const FRESH_SEED_RANGE: u64 = 1_000_000_000;
 
 /// One thing that must hold before a change is good.
 struct Step {
@@ -18,7 +27,7 @@ enum Outcome {
     Skipped(&'static str),
 }
 
-/// The tests come last, so that what they say stands right above the closing line.
+/// The tests and the simulation come last, so that what they say stands right above the closing line.
 const STEPS: &[Step] = &[
     Step { name: "format", run: |root| cargo(root, &["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: tidy },
@@ -30,6 +39,8 @@ const STEPS: &[Step] = &[
     Step { name: "documentation", run: documentation },
     Step { name: "doctests", run: |root| cargo(root, &["test", "--workspace", "--doc", "--quiet"]) },
     Step { name: "tests", run: tests },
+    Step { name: "simulation of fixed seeds", run: |root| simulation(root, &["--seeds", FIXED_SEEDS]) },
+    Step { name: "simulation of fresh seeds", run: fresh_seeds },
 ];
 
 /// Runs every step until one fails.
@@ -77,6 +88,23 @@ fn tests(root: &Path) -> Result<Outcome> {
     } else {
         cargo(root, &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
     }
+}
+
+/// In the dev profile, which the tests have built already.
+fn simulation(root: &Path, arguments: &[&str]) -> Result<Outcome> {
+    cargo(root, &[&["run", "--quiet", "--package", "simulation", "--"], arguments].concat())
+}
+
+/// The seed that begins this is part of the command, which is printed, and each failure names its own.
+fn fresh_seeds(root: &Path) -> Result<Outcome> {
+    let first = RandomState::new().hash_one(()) % FRESH_SEED_RANGE;
+    simulation(root, &["--seconds", FRESH_SEED_SECONDS, "--first", &first.to_string()])
+}
+
+/// Runs the simulation alone, in the release profile: it may run for hours.
+pub(crate) fn simulate(root: &Path, arguments: &[String]) -> Result<()> {
+    let mut command = cargo_command(root, &["run", "--quiet", "--release", "--package", "simulation", "--"]);
+    run(command.args(arguments)).map(drop)
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
