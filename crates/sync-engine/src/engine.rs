@@ -221,7 +221,7 @@ impl Engine {
             Command::SetGuard(guard) => self.state.guard = guard,
             Command::Flush => {
                 let rounds = self.observer.rounds() + if self.observer.in_round() { 2 } else { 1 };
-                let pulls = self.server.pulls + if self.server.is_pulling() { 2 } else { 1 };
+                let pulls = self.server.next_pull();
                 self.flush = Some(FlushTarget { rounds, pulls });
                 self.observer.look_at_everything(&self.trees);
                 self.server.pull_wanted = true;

@@ -12,7 +12,7 @@ use crate::io::{
 use crate::tree::{Local, PARKED, Place, Seen};
 use crate::trees::Trees;
 use model::name::RESERVED_NAME;
-use model::{BLOCK_SIZE, Name, NameKey, NodeId, limits};
+use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Directories in one scan job: keeps a job short, so that other local work gets its turn.
@@ -21,6 +21,10 @@ const DIRECTORIES_PER_SCAN: usize = 64;
 const NAMES_PER_DIRECTORY: usize = 1000;
 /// Unsyncable items that are remembered by path; more are counted only.
 pub const MAX_PATH_PROBLEMS: usize = 10_000;
+
+/// The parent of nodes that are missing and whose place another one has taken, until the round ends.
+/// Not a node of any server.
+const LIMBO: NodeId = NodeId([0xfe; 16]);
 
 /// What is to be looked at in one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct Observer {
     deep: BTreeSet<LocalPath>,
     newcomers: Vec<Newcomer>,
     missing: BTreeSet<NodeId>,
+    /// Nodes that are missing and whose place another one has taken: the namespace they were in.
+    homes: BTreeMap<NodeId, NamespaceId>,
     /// Rounds that have ended.
     rounds: u64,
     in_round: bool,
@@ -127,6 +133,8 @@ impl Observer {
             }
             self.in_round = true;
             self.round = std::mem::take(&mut self.next);
+            // Left by a round that was not finished.
+            self.missing.extend(trees.local_children(LIMBO));
         }
         let mut targets = Vec::new();
         while targets.len() < DIRECTORIES_PER_SCAN {
@@ -146,6 +154,7 @@ impl Observer {
         self.round.clear();
         self.newcomers.clear();
         self.missing.clear();
+        self.homes.clear();
         self.deep.clear();
         self.in_round = false;
         self.look_at_everything(trees);
@@ -190,7 +199,7 @@ impl Observer {
         for found in &listing.entries {
             let Some(name) = self.acceptable(&target.directory, found) else { continue };
             let matched_child = if folder == PARKED {
-                self.take_parked(trees, &name, found)
+                Some(self.take_parked(trees, &name, found, random))
             } else {
                 self.take_entry(trees, folder, target, listing, name, found, deep, random)
             };
@@ -227,7 +236,7 @@ impl Observer {
         let key = name.key();
         let Some(child) = trees.local_child(folder, &key) else {
             self.meet(trees, Newcomer { folder, name, found: found.clone(), old_place_checked: false }, random);
-            return None;
+            return trees.local_child(folder, &key);
         };
         let local = trees.local(child)?.clone();
         if Trees::disk_name(&local) != &*found.name {
@@ -249,7 +258,7 @@ impl Observer {
                 return Some(child);
             }
         }
-        if !same_kind(&local.seen, found.kind) || self.is_another_folder(trees, child, &local, found) {
+        if !same_kind(&local.seen, found.kind) || self.is_another(trees, child, &local, found) {
             self.missing.insert(child);
             self.newcomers.push(Newcomer { folder, name, found: found.clone(), old_place_checked: false });
             return None;
@@ -280,13 +289,15 @@ impl Observer {
         trees.set_local(child, Some(Local { place, seen, print: found.print, disk_name }));
     }
 
-    /// A folder under a known name that is in truth another known folder: two folders were swapped, or
-    /// one was moved into the place of another.
-    fn is_another_folder(&self, trees: &Trees, child: NodeId, local: &Local, found: &Found) -> bool {
-        if found.kind != FileKind::Directory || same_file(local, &found.print) {
+    /// An entry under a known name that is in truth another known node: two folders were swapped, or a
+    /// synced file was moved over another. (An editor's temporary file, never synced, that replaces the
+    /// file is an edit of the file.)
+    fn is_another(&self, trees: &Trees, child: NodeId, local: &Local, found: &Found) -> bool {
+        if same_file(local, &found.print) {
             return false;
         }
-        self.previous(trees, found).is_some_and(|other| other != child)
+        let moved_over = |other: NodeId| found.kind == FileKind::Directory || trees.synced(other).is_some();
+        self.previous(trees, found).is_some_and(|other| other != child && moved_over(other))
     }
 
     /// The node that was last seen with this entry's inode, if nothing speaks against it being the same
@@ -322,18 +333,24 @@ impl Observer {
         }
     }
 
-    /// An entry of the parking place, named by its node.
-    fn take_parked(&mut self, trees: &mut Trees, name: &Name, found: &Found) -> Option<NodeId> {
-        let id: NodeId = name.as_str().parse().ok()?;
-        let local = trees.local(id).cloned();
-        let known = local.is_some_and(|local| same_kind(&local.seen, found.kind) && same_file(&local, &found.print));
-        if known || !trees.has_local(id) {
+    /// An entry of the parking place: named by its node, or left there by a rename that a crash cut short.
+    fn take_parked(
+        &mut self,
+        trees: &mut Trees,
+        name: &Name,
+        found: &Found,
+        random: &mut dyn FnMut() -> [u8; 16],
+    ) -> NodeId {
+        let named = name.as_str().parse().ok().filter(|id| *id != trees.root() && *id != PARKED && *id != LIMBO);
+        let id = self.previous(trees, found).or(named).unwrap_or_else(|| NodeId(random()));
+        let local = trees.local(id);
+        let known = local.is_some_and(|local| same_kind(&local.seen, found.kind) && same_file(local, &found.print));
+        if known || local.is_none() {
             let place = Place { parent: PARKED, name: name.clone() };
-            let local = Local { place, seen: seen(found), print: found.print, disk_name: None };
             self.missing.remove(&id);
-            trees.set_local(id, Some(local));
+            trees.set_local(id, Some(Local { place, seen: seen(found), print: found.print, disk_name: None }));
         }
-        Some(id)
+        id
     }
 
     /// What the round has collected is put together: moves first, then what is new, and at the very end
@@ -399,6 +416,9 @@ impl Observer {
             }
         }
         for newcomer in fresh {
+            if self.take_back(trees, &newcomer) {
+                continue;
+            }
             self.free_name(trees, newcomer.folder, &newcomer.name.key());
             if trees.has_local(newcomer.folder) {
                 self.create(trees, newcomer, random);
@@ -406,11 +426,42 @@ impl Observer {
         }
     }
 
-    /// Whoever is missing from a place gives it up at the latest when another one is found there.
+    /// What looked like another node in the place of a known one was none: the known one changed.
+    fn take_back(&mut self, trees: &mut Trees, newcomer: &Newcomer) -> bool {
+        let Newcomer { folder, name, found, .. } = newcomer;
+        let Some(there) = trees.local_child(*folder, &name.key()).filter(|id| self.missing.contains(id)) else {
+            return false;
+        };
+        let Some(local) = trees.local(there).cloned().filter(|local| same_kind(&local.seen, found.kind)) else {
+            return false;
+        };
+        self.missing.remove(&there);
+        self.update(trees, there, &local, *folder, name.clone(), found);
+        if found.kind == FileKind::Directory {
+            self.add_to_round(there, Look { extent: Extent::All, deep: true });
+        }
+        true
+    }
+
+    /// Whoever is missing from a place gives it up when another one is found there. It may still turn up
+    /// elsewhere in this round.
     fn free_name(&mut self, trees: &mut Trees, folder: NodeId, key: &NameKey) {
-        if let Some(there) = trees.local_child(folder, key) {
-            self.missing.remove(&there);
-            remove_from_disk_tree(trees, there);
+        let Some(there) = trees.local_child(folder, key) else { return };
+        let (Some(mut local), Ok(name)) = (trees.local(there).cloned(), Name::parse(&there.to_string())) else {
+            return;
+        };
+        self.homes.insert(there, trees.namespace_below(folder));
+        self.missing.insert(there);
+        local.place = Place { parent: LIMBO, name };
+        trees.set_local(there, Some(local));
+    }
+
+    /// The namespace of a node's place, or of the place that it lost in this round.
+    fn home(&self, trees: &Trees, id: NodeId) -> Option<NamespaceId> {
+        let lost = std::iter::once(id).chain(trees.local_ancestors(id)).find_map(|above| self.homes.get(&above));
+        match lost {
+            Some(namespace) => Some(*namespace),
+            None => trees.local(id).map(|local| trees.namespace_below(local.place.parent)),
         }
     }
 
@@ -418,6 +469,7 @@ impl Observer {
         for id in std::mem::take(&mut self.missing) {
             remove_from_disk_tree(trees, id);
         }
+        self.homes.clear();
         self.in_round = false;
         self.rounds += 1;
     }
@@ -434,8 +486,7 @@ impl Observer {
         self.is_gone(trees, id)
             && folder != id
             && !trees.local_ancestors(folder).any(|above| above == id)
-            && (local.place.parent == PARKED
-                || trees.namespace_below(local.place.parent) == trees.namespace_below(folder))
+            && (local.place.parent == PARKED || self.home(trees, id) == Some(trees.namespace_below(folder)))
     }
 
     fn check_old_place(&mut self, trees: &Trees, id: NodeId) {

@@ -369,18 +369,26 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn move_to(&mut self, id: NodeId, place: Place) -> Result<(), Blocked> {
-        if let Err(blocked) = self.clear_way_out(id, place.parent) {
-            return if blocked == Blocked::Cycle { self.park(id) } else { Err(blocked) };
+        match self.way_to(id, &place) {
+            Ok(to) => self.emit_move(id, &place, to, After::Moved { place: place.clone() }),
+            // Its new place cannot be made free before it has left its old one.
+            Err(Blocked::Cycle) => self.park(id),
+            Err(blocked) => Err(blocked),
         }
+    }
+
+    fn way_to(&mut self, id: NodeId, place: &Place) -> Result<LocalPath, Blocked> {
+        self.clear_way_out(id, place.parent)?;
         let folder = self.folder(place.parent)?;
-        self.free_slot(id, &place)?;
-        let to = folder.join(place.name.as_str().as_bytes());
-        self.emit_move(id, &place, to, After::Moved { place: place.clone() })
+        self.free_slot(id, place)?;
+        Ok(folder.join(place.name.as_str().as_bytes()))
     }
 
     /// Before a folder can move below something that is inside it, that must move out.
     fn clear_way_out(&mut self, id: NodeId, folder: NodeId) -> Result<(), Blocked> {
-        let above: Vec<NodeId> = std::iter::once(folder).chain(self.trees.local_ancestors(folder)).collect();
+        self.pull_missing_folder(folder)?;
+        let above: Vec<NodeId> =
+            std::iter::successors(Some(folder), |at| self.parent_on_disk(*at)).take(DEPENDENCY_DEPTH).collect();
         let Some(depth) = above.iter().position(|other| *other == id) else { return Ok(()) };
         for inside in &above[..depth] {
             if matches!(decide(self.trees, self.context, *inside), Verdict::Pull(Pull::Move(_))) {
@@ -389,6 +397,14 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
             }
         }
         Err(Blocked::On(folder))
+    }
+
+    /// The folder in which a node is at this point of the batch.
+    fn parent_on_disk(&self, id: NodeId) -> Option<NodeId> {
+        if self.put.contains_key(&id) {
+            return self.trees.remote(id).map(|remote| remote.place.parent);
+        }
+        self.trees.local(id).map(|local| local.place.parent)
     }
 
     fn delete(&mut self, id: NodeId) -> Result<(), Blocked> {
@@ -509,15 +525,19 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
 
     /// The path of a folder that is, or will be, on disk when the next step is done.
     fn folder(&mut self, id: NodeId) -> Result<LocalPath, Blocked> {
+        self.pull_missing_folder(id)?;
+        self.path(id)
+    }
+
+    fn pull_missing_folder(&mut self, id: NodeId) -> Result<(), Blocked> {
         if self.trees.has_local(id) || self.put.contains_key(&id) {
-            return self.path(id);
+            return Ok(());
         }
         if self.trees.synced(id).is_some() && self.trees.has_remote(id) {
             // The user deleted a folder into which something of theirs goes: it comes back.
             self.trees.set_synced(id, None);
         }
-        self.pull(id)?;
-        self.path(id)
+        self.pull(id)
     }
 
     /// The path of a node on disk at this point of the batch. What lies in a folder that the batch
@@ -688,7 +708,11 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
             }
             self.undo(operations, blocks, bytes);
         }
-        plan.commit = self.commit;
+        // A reader of the journal must see what left a folder before the folder's tombstone.
+        let (deletions, others): (Vec<Operation>, Vec<Operation>) =
+            self.commit.operations.into_iter().partition(|operation| matches!(operation, Operation::Delete { .. }));
+        plan.commit =
+            PlannedCommit { operations: others.into_iter().chain(deletions).collect(), blocks: self.commit.blocks };
         plan
     }
 
@@ -764,7 +788,26 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
             return Err(Unready::Held);
         }
         let Some(remote) = self.trees.remote(id) else { return Err(Unready::On(id)) };
+        if remote.content == Content::Directory {
+            self.leavers_ready(id)?;
+        }
         self.add(Operation::Delete { node: id, base_content: remote.content_rev, base_location: remote.location_rev });
+        Ok(())
+    }
+
+    /// What the user moved out of a folder before deleting it must be out by the same commit.
+    fn leavers_ready(&mut self, top: NodeId) -> Result<(), Unready> {
+        let mut folders = vec![top];
+        while let Some(folder) = folders.pop() {
+            let children: Vec<NodeId> = self.trees.remote_children(folder).collect();
+            for child in children {
+                if is_moving_away(self.trees, child) {
+                    self.push(child)?;
+                } else {
+                    folders.push(child);
+                }
+            }
+        }
         Ok(())
     }
 

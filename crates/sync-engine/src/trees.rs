@@ -59,6 +59,7 @@ impl Trees {
             trees.replace(id, row);
         }
         trees.touched.clear();
+        trees.todo = trees.dirty.clone();
         trees
     }
 
@@ -357,9 +358,8 @@ impl Trees {
 
     /// Looks at the node again, and at whatever waits for it.
     pub fn wake(&mut self, id: NodeId) {
-        if self.dirty.contains(&id) {
-            self.todo.insert(id);
-        }
+        // Also what is in sync now: it may still be filed under what it needed before.
+        self.todo.insert(id);
         self.unblock(id);
         for waiter in self.waiting.remove(&id).unwrap_or_default() {
             self.blocked_on.remove(&waiter);
@@ -371,7 +371,7 @@ impl Trees {
     pub fn wake_all(&mut self) {
         self.waiting.clear();
         self.blocked_on.clear();
-        self.todo = self.dirty.clone();
+        self.todo.extend(self.dirty.iter().copied());
     }
 
     /// Leaves the node alone until `other` changes.

@@ -190,6 +190,8 @@ fn undeletable_below(trees: &Trees, context: &Context<'_>, top: NodeId) -> Optio
                         Content::File(_) | Content::Symlink(_) => {}
                     }
                 }
+                // What the user moved out leaves with the same commit.
+                (Some(_), _, _) if is_moving_away(trees, child) => {}
                 (Some(_), _, _) => pending = Some(child),
                 _ => return Some(Obstacle::Unseen),
             }
@@ -272,13 +274,26 @@ fn aside(may_write: bool) -> Verdict {
 /// Whether the node's place on the server is about to be given up because the user moved it.
 #[must_use]
 pub fn is_moving_away(trees: &Trees, id: NodeId) -> bool {
-    let Some(row) = trees.row(id) else { return false };
-    match (&row.local, &row.synced, &row.remote) {
-        (Some(local), Some(synced), Some(remote)) => {
-            local.place != synced.place && synced.place == remote.place && local.place.parent != PARKED
-        }
-        _ => false,
+    match moved_into(trees, id) {
+        Some(folder) => !must_go_back(trees, id, folder),
+        None => false,
     }
+}
+
+/// The folder into which the user moved the node, if the server does not know that yet and nobody else
+/// has moved it.
+fn moved_into(trees: &Trees, id: NodeId) -> Option<NodeId> {
+    let row = trees.row(id)?;
+    let (Some(local), Some(synced), Some(remote)) = (&row.local, &row.synced, &row.remote) else { return None };
+    let moved = local.place != synced.place && synced.place == remote.place && local.place.parent != PARKED;
+    moved.then_some(local.place.parent)
+}
+
+/// Whether a move by the user cannot be: into a folder that is gone, into another namespace, or below
+/// itself.
+fn must_go_back(trees: &Trees, id: NodeId, folder: NodeId) -> bool {
+    let gone = !trees.has_remote(folder) && (trees.synced(folder).is_some() || trees.withdrawn_mount(folder).is_some());
+    gone || trees.namespace_below(folder) != trees.remote_namespace(id) || would_cycle(trees, id, folder)
 }
 
 /// Whether the user deleted the node and nobody changed it since.
@@ -413,10 +428,7 @@ enum MyMove {
 fn check_my_move(trees: &Trees, context: &Context<'_>, id: NodeId, local: &Local) -> MyMove {
     let folder = local.place.parent;
     let known = trees.has_remote(folder);
-    if !known && (trees.synced(folder).is_some() || trees.withdrawn_mount(folder).is_some()) {
-        return MyMove::Revert;
-    }
-    if trees.namespace_below(folder) != trees.remote_namespace(id) || would_cycle(trees, id, folder) {
+    if must_go_back(trees, id, folder) {
         return MyMove::Revert;
     }
     match trees.remote_child(folder, &local.place.name.key()) {
@@ -439,7 +451,7 @@ pub fn projected_parent(trees: &Trees, id: NodeId) -> Option<NodeId> {
     let row = trees.row(id)?;
     let local = row.local.as_ref().map(|l| l.place.parent);
     let remote = row.remote.as_ref().map(|r| r.place.parent);
-    if is_moving_away(trees, id) || remote.is_none() { local } else { remote }
+    if moved_into(trees, id).is_some() || remote.is_none() { local } else { remote }
 }
 
 fn would_cycle(trees: &Trees, id: NodeId, folder: NodeId) -> bool {

@@ -32,8 +32,12 @@ pub(super) struct ServerWork {
     pub(super) retry_at: Option<u64>,
     pub(super) unlinked: bool,
     pub(super) pull_wanted: bool,
-    /// Times the journal was read to its end.
+    /// Questions asked about the journal.
+    asked: u64,
+    /// The last question whose answer reached the journal's end.
     pub(super) pulls: u64,
+    /// No commit before this question is answered: the last one was refused for what is in the journal.
+    commit_after_pulls: u64,
     pulling: bool,
     asking: bool,
     /// The ends of the journals as last heard of.
@@ -41,6 +45,8 @@ pub(super) struct ServerWork {
     /// Whether the journal was read to its end since the start and since the last namespace was added.
     journal_read: bool,
     committing: bool,
+    /// The call under way asks for the fate of an earlier one, without its blocks.
+    resolving: bool,
     /// The commit in flight was accepted; the journal must be read up to here to know what came before.
     accepted: Option<(Position, Timestamp)>,
 }
@@ -50,8 +56,10 @@ impl ServerWork {
         self.journal_read
     }
 
-    pub(super) const fn is_pulling(&self) -> bool {
-        self.pulling
+    /// The next question about the journal: [`Self::pulls`] reaches it when all that the server has now
+    /// has been read.
+    pub(super) const fn next_pull(&self) -> u64 {
+        self.asked + 1
     }
 
     pub(super) const fn is_idle(&self) -> bool {
@@ -106,6 +114,7 @@ impl Engine {
     fn pull(&mut self) {
         self.server.pull_wanted = false;
         self.server.pulling = true;
+        self.server.asked += 1;
         let request = ChangesRequest {
             instance: self.state.instance,
             epoch: self.state.epoch,
@@ -272,7 +281,7 @@ impl Engine {
             self.server.pull_wanted = true;
         } else {
             self.server.journal_read = true;
-            self.server.pulls += 1;
+            self.server.pulls = self.server.asked;
         }
         self.finish_accepted_commit();
     }
@@ -280,7 +289,8 @@ impl Engine {
     // ---- commits ----
 
     pub(super) fn start_commit(&mut self, env: &mut Environment<'_>) {
-        if self.state.in_flight.is_some() || !self.is_online() || self.queues.push.is_empty() {
+        let read_first = self.server.pulls < self.server.commit_after_pulls;
+        if self.state.in_flight.is_some() || !self.is_online() || self.queues.push.is_empty() || read_first {
             return;
         }
         let settling = env.now < self.deletions.settled_at() && self.deletions.count > 0;
@@ -342,6 +352,7 @@ impl Engine {
             Request::Changeset { blocks, commit: Some(commit) }
         };
         self.server.committing = true;
+        self.server.resolving = false;
         let id = self.send(request);
         self.transfers.requests.insert(id, RequestKind::Commit);
     }
@@ -354,6 +365,7 @@ impl Engine {
         }
         if let Some(commit) = self.state.in_flight.clone() {
             self.server.committing = true;
+            self.server.resolving = true;
             let id = self.send(Request::Commit(commit));
             self.transfers.requests.insert(id, RequestKind::Commit);
         }
@@ -405,6 +417,7 @@ impl Engine {
         self.state_touched = true;
         self.server.accepted = None;
         self.server.pull_wanted = true;
+        self.server.commit_after_pulls = self.server.next_pull();
         for rejection in rejections {
             let index = usize::try_from(rejection.index).unwrap_or(usize::MAX);
             let Some(operation) = commit.operations.get(index) else { continue };
@@ -412,6 +425,10 @@ impl Engine {
             match &rejection.reason {
                 Reason::MissingBlocks(blocks) => {
                     self.transfers.must_send(blocks);
+                    if self.server.resolving {
+                        // The blocks were on their way with the call that got lost.
+                        continue;
+                    }
                     self.fail(node, rejection.reason.to_string(), env.now, Blame::Race);
                 }
                 Reason::Stale
