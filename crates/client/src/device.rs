@@ -106,31 +106,35 @@ pub async fn link(home: &Home, options: LinkOptions) -> Result<Config, DeviceErr
     let _lock = home.lock()?;
     home.forget_device()?;
     let folder = folder::prepare(&options.folder, home.path())?;
-    let server = options.server.clone();
-    let request = LinkRequest {
-        email: options.email.clone(),
-        password: options.password,
-        device_name: options.device_name.clone(),
-    };
-    let transport = Transport::new(server.clone(), None, Arc::default())?;
-    let reply: LinkReply = transport.call("link", &request).await.map_err(DeviceError::Link)?;
+    let linked = link_to(home, options, folder.path.clone()).await;
+    if linked.is_err() {
+        folder.take_back();
+    }
+    linked
+}
 
+/// Asks the server, and writes down what it says.
+async fn link_to(home: &Home, options: LinkOptions, folder: PathBuf) -> Result<Config, DeviceError> {
+    let LinkOptions { server, email, password, device_name, .. } = options;
+    let request = LinkRequest { email: email.clone(), password, device_name: device_name.clone() };
+    let transport = Transport::new(server.clone(), None, Arc::default())?;
+    let root_id = RootId(Chance::from_system()?.bytes());
+    let reply: LinkReply = transport.call("link", &request).await.map_err(DeviceError::Link)?;
     let config = Config {
         version: Config::VERSION,
         server: server.to_string(),
-        email: options.email,
+        email,
         account: reply.account,
         device: reply.device,
-        device_name: options.device_name,
+        device_name,
         folder,
-        root_id: RootId(Chance::from_system()?.bytes()),
+        root_id,
         instance: reply.instance,
         epoch: reply.epoch.0,
         namespace: reply.root,
         bandwidth: crate::bandwidth::Limits::default(),
     };
-    let written = write_device(home, &config, &reply);
-    if let Err(error) = written {
+    if let Err(error) = write_device(home, &config, &reply) {
         take_back(home, &config, &reply).await;
         return Err(error);
     }

@@ -51,26 +51,58 @@ impl FolderError {
     }
 }
 
-/// Makes the folder if there is none, and checks that it can be synced. Gives its path free of symlinks.
+/// A folder that can be synced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Absolute and free of symlinks.
+    pub path: PathBuf,
+    /// Whether it was made just now.
+    pub made: bool,
+}
+
+impl Prepared {
+    /// Removes the folder again if it was made just now and is still empty.
+    pub fn take_back(&self) {
+        if self.made
+            && let Err(error) = fs::remove_dir(&self.path)
+        {
+            tracing::debug!(%error, path = %self.path.display(), "the new folder stays");
+        }
+    }
+}
+
+/// Makes the folder if there is none, and checks that it can be synced.
 ///
 /// # Errors
-/// [`FolderError`]; then nothing but the empty folder was made.
-pub fn prepare(folder: &Path, home: &Path) -> Result<PathBuf, FolderError> {
+/// [`FolderError`]; then no folder was made.
+pub fn prepare(folder: &Path, home: &Path) -> Result<Prepared, FolderError> {
     let unusable = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             FolderError::NotAFolder { path: folder.to_path_buf() }
         }
         _ => FolderError::Unusable { path: folder.to_path_buf(), source },
     };
-    fs::create_dir_all(folder).map_err(unusable)?;
-    let path = folder.canonicalize().map_err(unusable)?;
     let home = home.canonicalize().map_err(|source| FolderError::Unusable { path: home.to_path_buf(), source })?;
+    let path = real(&normal(&std::path::absolute(folder).map_err(unusable)?));
+    // Where it will be is known before it is made: it must not appear inside another synced folder.
     if home.starts_with(&path) || path.starts_with(&home) {
         return Err(FolderError::HomeInside { path, home });
     }
     check_nesting(&path)?;
-    check_writable(&path)?;
-    Ok(path)
+    let made = !path.exists();
+    fs::create_dir_all(&path).map_err(unusable)?;
+    let prepared = Prepared { path: path.canonicalize().map_err(unusable)?, made };
+    if prepared.path != path {
+        // The last component is a symlink: it is the folder behind it that counts.
+        check_nesting(&prepared.path)?;
+    }
+    match check_writable(&prepared.path) {
+        Ok(()) => Ok(prepared),
+        Err(error) => {
+            prepared.take_back();
+            Err(error)
+        }
+    }
 }
 
 /// Marks the folder as the one that is synced.
@@ -224,9 +256,10 @@ mod tests {
     fn a_missing_folder_is_made_and_a_full_one_is_taken_as_it_is() {
         let place = place();
         let folder = place.base.join("new/Syncline");
-        assert_eq!(prepare(&folder, &place.home).expect("made"), folder);
+        let prepared = |made| Prepared { path: folder.clone(), made };
+        assert_eq!(prepare(&folder, &place.home).expect("made"), prepared(true));
         fs::write(folder.join("file"), "text").expect("written");
-        assert_eq!(prepare(&folder, &place.home).expect("taken"), folder);
+        assert_eq!(prepare(&folder, &place.home).expect("taken"), prepared(false));
         assert_eq!(fs::read_dir(&folder).expect("read").count(), 1);
     }
 
@@ -243,12 +276,13 @@ mod tests {
     #[test]
     fn synced_folders_do_not_nest() {
         let place = place();
-        let folder = prepare(&place.base.join("a/b"), &place.home).expect("made");
+        let folder = prepare(&place.base.join("a/b"), &place.home).expect("made").path;
         mark(&folder, RootId([1; 16])).expect("marked");
         let error = |path: &str| prepare(&place.base.join(path), &place.home).expect_err("refused");
         assert!(matches!(error("a/b"), FolderError::AlreadySynced { .. }));
         assert!(matches!(error("a/b/c/d"), FolderError::Inside { outer, .. } if outer == folder));
         assert!(matches!(error("a"), FolderError::Contains { inner, .. } if inner == folder));
+        assert!(!folder.join("c").exists(), "nothing appears inside another's folder");
         assert!(prepare(&place.base.join("a/beside"), &place.home).is_ok());
     }
 
@@ -263,7 +297,7 @@ mod tests {
     #[test]
     fn unmarking_leaves_the_users_files_and_frees_the_folder() {
         let place = place();
-        let folder = prepare(&place.base.join("a"), &place.home).expect("made");
+        let folder = prepare(&place.base.join("a"), &place.home).expect("made").path;
         mark(&folder, RootId([1; 16])).expect("marked");
         fs::write(folder.join("file"), "text").expect("written");
         unmark(&folder, RootId([2; 16])).expect("nothing to do");
@@ -276,7 +310,7 @@ mod tests {
     #[test]
     fn what_is_parked_survives_unmarking() {
         let place = place();
-        let folder = prepare(&place.base.join("a"), &place.home).expect("made");
+        let folder = prepare(&place.base.join("a"), &place.home).expect("made").path;
         mark(&folder, RootId([1; 16])).expect("marked");
         let parked = folder.join(local_files::fs::PARKED_DIRECTORY).join("0a1b");
         fs::write(&parked, "text").expect("written");
