@@ -29,6 +29,8 @@ pub struct Ghost {
     texts: BTreeMap<ContentHash, String>,
     /// Which devices moved a content, or a folder around it, since all agreed last.
     moved: BTreeMap<ContentHash, BTreeSet<usize>>,
+    /// Which devices gave a content another execute bit: to the others that is an edit like any other.
+    touched: BTreeMap<ContentHash, BTreeSet<usize>>,
     /// Contents that existed while a program was writing, and whether it paused only briefly.
     halfway: BTreeSet<ContentHash>,
     /// All contents that a file ever had.
@@ -68,10 +70,11 @@ impl Ghost {
         self.halfway.insert(new);
     }
 
-    /// A program closed a file with this content.
+    /// A program closed a file with this content. Another user may have replaced it by then.
     pub fn finished(&mut self, content: ContentHash, has_name: bool) {
-        self.halfway.remove(&content);
-        self.fates.insert(content, if has_name { Fate::Live } else { Fate::Free });
+        if self.halfway.remove(&content) {
+            self.fates.insert(content, if has_name { Fate::Live } else { Fate::Free });
+        }
     }
 
     /// The user made a second file of a content.
@@ -79,7 +82,7 @@ impl Ghost {
         if old != Some(content) {
             self.superseded(device, old);
         }
-        self.fates.insert(content, Fate::Free);
+        self.release(content);
     }
 
     fn add(&mut self, content: ContentHash, bytes: &[u8], fate: Fate) {
@@ -88,11 +91,6 @@ impl Ghost {
         self.fates.insert(content, if again { Fate::Free } else { fate });
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
         self.texts.insert(content, text);
-    }
-
-    /// A power failure left bytes that the disk made of a user's.
-    pub fn torn(&mut self, content: ContentHash) {
-        self.fates.insert(content, Fate::Free);
     }
 
     fn superseded(&mut self, device: usize, old: Option<ContentHash>) {
@@ -141,12 +139,18 @@ impl Ghost {
         }
     }
 
+    /// The user changed the execute bit of a file with this content.
+    pub fn touched(&mut self, device: usize, content: ContentHash) {
+        self.touched.entry(content).or_default().insert(device);
+    }
+
     fn moved_by_another(&self, content: &ContentHash, device: usize) -> bool {
         self.moved.get(content).is_some_and(|devices| devices.iter().any(|other| *other != device))
     }
 
     /// Nothing is asked of the content any more.
     pub fn release(&mut self, content: ContentHash) {
+        self.halfway.remove(&content);
         self.fates.insert(content, Fate::Free);
     }
 
@@ -164,9 +168,12 @@ impl Ghost {
     /// Whether the content may be there although it was superseded.
     #[must_use]
     pub fn may_return(&self, content: &ContentHash) -> bool {
+        if self.lenient || self.touched.contains_key(content) {
+            return true;
+        }
         match self.fates.get(content) {
-            Some(Fate::Edited) => self.lenient || self.halfway.contains(content),
-            Some(Fate::Deleted { device }) => self.lenient || self.moved_by_another(content, *device),
+            Some(Fate::Edited) => self.halfway.contains(content),
+            Some(Fate::Deleted { device }) => self.moved_by_another(content, *device),
             Some(Fate::Live | Fate::Free) | None => true,
         }
     }
@@ -186,6 +193,7 @@ impl Ghost {
     /// All devices agree: from here on only new moves count. What came back lawfully is there again.
     pub fn agreed(&mut self, present: &BTreeSet<ContentHash>) {
         self.moved.clear();
+        self.touched.clear();
         for (content, fate) in &mut self.fates {
             if present.contains(content) && *fate != Fate::Live {
                 *fate = Fate::Free;

@@ -147,6 +147,7 @@ impl Journals {
     /// The journals begin anew: the server lost some of them.
     pub fn forget(&mut self) {
         self.folds.clear();
+        self.heads.clear();
     }
 
     /// Takes all new entries of a namespace; gives their new file contents.

@@ -70,6 +70,9 @@ impl Users {
             UserOp::Symlink { path, target } => disk.make_symlink(&local_path(path)?, target.as_bytes()),
             UserOp::SetExecutable { path, executable } => {
                 let path = file(disk, path)?;
+                if let Some(content) = disk.content_at(&path) {
+                    self.ghost.touched(device, content);
+                }
                 disk.set_executable(&path, *executable)
             }
             UserOp::Touch { path, mtime_s } => {

@@ -60,7 +60,7 @@ impl World {
             self.reconnect(number);
         }
         self.start(number)?;
-        if self.devices[number].database.state.paused {
+        if self.devices[number].engine.as_ref().is_some_and(|engine| engine.state().paused) {
             self.command(number, Command::Resume)?;
         }
         self.watch(number);
@@ -170,16 +170,12 @@ impl World {
         {
             return Err(format!("device {number} is {phase:?}"));
         }
-        let problems: Vec<String> = engine.problems(PROBLEMS).into_iter().map(|problem| problem.path).collect();
         let mut here = self.disk_tree(number);
         let mut there = self.server_tree(number)?;
-        for problem in &problems {
-            let concerns = |path: &String| {
-                path == problem || path.strip_prefix(problem.as_str()).is_some_and(|rest| rest.starts_with('/'))
-            };
-            let normal: String = normal_path(problem).unwrap_or_else(|| problem.clone());
-            here.retain(|path, _| !concerns(path) && !path.starts_with(&normal));
-            there.retain(|path, _| !concerns(path) && !path.starts_with(&normal));
+        for problem in self.paths_with_problems(number)? {
+            let below = |path: &String| path.strip_prefix(&problem).is_some_and(|rest| rest.starts_with('/'));
+            here.retain(|path, _| *path != problem && !below(path));
+            there.retain(|path, _| *path != problem && !below(path));
         }
         if here == there {
             return Ok(());
@@ -194,6 +190,22 @@ impl World {
             describe(&there, &here),
             engine.problems(20)
         ))
+    }
+
+    /// Where there are problems, on the disk and, which may be elsewhere, on the server.
+    fn paths_with_problems(&self, number: usize) -> Result<BTreeSet<String>, String> {
+        let device = &self.devices[number];
+        let Some(engine) = &device.engine else { return Ok(BTreeSet::new()) };
+        let nodes = self.nodes_of(number)?;
+        let mut paths = BTreeSet::new();
+        for problem in engine.problems(PROBLEMS) {
+            let Some(path) = LocalPath::from_bytes(problem.path.as_bytes()) else { continue };
+            paths.extend(normal(&path));
+            let node = engine.locate(&path).and_then(|location| location.node);
+            let there = node.and_then(|node| path_in(&nodes, device.linked.root.root(), node, &BTreeSet::new()));
+            paths.extend(there);
+        }
+        Ok(paths)
     }
 
     fn item_text(&self, item: &Item) -> String {
@@ -222,17 +234,23 @@ impl World {
         items.collect()
     }
 
+    /// All nodes that a device's account sees, as one tree: a mount has the id of what it shows.
+    fn nodes_of(&self, number: usize) -> Result<BTreeMap<NodeId, Folded>, String> {
+        let mut nodes = BTreeMap::new();
+        for (namespace, _) in self.server.memberships(self.devices[number].linked.identity.account)? {
+            let fold = self.server.journals.fold(namespace);
+            nodes.extend(fold.nodes().iter().map(|(id, node)| (*id, node.clone())));
+        }
+        Ok(nodes)
+    }
+
     /// What the server shows a device's account, less what the device excludes.
     ///
     /// # Errors
     /// When the store fails.
     pub fn server_tree(&self, number: usize) -> Result<Expected, String> {
         let device = &self.devices[number];
-        let mut nodes: BTreeMap<NodeId, Folded> = BTreeMap::new();
-        for (namespace, _) in self.server.memberships(device.linked.identity.account)? {
-            let fold = self.server.journals.fold(namespace);
-            nodes.extend(fold.nodes().iter().map(|(id, node)| (*id, node.clone())));
-        }
+        let nodes = self.nodes_of(number)?;
         let root = device.linked.root.root();
         let excluded = &device.database.state.excluded;
         let mut tree = Expected::new();
@@ -351,8 +369,4 @@ fn normal(path: &LocalPath) -> Option<String> {
     let names: Result<Vec<Name>, _> = path.components().map(Name::parse_bytes).collect();
     let names = names.ok()?;
     Some(names.iter().map(Name::as_str).collect::<Vec<_>>().join("/"))
-}
-
-fn normal_path(text: &str) -> Option<String> {
-    normal(&LocalPath::from_bytes(text.as_bytes())?)
 }
