@@ -21,6 +21,9 @@ use sync_engine::Engine;
 use sync_engine::io as engine_io;
 use sync_engine::io::{Action, DeleteGuard, EngineState, Environment, Event, LocalPath, Write};
 
+/// Further than any delay after which the engine persists what it has.
+const DUE_MS: u64 = 3_600_000;
+
 /// Why a device cannot be linked or unlinked.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -367,11 +370,13 @@ fn exclude(home: &Home, path: &WirePath, command: impl FnOnce(LocalPath) -> engi
     }
     let mut chance = Chance::from_system().map_err(|error| Failure::from_error(&error, None))?;
     let today = crate::clock::today();
-    let mut environment = Environment { now: 0, today: &today, random: &mut || chance.bytes(), blocklists: &database };
-    let actions = engine.handle(Event::Command(command), &mut environment);
-    for action in actions {
-        if let Action::Persist(writes) = action {
-            database.persist(&writes).map_err(|error| database_failure(&error))?;
+    // The second event finds everything due that the engine would have saved a little later.
+    for (now, event) in [(0, Event::Command(command)), (DUE_MS, Event::Woken)] {
+        let mut environment = Environment { now, today: &today, random: &mut || chance.bytes(), blocklists: &database };
+        for action in engine.handle(event, &mut environment) {
+            if let Action::Persist(writes) = action {
+                database.persist(&writes).map_err(|error| database_failure(&error))?;
+            }
         }
     }
     database.close().map_err(|error| database_failure(&error))

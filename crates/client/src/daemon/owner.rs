@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sync_engine::Engine;
-use sync_engine::io::{Action, Command, Environment, Event, LocalPath};
+use sync_engine::io::{Action, Activity, ActivityKind, Command, Environment, Event, LocalPath, Write};
 use sync_engine::status::{Location, Phase};
 
 /// How long after a failed write to the database the next try comes.
@@ -27,6 +27,10 @@ const PERSIST_RETRY: Duration = Duration::from_secs(5);
 const WAKE_PAUSE: Duration = Duration::from_millis(1);
 /// Flushes that wait at once.
 const FLUSHES: usize = 64;
+/// How long an order waits for its own durability before it is answered nonetheless.
+const ORDER_LIMIT: Duration = Duration::from_secs(10);
+/// Further than any delay after which the engine persists what it has: at the end, all is due.
+const END_OF_TIME_MS: u64 = 3_600_000;
 /// Warnings that are kept.
 const WARNINGS: usize = 10;
 /// No flush waits longer.
@@ -60,6 +64,8 @@ pub(super) struct Owner {
     /// Set while the database cannot be written: no event is handled until then.
     blocked: Option<Blocked>,
     flushes: Vec<Flush>,
+    /// Orders that were carried out and are not durable yet: who gave them is answered when they are.
+    orders: Vec<Order>,
     /// What `status` warns of since the start.
     warnings: Vec<String>,
     date: (Instant, String),
@@ -80,6 +86,12 @@ struct Flush {
     answer: Answer<FlushReply>,
 }
 
+/// Someone who waits for an order to be durable.
+struct Order {
+    deadline: Instant,
+    answer: Answer<()>,
+}
+
 /// Whether the loop goes on.
 #[derive(PartialEq, Eq)]
 enum Next {
@@ -95,6 +107,7 @@ impl Owner {
             actions: VecDeque::new(),
             blocked: None,
             flushes: Vec::new(),
+            orders: Vec::new(),
             warnings: Vec::new(),
             date: (now, today()),
             last_woken: None,
@@ -107,10 +120,28 @@ impl Owner {
         self.feed(Event::Started)?;
         while self.turn()? == Next::Turn {
             self.answer_flushes();
+            self.answer_late_orders();
         }
-        for flush in self.flushes.drain(..) {
-            // Whoever waited may have gone.
-            drop(flush.answer.send(Err(Failure::failed("the daemon was stopped"))));
+        self.end()
+    }
+
+    /// Saves what the engine would save later, answers who waits, and closes the database.
+    fn end(mut self) -> Result<(), DaemonError> {
+        let end = self.parts.clock.now_ms().saturating_add(END_OF_TIME_MS);
+        self.handle_event(Event::Woken, end);
+        for action in self.actions.drain(..) {
+            match action {
+                Action::Persist(writes) => self.parts.database.persist(&writes)?,
+                Action::Report(activity) => self.parts.database.note(wall_ms(), activity),
+                // The next start derives this work again.
+                Action::Job(..) | Action::Send(..) => {}
+            }
+        }
+        for order in self.orders {
+            reply(order.answer, Ok(()));
+        }
+        for flush in self.flushes {
+            reply(flush.answer, Err(Failure::failed("the daemon was stopped")));
         }
         self.parts.database.close()?;
         Ok(())
@@ -146,7 +177,8 @@ impl Owner {
 
     /// The next moment at which something is due.
     fn next_timer(&self) -> Option<Instant> {
-        let deadlines = self.flushes.iter().map(|flush| flush.deadline).min();
+        let flushes = self.flushes.iter().map(|flush| flush.deadline);
+        let deadlines = flushes.chain(self.orders.iter().map(|order| order.deadline)).min();
         if let Some(blocked) = &self.blocked {
             return Some(deadlines.map_or(blocked.retry_at, |deadline| deadline.min(blocked.retry_at)));
         }
@@ -184,18 +216,18 @@ impl Owner {
 
     /// Gives the engine an event and performs what it answers.
     fn feed(&mut self, event: Event) -> Result<(), DaemonError> {
+        self.handle_event(event, self.parts.clock.now_ms());
+        self.perform()
+    }
+
+    fn handle_event(&mut self, event: Event, now: u64) {
         if self.date.0.elapsed() > DATE_AGE {
             self.date = (Instant::now(), today());
         }
-        let OwnerParts { engine, database, clock, chance, .. } = &mut self.parts;
-        let mut environment = Environment {
-            now: clock.now_ms(),
-            today: &self.date.1,
-            random: &mut || chance.bytes(),
-            blocklists: database,
-        };
+        let OwnerParts { engine, database, chance, .. } = &mut self.parts;
+        let mut environment =
+            Environment { now, today: &self.date.1, random: &mut || chance.bytes(), blocklists: database };
         self.actions.extend(engine.handle(event, &mut environment));
-        self.perform()
     }
 
     /// Starts the actions in order, up to a write that cannot be made.
@@ -203,7 +235,12 @@ impl Owner {
         while let Some(action) = self.actions.pop_front() {
             match action {
                 Action::Persist(writes) => match self.parts.database.persist(&writes) {
-                    Ok(()) => self.activities_saved = Instant::now(),
+                    Ok(()) => {
+                        self.activities_saved = Instant::now();
+                        if writes.iter().any(|write| matches!(write, Write::State(_))) {
+                            self.answer_orders();
+                        }
+                    }
                     Err(error) => {
                         self.actions.push_front(Action::Persist(writes));
                         return self.block(error);
@@ -212,7 +249,7 @@ impl Owner {
                 Action::Job(id, job) => self.parts.workers.submit(id, job),
                 Action::Send(id, request) => self.parts.network.send(id, request),
                 Action::Report(activity) => {
-                    tracing::info!(kind = ?activity.kind, path = ?activity.path, detail = ?activity.detail, "activity");
+                    log_activity(&activity);
                     self.parts.database.note(wall_ms(), activity);
                 }
             }
@@ -241,10 +278,10 @@ impl Owner {
             Ask::Flush { timeout, answer } => self.begin_flush(timeout, answer)?,
             Ask::FileStatus { paths, answer } => reply(answer, Ok(self.file_status(&paths))),
             Ask::Why { path, answer } => reply(answer, Ok(self.why(&path))),
-            Ask::Tell { command, answer } => reply(answer, self.tell(command)?),
+            Ask::Tell { command, answer } => self.tell(command, answer)?,
             Ask::Excluded(answer) => reply(answer, Ok(ExcludedReply { excluded: self.parts.engine.excluded() })),
             Ask::Settings(answer) => reply(answer, Ok(self.settings())),
-            Ask::Set { setting, answer } => reply(answer, self.set(setting)?),
+            Ask::Set { setting, answer } => self.set(setting, answer)?,
             Ask::Locate { path, answer } => reply(answer, self.locate(&path)),
             Ask::Stop(answer) => {
                 reply(answer, Ok(()));
@@ -290,13 +327,30 @@ impl Owner {
         SettingsReply { settings: entries.into() }
     }
 
-    /// Passes a command on to the engine.
-    fn tell(&mut self, command: Command) -> Result<Result<(), Failure>, DaemonError> {
+    /// Passes a command on to the engine; it is answered when what it changed is durable.
+    fn tell(&mut self, command: Command, answer: Answer<()>) -> Result<(), DaemonError> {
         if let Err(failure) = self.check(&command) {
-            return Ok(Err(failure));
+            reply(answer, Err(failure));
+            return Ok(());
         }
-        self.feed(Event::Command(command))?;
-        Ok(Ok(()))
+        self.orders.push(Order { deadline: Instant::now() + ORDER_LIMIT, answer });
+        self.feed(Event::Command(command))
+    }
+
+    fn answer_orders(&mut self) {
+        for order in self.orders.drain(..) {
+            reply(order.answer, Ok(()));
+        }
+    }
+
+    fn answer_late_orders(&mut self) {
+        let now = Instant::now();
+        let (late, waiting) = std::mem::take(&mut self.orders).into_iter().partition(|order| order.deadline <= now);
+        self.orders = waiting;
+        let late: Vec<Order> = late;
+        for order in late {
+            reply(order.answer, Ok(()));
+        }
     }
 
     /// What makes no sense is said to the person, not to the engine.
@@ -320,19 +374,22 @@ impl Owner {
         }
     }
 
-    fn set(&mut self, setting: Setting) -> Result<Result<(), Failure>, DaemonError> {
+    fn set(&mut self, setting: Setting, answer: Answer<()>) -> Result<(), DaemonError> {
         let mut config = self.parts.config.clone();
         match setting {
-            Setting::DeleteGuard(guard) => return self.tell(Command::SetGuard(guard)),
+            Setting::DeleteGuard(guard) => return self.tell(Command::SetGuard(guard), answer),
             Setting::UploadLimit(rate) => config.bandwidth.upload = rate,
             Setting::DownloadLimit(rate) => config.bandwidth.download = rate,
         }
-        if let Err(error) = self.parts.home.save_config(&config) {
-            return Ok(Err(Failure::from_error(&error, error.hint())));
-        }
+        reply(answer, self.change_config(config));
+        Ok(())
+    }
+
+    fn change_config(&mut self, config: Config) -> Result<(), Failure> {
+        self.parts.home.save_config(&config).map_err(|error| Failure::from_error(&error, error.hint()))?;
         self.parts.bandwidth.set(config.bandwidth);
         self.parts.config = config;
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn begin_flush(&mut self, timeout: Option<Duration>, answer: Answer<FlushReply>) -> Result<(), DaemonError> {
@@ -371,6 +428,22 @@ impl Owner {
             }
         }
         self.flushes = waiting;
+    }
+}
+
+/// The ordinary ones are in the activity list; the log tells what a person may have to ask about.
+fn log_activity(activity: &Activity) {
+    let Activity { kind, path, detail } = activity;
+    match kind {
+        ActivityKind::Uploaded
+        | ActivityKind::Downloaded
+        | ActivityKind::MovedLocally
+        | ActivityKind::MovedRemotely
+        | ActivityKind::DeletedLocally
+        | ActivityKind::DeletedRemotely => tracing::debug!(?kind, ?path, ?detail, "activity"),
+        ActivityKind::Conflict | ActivityKind::KeptBeside | ActivityKind::Held | ActivityKind::ServerChanged => {
+            tracing::info!(?kind, ?path, ?detail, "activity");
+        }
     }
 }
 
