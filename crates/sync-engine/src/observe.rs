@@ -13,6 +13,7 @@ use crate::tree::{Local, PARKED, Place, Seen};
 use crate::trees::Trees;
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Directories in one scan job: keeps a job short, so that other local work gets its turn.
@@ -356,6 +357,7 @@ impl Observer {
     /// What the round has collected is put together: moves first, then what is new, and at the very end
     /// what is gone.
     fn settle(&mut self, trees: &mut Trees, random: &mut dyn FnMut() -> [u8; 16]) {
+        self.merge_newcomers();
         self.newcomers.retain(|newcomer| trees.has_local(newcomer.folder));
         let mut pending = Vec::new();
         for mut newcomer in std::mem::take(&mut self.newcomers) {
@@ -379,6 +381,28 @@ impl Observer {
         if self.round.is_empty() {
             self.end_round(trees);
         }
+    }
+
+    /// A directory that was looked at twice in the round showed its newcomers twice: the later look
+    /// counts. Placed twice, the second would drive the first, itself, out of its place.
+    fn merge_newcomers(&mut self) {
+        let mut merged: Vec<Newcomer> = Vec::new();
+        let mut known: BTreeMap<(NodeId, Box<[u8]>), usize> = BTreeMap::new();
+        for newcomer in std::mem::take(&mut self.newcomers) {
+            match known.entry((newcomer.folder, newcomer.found.name.clone())) {
+                Entry::Vacant(entry) => {
+                    entry.insert(merged.len());
+                    merged.push(newcomer);
+                }
+                Entry::Occupied(entry) => {
+                    let earlier = &mut merged[*entry.get()];
+                    let same = earlier.found.print.inode == newcomer.found.print.inode;
+                    let old_place_checked = newcomer.old_place_checked || (same && earlier.old_place_checked);
+                    *earlier = Newcomer { old_place_checked, ..newcomer };
+                }
+            }
+        }
+        self.newcomers = merged;
     }
 
     fn place_newcomers(
