@@ -175,9 +175,14 @@ impl Database {
     }
 
     fn check_integrity(&self) -> Result<(), DatabaseError> {
+        // One finding is enough.
         let verdict: String =
-            self.connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(self.error())?;
-        if verdict == "ok" { Ok(()) } else { Err(self.corrupt(verdict)) }
+            self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(self.error())?;
+        if verdict == "ok" {
+            return Ok(());
+        }
+        let finding = verdict.lines().find(|line| !line.starts_with("***")).unwrap_or("a check failed");
+        Err(self.corrupt(finding.to_owned()))
     }
 
     fn load_state(&self, device: DeviceId) -> Result<EngineState, DatabaseError> {

@@ -52,8 +52,9 @@ async fn demonstrate(place: &Place) -> Result<(), Failure> {
         daemons.push(tokio::spawn(async move { daemon.run_until(until).await }));
         devices.push(device);
     }
-    introduce(place, address, &devices);
-    let shown = show(devices, shutdown).await;
+    let introduction = introduction(place, address, &devices);
+    output::say(&introduction.join("\n"));
+    let shown = show(devices, introduction, shutdown).await;
 
     // The devices first: they say goodbye to a server that is still there.
     stop.send(true).ok();
@@ -117,26 +118,30 @@ async fn link(place: &Place, name: &'static str, address: SocketAddr, password: 
     Ok(device)
 }
 
-fn introduce(place: &Place, address: SocketAddr, devices: &[Device]) {
-    output::say(&format!("a server runs on http://{address}, and two devices of {EMAIL} with these folders:"));
-    for device in devices {
-        output::say(&format!("  {:8} {}", device.name, device.folder.display()));
-    }
-    output::say("change files in one, and watch the other; in another terminal, for example:");
+/// What a person needs to know to play with it.
+fn introduction(place: &Place, address: SocketAddr, devices: &[Device]) -> Vec<String> {
+    let mut lines = vec![format!("a server runs on http://{address}, and two devices of {EMAIL} with these folders:")];
+    lines.extend(devices.iter().map(|device| format!("  {:8} {}", device.name, device.folder.display())));
+    lines.push("change files in one, and watch the other; in another terminal, for example:".into());
     for device in devices.iter().take(1) {
-        output::say(&format!("  echo hello > {}", device.folder.join("hello.txt").display()));
-        output::say(&format!("  syncline --home {} status --watch", device.home.path().display()));
+        lines.push(format!("  echo hello > {}", device.folder.join("hello.txt").display()));
+        lines.push(format!("  syncline --home {} status --watch", device.home.path().display()));
     }
     let fate = if place.is_temporary() { "everything above is removed at the end" } else { "everything is kept" };
-    output::say(&format!("Ctrl-C ends it; {fate}"));
+    lines.push(format!("Ctrl-C ends it; {fate}"));
+    lines
 }
 
 /// Shows what happens until the person or a signal ends it.
-async fn show(devices: Vec<Device>, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
+async fn show(
+    devices: Vec<Device>,
+    introduction: Vec<String>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     let ended = Ended::default();
     let view = {
         let ended = ended.clone();
-        tokio::task::spawn_blocking(move || view::show(&devices, &ended))
+        tokio::task::spawn_blocking(move || view::show(&devices, &introduction, &ended))
     };
     let mut view = std::pin::pin!(view);
     tokio::select! {

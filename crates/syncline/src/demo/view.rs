@@ -9,7 +9,7 @@ use client::{Command, Control, Failure};
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Style, Stylize};
+use ratatui::style::Stylize;
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph};
 use std::io::{self, IsTerminal};
@@ -38,9 +38,9 @@ impl Ended {
 }
 
 /// Shows what the devices do until it is over, or the person says so.
-pub(super) fn show(devices: &[Device], ended: &Ended) -> Result<(), Failure> {
+pub(super) fn show(devices: &[Device], introduction: &[String], ended: &Ended) -> Result<(), Failure> {
     if io::stdout().is_terminal() && io::stdin().is_terminal() {
-        show_columns(devices, ended)
+        show_columns(devices, introduction, ended)
     } else {
         show_lines(devices, ended)
     }
@@ -94,7 +94,7 @@ fn new_entries<'a>(seen: &[ActivityEntry], now: &'a [ActivityEntry]) -> &'a [Act
     &now[now.len() - fresh_from.unwrap_or(now.len())..]
 }
 
-fn show_columns(devices: &[Device], ended: &Ended) -> Result<(), Failure> {
+fn show_columns(devices: &[Device], introduction: &[String], ended: &Ended) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::from_error(&error, None);
     let mut terminal = ratatui::try_init().map_err(failed)?;
     let result = loop {
@@ -102,7 +102,7 @@ fn show_columns(devices: &[Device], ended: &Ended) -> Result<(), Failure> {
             Ok(snapshots) => snapshots,
             Err(failure) => break Err(failure),
         };
-        if let Err(error) = terminal.draw(|frame| draw(frame, devices, &snapshots)) {
+        if let Err(error) = terminal.draw(|frame| draw(frame, devices, introduction, &snapshots)) {
             break Err(failed(error));
         }
         match wants_to_end() {
@@ -125,20 +125,20 @@ fn wants_to_end() -> io::Result<bool> {
     Ok(interrupt || matches!(code, KeyCode::Char('q') | KeyCode::Esc))
 }
 
-fn draw(frame: &mut Frame<'_>, devices: &[Device], snapshots: &[Snapshot]) {
-    let [main, footer] = Layout::vertical([Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
+fn draw(frame: &mut Frame<'_>, devices: &[Device], introduction: &[String], snapshots: &[Snapshot]) {
+    let header = u16::try_from(introduction.len()).unwrap_or(u16::MAX);
+    let [top, main] = Layout::vertical([Constraint::Length(header), Constraint::Fill(1)]).areas(frame.area());
+    let lines: Vec<Line<'_>> = introduction.iter().map(|line| Line::from(line.as_str())).collect();
+    frame.render_widget(Paragraph::new(lines), top);
     let columns = Layout::horizontal(vec![Constraint::Fill(1); devices.len()]).split(main);
     for ((device, snapshot), area) in devices.iter().zip(snapshots).zip(columns.iter()) {
         draw_device(frame, device, snapshot, *area);
     }
-    let hint = "change files in one folder and watch the other; q or Ctrl-C ends it";
-    frame.render_widget(Paragraph::new(hint).style(Style::new().dim()), footer);
 }
 
 fn draw_device(frame: &mut Frame<'_>, device: &Device, snapshot: &Snapshot, area: Rect) {
     let status = &snapshot.status.status;
     let mut lines = vec![
-        Line::from(device.folder.display().to_string()).dim(),
         Line::from(format!("{}, {}", phase_text(&status.phase), count(status.synced_files, "file", "files"))).bold(),
         Line::default(),
     ];

@@ -1,7 +1,7 @@
 //! A server and devices as real processes on this machine. Every process that is started is stopped
 //! again, by its id.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use serde_json::Value;
 use std::fs;
