@@ -285,12 +285,12 @@ impl Engine {
     fn drive(&mut self, env: &mut Environment<'_>) {
         let scan_first = self.local.scan_is_due && !self.observer.is_idle();
         if scan_first {
-            self.start_scan();
+            self.start_scan(env.random);
         }
         if self.may_plan() {
             self.plan(env);
         }
-        self.start_scan();
+        self.start_scan(env.random);
         self.start_hashing(env.now);
         self.talk_to_server(env);
         self.start_cleaning();

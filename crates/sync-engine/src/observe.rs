@@ -167,7 +167,11 @@ impl Observer {
             let deep = self.deep.remove(&scan.target.directory);
             let Some(folder) = trees.at_path(&scan.target.directory) else { continue };
             match scan.result {
-                Ok(listing) => self.take_listing(trees, folder, &scan.target, &listing, deep, random),
+                Ok(listing) if is_this_folder(trees, folder, &listing.print) => {
+                    self.take_listing(trees, folder, &scan.target, &listing, deep, random);
+                }
+                // Another folder lies at that path by now; the folder around it says which.
+                Ok(_) => self.look_at_parent(trees, &scan.target.directory),
                 Err(ScanError::Gone) => self.look_at_parent(trees, &scan.target.directory),
                 Err(ScanError::Unreadable(reason)) => {
                     self.report(scan.target.directory.clone(), format!("the folder cannot be read: {reason}"));
@@ -665,6 +669,14 @@ fn same_file(local: &Local, print: &Fingerprint) -> bool {
         (Some(before), Some(now)) => before == now,
         _ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),
     }
+}
+
+/// Whether the listing is of the folder that the tree has there. On another file system it is for
+/// [`Observer::is_foreign`] to say.
+fn is_this_folder(trees: &Trees, folder: NodeId, print: &Fingerprint) -> bool {
+    trees.local(folder).is_none_or(|local| {
+        local.seen == Seen::Directory && (local.print.device != print.device || same_file(local, print))
+    })
 }
 
 /// Whether a file that moved has its bytes unchanged beyond doubt. A rename sets the change time, and so

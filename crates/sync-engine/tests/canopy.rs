@@ -177,6 +177,12 @@ impl Case {
                 let (Some(from), Some(to)) = (self.pick(&paths), self.free_local_path()) else { return };
                 let below = self.device.disk.below(&from);
                 if self.device.disk.rename(&from, &to) {
+                    let (old, new) = (keys(&from), keys(&to));
+                    let moved_along = |path: &Vec<NameKey>| {
+                        path.strip_prefix(&*old).map(|rest| new.iter().chain(rest).cloned().collect::<Vec<_>>())
+                    };
+                    let along: Vec<_> = self.vacated.iter().filter_map(moved_along).collect();
+                    self.vacated.extend(along);
                     self.vacated.extend(below.iter().map(keys));
                     self.vacated.insert(keys(&from));
                 }

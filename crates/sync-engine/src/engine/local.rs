@@ -153,11 +153,16 @@ impl Engine {
         root == RootState::Present
     }
 
-    pub(super) fn start_scan(&mut self) {
+    pub(super) fn start_scan(&mut self, random: &mut dyn FnMut() -> [u8; 16]) {
         if self.local.scan.is_some() || self.local.steps.is_some() || self.local.root_retry_at.is_some() {
             return;
         }
-        let targets = self.observer.next_targets(&self.trees);
+        let mut targets = self.observer.next_targets(&self.trees);
+        while targets.is_empty() && self.observer.in_round() {
+            // What was left to look at is gone with its folder: the round goes on without it.
+            self.observer.scanned(&mut self.trees, Vec::new(), random);
+            targets = self.observer.next_targets(&self.trees);
+        }
         if targets.is_empty() {
             return;
         }
