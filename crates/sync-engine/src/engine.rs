@@ -140,7 +140,11 @@ impl Engine {
             Event::Notified(notification) => self.notified(notification),
             Event::StreamOpened => self.server.pull_wanted = true,
             Event::Woken => {}
-            Event::Command(command) => self.command(command),
+            Event::Command(command) => {
+                // A person's order is kept from the moment it is given.
+                self.persist_at = (command != Command::Flush).then_some(env.now).or(self.persist_at);
+                self.command(command);
+            }
         }
         self.on_time(env.now);
         self.drive(env);

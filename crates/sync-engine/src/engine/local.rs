@@ -330,6 +330,10 @@ impl Engine {
             (After::MovedOut { place }, Some(print)) => self.moved_out(node, place, print, env),
             (After::Removed, _) => {
                 self.tell(ActivityKind::DeletedLocally, node, None);
+                // An empty folder was removed: what the tree still has in it went before.
+                for below in self.trees.local_subtree(node) {
+                    self.trees.set_local(below, None);
+                }
                 self.trees.set_local(node, None);
                 self.trees.set_synced(node, None);
             }
