@@ -31,6 +31,9 @@ pub struct Ghost {
     moved: BTreeMap<ContentHash, BTreeSet<usize>>,
     /// Which devices gave a content another execute bit: to the others that is an edit like any other.
     touched: BTreeMap<ContentHash, BTreeSet<usize>>,
+    /// Contents that lay in a folder when a device excluded it: what that device's user then does with
+    /// them is nobody else's business.
+    detached: BTreeSet<(usize, ContentHash)>,
     /// Contents that existed while a program was writing, and whether it paused only briefly.
     halfway: BTreeSet<ContentHash>,
     /// All contents that a file ever had.
@@ -95,6 +98,9 @@ impl Ghost {
 
     fn superseded(&mut self, device: usize, old: Option<ContentHash>) {
         let Some(old) = old else { return };
+        if self.detached.contains(&(device, old)) {
+            self.release(old);
+        }
         if let Some(Fate::Deleted { device: other }) = self.fates.get(&old)
             && *other != device
         {
@@ -112,6 +118,9 @@ impl Ghost {
     /// The user deleted the files with these contents.
     pub fn deleted(&mut self, device: usize, contents: &[ContentHash]) {
         for content in contents {
+            if self.detached.contains(&(device, *content)) {
+                self.release(*content);
+            }
             match self.fates.get(content) {
                 Some(Fate::Edited) => *self.met.entry("delete met edit").or_default() += 1,
                 Some(Fate::Live) => {
@@ -137,6 +146,11 @@ impl Ghost {
             }
             self.moved.entry(*content).or_default().insert(device);
         }
+    }
+
+    /// A device excluded the files with these contents.
+    pub fn detached(&mut self, device: usize, contents: &[ContentHash]) {
+        self.detached.extend(contents.iter().map(|content| (device, *content)));
     }
 
     /// The user changed the execute bit of a file with this content.

@@ -12,7 +12,7 @@ use block_service::BlockService;
 use block_store::{BlockStore, MemoryBlockStore};
 use bytes::Bytes;
 use meta_service::{Environment, MetaService, PasswordCost};
-use metadata_store::{MetadataStore, PageLimit, ServerIdentity, SqliteStore, StoreError};
+use metadata_store::{MetadataStore, PageLimit, SqliteStore, StoreError};
 use model::{
     AccountId, BlockHash, Commit, CommitOutcome, ContentHash, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp,
 };
@@ -75,7 +75,6 @@ pub struct Server {
     backup: Option<Backup>,
     pub journals: Journals,
     pub up: bool,
-    tokens: Vec<(Identity, Token)>,
     namespaces: Vec<NamespaceId>,
 }
 
@@ -105,7 +104,6 @@ impl Server {
             backup: None,
             journals: Journals::default(),
             up: true,
-            tokens: Vec::new(),
             namespaces: Vec::new(),
         })
     }
@@ -135,7 +133,6 @@ impl Server {
         };
         let reply = self.meta.link(&request).map_err(failed)?;
         let identity = Identity { account: reply.account, device: reply.device };
-        self.tokens.push((identity, reply.token.clone()));
         self.follow_namespace(reply.root);
         let (root, instance, epoch) = (reply.root, reply.instance, reply.epoch);
         Ok(Linked { token: reply.token, identity, root, instance, epoch })
@@ -321,43 +318,21 @@ impl Server {
         Ok(true)
     }
 
-    /// An empty server with the same accounts, devices and tokens, as after a reinstallation.
+    /// An empty server at the same address, as after a reinstallation: another instance, the same
+    /// e-mail addresses, no devices.
     ///
     /// # Errors
     /// The store's.
     pub fn empty(&mut self) -> Result<(), String> {
         let old: &dyn MetadataStore = &*self.store;
-        let accounts = old.snapshot(|reading| {
-            let accounts = reading.accounts()?;
-            let devices: Result<Vec<_>, StoreError> =
-                accounts.iter().map(|account| reading.devices(account.account)).collect();
-            Ok((accounts, devices?))
-        });
-        let (accounts, devices) = accounts.map_err(|error: StoreError| failed(error))?;
+        let accounts = old.snapshot(|reading| reading.accounts()).map_err(|error: StoreError| failed(error))?;
         self.store = Arc::new(SqliteStore::in_memory().map_err(failed)?);
         self.blocks = Arc::new(MemoryBlockStore::new());
         self.backup = None;
+        self.namespaces.clear();
         self.journals.forget();
-        let new: &dyn MetadataStore = &*self.store;
-        let instance = InstanceId(lock(&self.chance).id());
-        let tokens = &self.tokens;
-        let done = new.write(|tx| {
-            tx.set_server(ServerIdentity { instance, epoch: Epoch(1) })?;
-            for (account, devices) in accounts.iter().zip(&devices) {
-                tx.insert_namespace(account.root)?;
-                tx.insert_account(account)?;
-                tx.set_member(account.root, account.account, Role::Owner)?;
-                for device in devices {
-                    let token = tokens.iter().find(|(who, _)| who.device == device.device);
-                    if let Some((_, token)) = token {
-                        tx.insert_device(device, &BlockHash::of(&token.0).0)?;
-                    }
-                }
-            }
-            Ok(())
-        });
-        done.map_err(|error: StoreError| failed(error))?;
-        self.restart()
+        self.restart()?;
+        accounts.iter().try_for_each(|account| self.add_account(&account.email).map(drop))
     }
 }
 

@@ -194,6 +194,19 @@ impl World {
         self.cover("client database lost");
     }
 
+    /// Links the device to what is at the server's address now. Its folder stays as it is.
+    pub(super) fn relink(&mut self, number: usize) -> Checked<()> {
+        self.stop(number);
+        let account = self.knobs.devices[number].account;
+        let linked = self.server.link(&super::email(account), &format!("dev{number}")).map_err(violation)?;
+        let device = &mut self.devices[number];
+        device.database = Database::new(fresh_state(&linked));
+        device.linked = linked;
+        device.saved = None;
+        device.cursors.clear();
+        self.start(number)
+    }
+
     /// Without its database a device cannot tell what was deleted or moved while it did not look: then
     /// superseded contents may come back, and moved ones be in two places. Nothing may be lost.
     fn forget_database(&mut self, number: usize) {

@@ -12,7 +12,6 @@ pub use settle::Expected;
 
 use crate::chance::Chance;
 use crate::disk::{Disk, RootIs, WALL_START_NS, lock};
-use crate::ghost::Fate;
 use crate::history::{Act, DeviceEvent, History, Interruption, Knobs, ServerEvent, ShareRole, Step, UserOp};
 use crate::server::{Answer, Call, Linked, Server};
 use crate::user::{Users, local_path};
@@ -91,6 +90,8 @@ enum Moment {
     Connect { device: usize, life: u64 },
     Hints { device: usize, life: u64, hints: Vec<Hint> },
     Start { device: usize },
+    /// The user links the device anew, with the folder as it is.
+    Relink { device: usize },
     Resurface { device: usize },
     ServerUp,
 }
@@ -187,7 +188,9 @@ impl World {
     /// # Errors
     /// When the server cannot be made.
     pub fn scripted(seed: u64, knobs: Knobs) -> Result<Self, String> {
-        Self::build(seed, knobs, Source::Script, Vec::new(), true)
+        let mut world = Self::build(seed, knobs, Source::Script, Vec::new(), true)?;
+        world.prepare().map_err(|violation| violation.0)?;
+        Ok(world)
     }
 
     fn build(
@@ -237,7 +240,7 @@ impl World {
     }
 
     /// Starts the devices and lets the first account share its folder, if it is to.
-    pub(crate) fn prepare(&mut self) -> Checked<()> {
+    fn prepare(&mut self) -> Checked<()> {
         for device in 0..self.devices.len() {
             self.start(device)?;
         }
@@ -390,6 +393,7 @@ impl World {
                 self.feed(device, Event::Hints(hints))
             }
             Moment::Start { device } => self.start(device),
+            Moment::Relink { device } => self.relink(device),
             Moment::Resurface { device } => {
                 self.mount(device, RootIs::Mounted);
                 Ok(())
@@ -426,7 +430,11 @@ impl World {
         self.watch(device);
     }
 
-    fn device_event(&mut self, device: usize, event: &DeviceEvent) -> Checked<()> {
+    /// Lets something happen to a device.
+    ///
+    /// # Errors
+    /// The rule that is broken at once.
+    pub fn device_event(&mut self, device: usize, event: &DeviceEvent) -> Checked<()> {
         if device >= self.devices.len() {
             return Ok(());
         }
@@ -466,15 +474,8 @@ impl World {
     /// What is excluded leaves this device; the user's values stay with the others.
     fn exclude(&mut self, device: usize, path: &str) -> Checked<()> {
         let Ok(path) = local_path(path) else { return Ok(()) };
-        // What is changed below an excluded folder meanwhile has rules of its own.
         let contents = lock(&self.devices[device].disk).contents_below(&path);
-        let mut users = lock(&self.users);
-        for content in contents {
-            if users.ghost.fate(&content) != Some(Fate::Live) {
-                users.ghost.release(content);
-            }
-        }
-        drop(users);
+        lock(&self.users).ghost.detached(device, &contents);
         self.command(device, Command::Exclude(path))
     }
 
@@ -492,7 +493,11 @@ impl World {
         self.at(5, Moment::Hints { device, life, hints });
     }
 
-    fn server_event(&mut self, event: &ServerEvent) -> Checked<()> {
+    /// Lets something happen to the server.
+    ///
+    /// # Errors
+    /// The rule that is broken at once.
+    pub fn server_event(&mut self, event: &ServerEvent) -> Checked<()> {
         self.trace.note(self.now, &format!("server: {event:?}"));
         let failed = |error: String| violation(error);
         match event {
@@ -514,6 +519,10 @@ impl World {
                 self.server.empty().map_err(failed)?;
                 self.cover("server emptied");
                 self.forgive();
+                for device in 0..self.devices.len() {
+                    let mut chance = self.chance(&[14, device as u64, self.now]);
+                    self.at(chance.below(60_000), Moment::Relink { device });
+                }
             }
         }
         self.drop_streams();

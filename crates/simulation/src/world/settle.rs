@@ -134,7 +134,7 @@ impl World {
             | Moment::Land { device, .. }
             | Moment::Hints { device, .. }
             | Moment::Arrive { device, .. } => !self.is_reachable(*device),
-            Moment::Start { .. } | Moment::Resurface { .. } | Moment::ServerUp => false,
+            Moment::Start { .. } | Moment::Relink { .. } | Moment::Resurface { .. } | Moment::ServerUp => false,
         };
         (0..self.devices.len()).all(|number| !self.is_reachable(number) || idle(number))
             && self.queue.values().all(still)
@@ -153,6 +153,16 @@ impl World {
                 engine.next_wake().map(|at| at.saturating_sub(self.now)),
                 engine.problems(5)
             );
+            for (id, row) in &device.database.rows {
+                let local = row.local.as_ref().map(|local| &local.place);
+                let agreed = row.synced.as_ref().map(|synced| &synced.place);
+                let remote = row.remote.as_ref().map(|remote| &remote.place);
+                let content = row.local.as_ref().and_then(|local| local.seen.content());
+                let synced = row.synced.as_ref().map(|synced| &synced.content);
+                if local != agreed || agreed != remote || content.as_ref() != synced {
+                    text += &format!("\n    {id:?}: {row:?}");
+                }
+            }
         }
         text
     }
@@ -180,14 +190,13 @@ impl World {
         if here == there {
             return Ok(());
         }
-        let describe = |tree: &Expected, other: &Expected| -> Vec<String> {
-            let differs = tree.iter().filter(|(path, item)| other.get(*path) != Some(*item));
-            differs.map(|(path, item)| format!("{path} = {}", self.item_text(item))).collect()
-        };
+        let (mut more_here, mut more_there) = (here.clone(), there.clone());
+        more_here.retain(|path, item| there.get(path) != Some(item));
+        more_there.retain(|path, item| here.get(path) != Some(item));
         Err(format!(
             "device {number} has {:?}, the server {:?}, problems {:?}",
-            describe(&here, &there),
-            describe(&there, &here),
+            self.describe(&more_here),
+            self.describe(&more_there),
             engine.problems(20)
         ))
     }
@@ -208,15 +217,17 @@ impl World {
         Ok(paths)
     }
 
-    fn item_text(&self, item: &Item) -> String {
-        match item {
-            Item::Folder => "folder".to_owned(),
-            Item::Link(target) => format!("link {target}"),
-            Item::File { content, executable } => {
-                let text = lock(&self.users).ghost.text(content);
-                if *executable { format!("{text} (executable)") } else { text }
-            }
-        }
+    /// A tree as lines: `folder/`, `file = text`, `file* = text` if it is executable, `link -> target`.
+    #[must_use]
+    pub fn describe(&self, tree: &Expected) -> Vec<String> {
+        let users = lock(&self.users);
+        let line = |(path, item): (&String, &Item)| match item {
+            Item::Folder => format!("{path}/"),
+            Item::Link(target) => format!("{path} -> {target}"),
+            Item::File { content, executable: false } => format!("{path} = {}", users.ghost.text(content)),
+            Item::File { content, executable: true } => format!("{path}* = {}", users.ghost.text(content)),
+        };
+        tree.iter().map(line).collect()
     }
 
     /// What is on a device's disk, by names in NFC. What cannot be a name at all is left out.

@@ -1,0 +1,241 @@
+//! What lost data elsewhere. The numbers are those of the list of incidents.
+
+use crate::script::{Script, copy, knobs};
+use simulation::disk::{Habits, Naming};
+use simulation::history::{DeviceEvent, ServerEvent};
+use sync_engine::io::{Command, LocalPath};
+use sync_engine::status::Phase;
+
+fn with_files() -> Script {
+    let mut script = Script::new(2);
+    script.mkdir(0, "d").write(0, "d/x", "in d").write(0, "a", "at the top").settle();
+    script
+}
+
+const FILES: [&str; 3] = ["a = at the top", "d/", "d/x = in d"];
+
+fn phase(script: &Script, device: usize) -> Phase {
+    script.world.devices[device].engine.as_ref().expect("runs").status().phase
+}
+
+/// 1: the folder is not mounted.
+#[test]
+fn an_unmounted_folder_deletes_nothing_and_is_told() {
+    let mut script = with_files();
+    script.device(0, DeviceEvent::Unmount { ms: 300_000 }).wait_ms(120_000);
+    assert_eq!(phase(&script, 0), Phase::RootMissing);
+    script.expect_on(1, &FILES).expect(&FILES);
+}
+
+/// 1, 19: an empty folder lies in its place, also while the client starts.
+#[test]
+fn an_empty_folder_in_place_of_the_synced_one_deletes_nothing() {
+    let mut script = with_files();
+    script.stop(0).device(0, DeviceEvent::EmptyRoot { ms: 300_000 });
+    script.device(0, DeviceEvent::Kill { down_ms: 0 });
+    script.wait_ms(120_000).expect_on(1, &FILES).expect(&FILES);
+}
+
+/// 10: the database is lost, the files are there.
+#[test]
+fn a_lost_database_is_rebuilt_from_what_is_there() {
+    let mut script = with_files();
+    script.device(1, DeviceEvent::LoseDatabase).expect(&FILES);
+}
+
+/// 9: the database is an old one; what was deleted and edited since must not come back or be undone.
+#[test]
+fn an_old_database_does_not_undo_newer_files() {
+    let mut script = with_files();
+    script.device(1, DeviceEvent::SaveDatabase).write(0, "a", "newer").settle();
+    script.device(1, DeviceEvent::RollBackDatabase).expect(&["a = newer", "d/", "d/x = in d"]);
+}
+
+/// 11: the server's database is an old one.
+#[test]
+fn a_restored_server_gets_back_what_it_forgot() {
+    let mut script = with_files();
+    script.server(ServerEvent::Save).write(0, "new", "after the backup").write(1, "a", "edited after").settle();
+    script.server(ServerEvent::Restore).settle();
+    for device in 0..2 {
+        let tree = script.world.describe(&script.world.disk_tree(device)).join("; ");
+        assert!(tree.contains("= after the backup") && tree.contains("= edited after"), "{tree}");
+    }
+}
+
+/// 12, 13: an empty server at the same address, and a first run on a folder with files.
+#[test]
+fn an_empty_server_is_filled_and_empties_nobody() {
+    let mut script = with_files();
+    script.server(ServerEvent::Empty).wait_ms(120_000).expect(&FILES);
+}
+
+/// 14: excluding a folder is no deletion, also when the client dies meanwhile.
+#[test]
+fn an_excluded_folder_stays_on_the_server_when_the_client_dies() {
+    for after_ms in [0, 5, 20, 60, 500] {
+        let mut script = with_files();
+        let path = LocalPath::from_bytes(b"d").expect("a path");
+        script.command(1, Command::Exclude(path)).wait_ms(after_ms).stop(1).settle();
+        script.expect_on(0, &FILES);
+        let excluded = !script.world.devices[1].database.state.excluded.is_empty();
+        let expected: &[&str] = if excluded { &FILES[..1] } else { &FILES };
+        script.expect_on(1, expected);
+    }
+}
+
+/// 15: a file that cannot be made here stays there.
+#[test]
+fn a_name_that_the_disk_refuses_stays_on_the_server_and_is_told() {
+    let refusing = Habits { refuses_colons: true, ..Habits::default() };
+    let mut script = Script::on_disks(&[Habits::default(), refusing]);
+    script.write(0, "a:b", "cannot be there").write(0, "c", "can").settle();
+    script.expect_on(0, &["a:b = cannot be there", "c = can"]).expect_on(1, &["c = can"]);
+    let problems = script.world.devices[1].engine.as_ref().expect("runs").problems(10);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+/// 17: a new file in a folder that others delete.
+#[test]
+fn a_new_file_in_a_deleted_folder_survives() {
+    let mut script = with_files();
+    script.offline(1).delete(0, "d").settle_online().write(1, "d/new", "mine");
+    script.expect(&["a = at the top", "d/", "d/new = mine"]);
+}
+
+/// 21: lost events of the watcher.
+#[test]
+fn what_the_watcher_missed_is_found() {
+    let mut knobs = knobs(2);
+    knobs.devices[0].lost_hints = 1000;
+    let mut script = Script::with(knobs);
+    script.mkdir(0, "d").write(0, "d/x", "unseen").wait_ms(10).device(0, DeviceEvent::Overflow).wait_ms(60_000);
+    script.expect_on(1, &["d/", "d/x = unseen"]).expect(&["d/", "d/x = unseen"]);
+}
+
+/// 23: two contents of one length within one tick of the disk's clock.
+#[test]
+fn a_second_write_within_the_same_tick_is_seen() {
+    for grain_ns in [4_000_000, 1_000_000_000, 2_000_000_000] {
+        let coarse = Habits { grain_ns, ..Habits::default() };
+        let mut script = Script::on_disks(&[coarse, coarse]);
+        script.write(0, "a", "first.").wait_ms(1).write(0, "a", "second");
+        script.expect(&["a = second"]);
+    }
+}
+
+/// 24, 25: an edit and renames at once.
+#[test]
+fn an_edit_and_a_chain_of_renames_arrive_together() {
+    let mut script = with_files();
+    script.write(0, "a", "edited").rename(0, "a", "b").rename(0, "b", "d/c").rename(0, "d", "e");
+    script.expect(&["e/", "e/c = edited", "e/x = in d"]);
+}
+
+/// 26: an inode number is used again.
+#[test]
+fn a_reused_inode_is_no_move() {
+    for births in [true, false] {
+        let habits = Habits { births, reuses_inodes: true, ..Habits::default() };
+        let mut script = Script::on_disks(&[habits, habits]);
+        script.write(0, "a", "gone...").settle().delete(0, "a").write(0, "b", "is new.");
+        script.expect(&["b = is new."]);
+    }
+}
+
+/// 28: a move over an existing file.
+#[test]
+fn a_move_over_a_file_replaces_it() {
+    let mut script = with_files();
+    script.rename(0, "d/x", "a").expect(&["a = in d", "d/"]);
+}
+
+/// 29: editors save by a temporary file.
+#[test]
+fn saving_by_rename_is_an_edit_and_not_a_conflict() {
+    let mut script = with_files();
+    script.save(0, "a", "saved").wait_ms(30).save(0, "a", "saved again").settle();
+    script.save(1, "a", "saved there").expect(&["a = saved there", "d/", "d/x = in d"]);
+}
+
+/// 31: a file is deleted while it is uploaded.
+#[test]
+fn a_file_deleted_at_any_moment_of_its_upload_stays_deleted() {
+    for after_ms in (0..400).step_by(17) {
+        let mut script = Script::new(2);
+        script.write(0, "a", "short-lived").wait_ms(after_ms).delete(0, "a");
+        script.expect::<&str>(&[]);
+    }
+}
+
+/// 33: clocks that are years off.
+#[test]
+fn no_clock_decides_who_wins() {
+    for years in [-10, 10] {
+        let mut script = with_files();
+        script.device(1, DeviceEvent::ClockJump { ms: years * 365 * 86_400_000 }).offline(1);
+        script.write(0, "a", "theirs").settle_online().write(1, "a", "mine");
+        script.expect(&["a = theirs".to_owned(), format!("{} = mine", copy("a", 1)), FILES[1].into(), FILES[2].into()]);
+    }
+}
+
+/// 34: modification times at the edges.
+#[test]
+fn strange_modification_times_sync_and_come_to_rest() {
+    let mut script = with_files();
+    script.touch(0, "a", 0).settle().touch(0, "a", -1).settle().touch(1, "a", 4_300_000_000).expect(&FILES);
+}
+
+/// 36, 37: names that one device's disk cannot tell apart.
+#[test]
+fn spellings_that_only_some_disks_tell_apart_lose_nothing() {
+    let habits = |naming| Habits { naming, ..Habits::default() };
+    let mut script =
+        Script::on_disks(&[habits(Naming::Bytes), habits(Naming::Insensitive), habits(Naming::Decomposing)]);
+    script.write(0, "\u{e9}", "accent").write(0, "a", "letter").settle();
+    script.rename(1, "a", "A").settle().rename(2, "\u{e9}", "\u{c9}").settle().write(0, "A", "edited");
+    script.expect(&["A = edited", "\u{c9} = accent"]);
+}
+
+/// 38: the kind of a thing changes.
+#[test]
+fn a_thing_can_change_its_kind() {
+    let mut script = with_files();
+    script.delete(0, "a").mkdir(0, "a").write(0, "a/y", "inside").settle();
+    script.delete(1, "a").link(1, "a", "d").settle();
+    script.delete(0, "a").write(0, "a", "a file again").expect(&["a = a file again", "d/", "d/x = in d"]);
+}
+
+/// 42: a file is uploaded while it is being written.
+#[test]
+fn a_file_that_is_being_written_arrives_whole() {
+    let mut script = Script::new(2);
+    script.begin(0, "a", "one ");
+    for piece in ["two ", "three ", "four "] {
+        script.wait_ms(150).go_on(0, piece);
+        script.expect_on::<&str>(1, &[]);
+    }
+    script.end(0).expect(&["a = one two three four "]);
+}
+
+/// A client that is killed again and again gets there.
+#[test]
+fn a_client_killed_at_any_moment_continues() {
+    let mut script = Script::new(2);
+    for n in 0..20 {
+        script.write(0, &format!("f{n}"), &format!("file {n}")).wait_ms(n * 13);
+        script.device(usize::try_from(n % 2).expect("small"), DeviceEvent::Kill { down_ms: 40 });
+    }
+    let expected: Vec<String> = (0..20).map(|n| format!("f{n} = file {n}")).collect();
+    script.expect(&expected);
+}
+
+/// A rename was seen twice in one round of scans, and told as deletion and creation: another device's
+/// edit then brought the old content back.
+#[test]
+fn a_move_that_is_looked_at_twice_is_still_a_move() {
+    let mut script = with_files();
+    script.offline(1).write(1, "d/x", "edited");
+    script.rename(0, "d/x", "d/y").command(0, Command::Flush).wait_ms(3000);
+    script.expect(&["a = at the top", "d/", "d/y = edited"]);
+}
