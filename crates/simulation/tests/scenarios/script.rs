@@ -169,14 +169,14 @@ impl Script {
             self.expect_on(device, lines);
         }
         let there = self.world.server_tree(0).expect("a tree");
-        assert_eq!(self.world.describe(&there), sorted(lines), "on the server");
+        assert_eq!(sorted(&self.world.describe(&there)), sorted(lines), "on the server");
         self
     }
 
     /// What one device must show.
     pub(crate) fn expect_on<S: AsRef<str>>(&mut self, device: usize, lines: &[S]) -> &mut Self {
         let here = self.world.disk_tree(device);
-        assert_eq!(self.world.describe(&here), sorted(lines), "on device {device}");
+        assert_eq!(sorted(&self.world.describe(&here)), sorted(lines), "on device {device}");
         self
     }
 }
