@@ -224,7 +224,7 @@ impl Engine {
             Command::UndoDeletions => self.undo_deletions(),
             Command::SetGuard(guard) => self.state.guard = guard,
             Command::Flush => {
-                let rounds = self.observer.rounds() + if self.observer.in_round() { 2 } else { 1 };
+                let rounds = self.observer.next_round();
                 let pulls = self.server.next_pull();
                 self.flush = Some(FlushTarget { rounds, pulls });
                 self.observer.look_at_everything(&self.trees);
@@ -368,7 +368,7 @@ impl Engine {
 
     fn check_flush(&mut self) {
         let Some(target) = &self.flush else { return };
-        if self.observer.rounds() >= target.rounds && self.server.pulls >= target.pulls && self.is_settled() {
+        if self.observer.finished_round() >= target.rounds && self.server.pulls >= target.pulls && self.is_settled() {
             self.flush = None;
         }
     }

@@ -58,8 +58,10 @@ pub struct Observer {
     missing: BTreeSet<NodeId>,
     /// Nodes that are missing and whose place another one has taken: the namespace they were in.
     homes: BTreeMap<NodeId, NamespaceId>,
-    /// Rounds that have ended.
-    rounds: u64,
+    /// Rounds that have begun.
+    begun: u64,
+    /// The last round that was finished.
+    finished: u64,
     in_round: bool,
     /// Items by path that cannot be in the tree at all, with the reason.
     problems: BTreeMap<LocalPath, String>,
@@ -96,10 +98,16 @@ impl Observer {
         self.look(folder, Look { extent: Extent::Names(BTreeSet::from([name.into()])), deep: false });
     }
 
-    /// Rounds that have ended since the start.
+    /// The next round: [`Self::finished_round`] reaches it when all that there is to look at now has been.
     #[must_use]
-    pub const fn rounds(&self) -> u64 {
-        self.rounds
+    pub const fn next_round(&self) -> u64 {
+        self.begun + 1
+    }
+
+    /// The last round that was finished.
+    #[must_use]
+    pub const fn finished_round(&self) -> u64 {
+        self.finished
     }
 
     /// Whether a round is under way.
@@ -133,6 +141,7 @@ impl Observer {
                 return Vec::new();
             }
             self.in_round = true;
+            self.begun += 1;
             self.round = std::mem::take(&mut self.next);
             // Left by a round that was not finished.
             self.missing.extend(trees.local_children(LIMBO));
@@ -499,7 +508,7 @@ impl Observer {
         }
         self.homes.clear();
         self.in_round = false;
-        self.rounds += 1;
+        self.finished = self.begun;
     }
 
     /// Whether a node is known to be no longer where the tree has it.

@@ -27,6 +27,10 @@ const WRITER_QUIET_MS: u64 = 2_000;
 const WRITER_PATIENCE_MS: u64 = 30_000;
 /// Files being written that are remembered; beyond this they are read when they have settled.
 const MAX_WRITERS: usize = 10_000;
+/// The clock tick of a file system with times in whole seconds, in nanoseconds; FAT counts in twos.
+const COARSE_TICK_NS: i64 = 2_100_000_000;
+/// The clock tick of any other file system, in nanoseconds: Linux stamps files with a clock of 1 to 10 ms.
+const FINE_TICK_NS: i64 = 20_000_000;
 /// Failures of one node after which it is reported and retried ever more slowly.
 pub(super) const FAILURES_BEFORE_REPORT: u32 = 3;
 /// The first wait after a failure, in milliseconds; it doubles.
@@ -343,7 +347,7 @@ impl Engine {
 
     fn created(&mut self, node: NodeId, place: Place, content: Content, print: Fingerprint) {
         let folder = matches!(content, Content::Directory);
-        let local = Local { place: place.clone(), seen: seen_as(&content), print, disk_name: None };
+        let local = Local { place: place.clone(), seen: seen_after(&content, &print), print, disk_name: None };
         if self.put_on_disk_tree(node, local) {
             self.trees.set_synced(node, Some(Synced { place, content }));
             if !folder {
@@ -355,7 +359,7 @@ impl Engine {
 
     fn replaced(&mut self, node: NodeId, content: Content, print: Fingerprint) {
         if let (Some(local), Some(synced)) = (self.trees.local(node).cloned(), self.trees.synced(node).cloned()) {
-            self.trees.set_local(node, Some(Local { seen: seen_as(&content), print, ..local }));
+            self.trees.set_local(node, Some(Local { seen: seen_after(&content, &print), print, ..local }));
             self.trees.set_synced(node, Some(Synced { content, ..synced }));
             self.tell(ActivityKind::Downloaded, node, None);
         }
@@ -483,10 +487,20 @@ pub(super) enum Blame {
     Lasting,
 }
 
-fn seen_as(content: &Content) -> Seen {
+/// What a step left on disk. Where the file's own time is as young as its change time, an edit of the
+/// same size in the same tick of the file system's clock could not be told from what was written: such a
+/// file is read again when its time has passed.
+fn seen_after(content: &Content, print: &Fingerprint) -> Seen {
     match content {
         Content::Directory | Content::Mount => Seen::Directory,
+        Content::File(_) if is_racy(print) => Seen::File(None),
         Content::File(file) => Seen::File(Some(*file)),
         Content::Symlink(target) => Seen::Symlink(target.clone()),
     }
+}
+
+fn is_racy(print: &Fingerprint) -> bool {
+    let whole_seconds = print.ctime % 1_000_000_000 == 0;
+    let tick = if whole_seconds { COARSE_TICK_NS } else { FINE_TICK_NS };
+    print.ctime.saturating_sub(print.mtime.0).saturating_abs() <= tick
 }
