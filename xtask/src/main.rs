@@ -1,10 +1,12 @@
 //! The developers' tasks: `cargo xtask test` is all that CI runs, `cargo xtask tidy` the part of it that
-//! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes.
+//! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes, and
+//! `cargo xtask mutants` shows that the tests notice mistakes.
 //!
 //! Each task ends with one line that says its result.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who runs it")]
 
+mod mutants;
 mod steps;
 mod tidy;
 
@@ -25,6 +27,8 @@ enum Task {
     Test,
     /// Check the project's own rules: dependency arrows, purity, documents, names
     Tidy,
+    /// Break the program on purpose, in many ways, and see that the tests notice
+    Mutants(mutants::Options),
     /// Run the simulation; `--help` behind it tells what it can do
     #[command(disable_help_flag = true)]
     Simulate {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Test => steps::test(root).map(Some),
         Task::Tidy => tidy::run(root).map(Some),
+        Task::Mutants(options) => mutants::run(root, &options).map(Some),
         Task::Simulate { arguments } => steps::simulate(root, &arguments).map(|()| None),
     };
     match result {

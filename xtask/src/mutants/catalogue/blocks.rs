@@ -1,0 +1,86 @@
+//! Mistakes in how blocks are taken, kept and handed out.
+
+use crate::mutants::Mutant;
+use crate::mutants::suites::Suite::{BlockService, BlockStore};
+
+const BLOCK: &str = "crates/block-store/src/block.rs";
+const DISK: &str = "crates/block-store/src/disk/mod.rs";
+const WRITER: &str = "crates/block-store/src/disk/writer.rs";
+const PACK: &str = "crates/block-store/src/disk/pack.rs";
+const RECOVERY: &str = "crates/block-store/src/disk/recovery.rs";
+const SERVICE: &str = "crates/block-service/src/service.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "uploads-are-not-hashed",
+        about: "a block is kept under whatever name its sender gives it",
+        file: BLOCK,
+        old: "if block.hash == expected { Ok(block) } else { Err(BlockError::WrongHash { expected }) }",
+        new: "if true { Ok(Self { hash: expected, ..block }) } else { Err(BlockError::WrongHash { expected }) }",
+        suites: &[BlockStore, BlockService],
+    },
+    Mutant {
+        name: "reads-are-not-hashed",
+        about: "what lies on disk is handed out unchecked",
+        file: DISK,
+        old: "Ok(bytes.filter(|bytes| BlockHash::of(bytes) == *hash))",
+        new: "let _ = hash;\n        Ok(bytes)",
+        suites: &[BlockStore],
+    },
+    Mutant {
+        name: "blocks-are-not-synced",
+        about: "a block is acknowledged before the disk has it",
+        file: WRITER,
+        old: "            self.file.sync_data()?;\n            Ok((places, end))",
+        new: "            Ok((places, end))",
+        suites: &[BlockStore],
+    },
+    Mutant {
+        name: "failed-packs-go-on",
+        about: "after a write or sync that failed, blocks are appended to the same pack",
+        file: WRITER,
+        old: "let (places, end) = written.inspect_err(|_| self.leave_pack())?;",
+        new: "let (places, end) = written?;",
+        suites: &[BlockStore],
+    },
+    Mutant {
+        name: "index-is-believed",
+        about: "an index that is ahead of its packs is used",
+        file: RECOVERY,
+        old: "if len < indexed {",
+        new: "if false && len < indexed {",
+        suites: &[BlockStore],
+    },
+    Mutant {
+        name: "removals-are-not-recorded",
+        about: "a rebuilt index brings removed blocks back",
+        file: WRITER,
+        old: "                out.small(&record)?;",
+        new: "                let _ = record;",
+        suites: &[BlockStore],
+    },
+    Mutant {
+        name: "records-without-place",
+        about: "a record's checksum does not say where it lies, so that a copy inside a user's file counts",
+        file: PACK,
+        old: "let covered = [&header[..40], &pack.to_le_bytes(), &offset.to_le_bytes()].concat();",
+        new: "let _ = (pack, offset);\n    let covered = header[..40].to_vec();",
+        suites: &[BlockStore],
+    },
+    Mutant {
+        name: "broken-uploads-commit",
+        about: "an upload that lacks blocks is committed",
+        file: SERVICE,
+        old: "if !upload.outstanding().is_empty() {",
+        new: "if false {",
+        suites: &[BlockService],
+    },
+    Mutant {
+        name: "blocks-for-anybody",
+        about: "a block is handed out although the meta service said no",
+        file: SERVICE,
+        old: ".filter(|(_, readable)| *readable)",
+        new: ".filter(|(_, readable)| *readable || true)",
+        suites: &[BlockService],
+    },
+];

@@ -1,0 +1,110 @@
+//! Mistakes in how the synced folder is read and changed.
+
+use crate::mutants::Mutant;
+use crate::mutants::suites::Suite::{LocalFiles, Simulation};
+
+const APPLY: &str = "crates/local-files/src/jobs/apply.rs";
+const HASH: &str = "crates/local-files/src/jobs/hash.rs";
+const SCAN: &str = "crates/local-files/src/jobs/scan.rs";
+const TEMPS: &str = "crates/local-files/src/temps.rs";
+const RENAME: &str = "crates/local-files/src/disk/rename.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "exchanged-file-is-not-looked-at",
+        about: "what was exchanged for a new version is thrown away whatever it is",
+        file: APPLY,
+        old: "match self.look_aside(&aside, old) {",
+        new: "match self.look_aside(&aside, old).or(Ok::<(), StepError>(())) {",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "removed-file-is-not-looked-at",
+        about: "what was moved aside to be removed is removed whatever it is",
+        file: APPLY,
+        old: "self.look_aside(&aside, &old).and_then(",
+        new: "self.look_aside(&aside, &old).or(Ok(())).and_then(",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "no-expectations",
+        about: "steps are done on whatever is there",
+        file: APPLY,
+        old: "if same { Ok(()) } else { Err(StepError::Changed) }\n    }\n\n    /// Moves something to a place",
+        new: "if same || true { Ok(()) } else { Err(StepError::Changed) }\n    }\n\n    /// Moves something to a place",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "half-a-download-is-installed",
+        about: "a temporary file is installed whatever its length",
+        file: APPLY,
+        old: "if found.print.size != content.size {",
+        new: "if false {",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "new-bytes-are-not-synced",
+        about: "a file gets its name before its bytes are on disk",
+        file: APPLY,
+        old: "if let Err(error) = sync_new_files(fs, steps) {",
+        new: "if let Err(error) = sync_new_files(fs, &[]) {",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "steps-are-not-synced",
+        about: "steps are reported as done before the disk has them",
+        file: APPLY,
+        old: "if results.iter().any(Result::is_ok)\n",
+        new: "if results.is_empty()\n",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "root-may-go-away",
+        about: "steps count as done although the synced folder went away meanwhile",
+        file: APPLY,
+        old: "    match fs.root_state() {\n",
+        new: "    match RootState::Present {\n",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "attributes-hide-an-edit",
+        about: "attributes are set without a look whether the bytes are still the known ones",
+        file: APPLY,
+        old: "if blocks.is_none_or(|blocks| blocks.content_hash() != content.hash) {",
+        new: "if false && blocks.is_none_or(|blocks| blocks.content_hash() != content.hash) {",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "renames-replace",
+        about: "a rename overwrites what has the name",
+        file: RENAME,
+        old: "RenameFlags::NOREPLACE)",
+        new: "RenameFlags::empty())",
+        suites: &[LocalFiles],
+    },
+    Mutant {
+        name: "clean-up-removes-edits",
+        about: "an edit that a crash left aside is cleaned up",
+        file: TEMPS,
+        old: "if aside::is_aside(&entry.name) && !aside::disposable",
+        new: "if false && !aside::disposable",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "fresh-files-are-hashed",
+        about: "a file that was changed within a tick of the clock is hashed, and a further change never shows",
+        file: HASH,
+        old: "if age == Age::Fresh {",
+        new: "if false {",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "unreadable-is-gone",
+        about: "a folder that cannot be listed is told to be gone",
+        file: SCAN,
+        old: "Err(FsError::NotFound | FsError::NotADirectory | FsError::Escapes) => Err(ScanError::Gone),",
+        new: "Err(FsError::Permission | FsError::NotFound | FsError::NotADirectory | FsError::Escapes) => {\n            \
+              Err(ScanError::Gone)\n        }",
+        suites: &[LocalFiles, Simulation],
+    },
+];

@@ -1,0 +1,147 @@
+//! Mistakes in the engine's order of doing things, and in what it makes of the server's answers.
+
+use crate::mutants::Mutant;
+use crate::mutants::suites::Suite::{Client, Simulation, SyncEngine};
+
+const ENGINE: &str = "crates/sync-engine/src/engine.rs";
+const LOCAL: &str = "crates/sync-engine/src/engine/local.rs";
+const SERVER: &str = "crates/sync-engine/src/engine/server.rs";
+const JOURNAL: &str = "crates/sync-engine/src/engine/journal.rs";
+const TREES: &str = "crates/sync-engine/src/trees.rs";
+const BLOCKS: &str = "crates/client/src/transport/blocks.rs";
+const TRANSPORT: &str = "crates/client/src/transport.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "retried-under-a-fresh-key",
+        about: "a commit whose answer was lost is sent again as another one",
+        file: SERVER,
+        old: "if let Some(commit) = self.state.in_flight.clone() {",
+        new: "if let Some(mut commit) = self.state.in_flight.clone() {\n            \
+              commit.key.0[0] ^= 0x80;",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "lost-answer-is-no",
+        about: "a commit whose answer was lost counts as not made, and is planned anew",
+        file: SERVER,
+        old: "RequestKind::Commit => {}\n            RequestKind::Missing(asked) => self.ask_again(&asked),",
+        new: "RequestKind::Commit => {\n                self.state.in_flight = None;\n                \
+              self.freeze();\n            }\n            \
+              RequestKind::Missing(asked) => self.ask_again(&asked),",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "sent-before-persisted",
+        about: "a commit is sent without its key on disk, so that after a crash nobody asks for its fate",
+        file: SERVER,
+        old: "        self.persist();\n",
+        new: "",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "steps-before-persisted",
+        about: "local steps begin before the database knows them to be ours",
+        file: LOCAL,
+        old: "        self.persist();\n",
+        new: "",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "cursor-over-a-gap",
+        about: "an entry that does not follow the cursor is applied, and what is between is never asked for",
+        file: JOURNAL,
+        old: "if entry.position != position.next() {",
+        new: "if false {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "own-commit-over-a-gap",
+        about: "an own commit moves the cursor although others' entries lie before it",
+        file: JOURNAL,
+        old: "if position.next() == first {",
+        new: "self.state.cursor.insert(namespace, Position(first.0 - 1));\n        if true {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "planned-before-the-journal",
+        about: "plans are made before the server's journal was read to its end",
+        file: ENGINE,
+        old: " && self.server.journal_is_read()\n    }",
+        new: "\n    }",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "planned-in-a-round",
+        about: "plans are made while what was moved is still missing",
+        file: ENGINE,
+        old: "!self.observer.in_round() && ",
+        new: "",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "in-flight-is-not-frozen",
+        about: "nodes in a commit under way are planned about",
+        file: ENGINE,
+        old: "self.frozen = in_flight.chain(steps).chain(held).collect();",
+        new: "drop(in_flight);\n        self.frozen = steps.chain(held).collect();",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "steps-are-not-frozen",
+        about: "nodes in local steps under way are planned about",
+        file: ENGINE,
+        old: "self.frozen = in_flight.chain(steps).chain(held).collect();",
+        new: "drop(steps);\n        self.frozen = in_flight.chain(held).collect();",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "restored-server-deletes",
+        about: "what a restored server does not have any more is deleted here",
+        file: TREES,
+        old: "            self.set_synced(id, None);\n            self.set_remote(id, None);",
+        new: "            self.set_remote(id, None);",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "another-server-is-ours",
+        about: "a server of another instance is synced with",
+        file: SERVER,
+        old: "if server.instance != state.instance {",
+        new: "if false {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "mass-deletions-pass",
+        about: "deletions of half the files go without a person's word",
+        file: ENGINE,
+        old: "            DeleteGuard::On { count, percent } => {\n                let deleted",
+        new: "            DeleteGuard::On { .. } if true => false,\n            \
+              DeleteGuard::On { count, percent } => {\n                let deleted",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "hot-retries",
+        about: "a server that fails is asked again at once",
+        file: SERVER,
+        old: "let wait = drawn.max(BACKOFF_FLOOR_MS).max(advised.unwrap_or(0).min(BACKOFF_CAP_MS));",
+        new: "let wait = drawn.min(0).max(advised.unwrap_or(0).min(0));",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "downloads-are-not-hashed",
+        about: "a block is written as it came",
+        file: BLOCKS,
+        old: "if BlockHash::of(&block.bytes) != block.hash {",
+        new: "if false {",
+        suites: &[Client],
+    },
+    Mutant {
+        name: "any-page-is-an-answer",
+        about: "an answer is believed whatever its content type",
+        file: TRANSPORT,
+        old: "if !has_type(response.headers(), api::CONTENT_TYPE) {",
+        new: "if false {",
+        suites: &[Client],
+    },
+];

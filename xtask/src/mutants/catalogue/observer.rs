@@ -1,0 +1,92 @@
+//! Mistakes in how the engine reads the disk.
+
+use crate::mutants::Mutant;
+use crate::mutants::suites::Suite::{Simulation, SyncEngine};
+
+const OBSERVE: &str = "crates/sync-engine/src/observe.rs";
+const LOCAL: &str = "crates/sync-engine/src/engine/local.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "missing-is-deleted",
+        about: "what is not where it was is deleted at once, although it may turn up elsewhere",
+        file: OBSERVE,
+        old: "        self.missing.extend(absent);",
+        new: "        absent.into_iter().for_each(|id| remove_from_disk_tree(trees, id));",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "unreadable-folder-is-empty",
+        about: "a folder that cannot be listed is taken for an empty one",
+        file: OBSERVE,
+        old: "                Err(ScanError::Unreadable(reason)) => {",
+        new: "                Err(ScanError::Unreadable(reason)) => {\n                    \
+              self.missing.extend(trees.local_children(folder));",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "unreadable-entry-is-gone",
+        about: "an entry that cannot be looked at is taken for a deleted one",
+        file: OBSERVE,
+        old: " && !unreadable.contains(name)",
+        new: " && (true || !unreadable.contains(name))",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "inode-is-identity",
+        about: "a new file on a reused inode is taken for the old one",
+        file: OBSERVE,
+        old: "(Some(before), Some(now)) => before == now,",
+        new: "(Some(_), Some(_)) => true,",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "inode-without-birth-is-identity",
+        about: "where there are no birth times, a new file on a reused inode is taken for the old one",
+        file: OBSERVE,
+        old: "_ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),",
+        new: "_ => true,",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "another-file-system-is-believed",
+        about: "what a file system shows that is mounted over a synced folder is taken for its content",
+        file: OBSERVE,
+        old: "if foreign {",
+        new: "let foreign = false;\n        if foreign {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "root-is-believed",
+        about: "a scan counts although the synced folder was not there",
+        file: LOCAL,
+        old: "if self.believe_root(root, env.now) {",
+        new: "if self.believe_root(root, env.now) || true {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "moved-file-is-not-read-again",
+        about: "a file that moved keeps its hash although its change time shows more than the move",
+        file: OBSERVE,
+        old: "    local.print == found.print\n",
+        new: "    local.print.size == found.print.size && local.print.mtime == found.print.mtime\n",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "change-is-not-read-again",
+        about: "a file with the size and time that it had keeps its hash, whatever its change time",
+        file: OBSERVE,
+        old: "FileKind::File) if local.print == found.print =>",
+        new: "FileKind::File)\n                if (local.print.size, local.print.mtime) == (found.print.size, \
+              found.print.mtime) =>",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "hash-of-an-older-file",
+        about: "a hash counts although the file was seen changed while it was made",
+        file: LOCAL,
+        old: "if local.print != task.print {",
+        new: "if false {",
+        suites: &[SyncEngine, Simulation],
+    },
+];

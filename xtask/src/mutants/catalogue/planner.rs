@@ -1,0 +1,138 @@
+//! Mistakes in what is decided about a node, and in how decisions are carried out.
+
+use crate::mutants::Mutant;
+use crate::mutants::suites::Suite::{Simulation, SyncEngine};
+
+const VERDICT: &str = "crates/sync-engine/src/verdict.rs";
+const PLAN: &str = "crates/sync-engine/src/plan.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "client-sends-cycles",
+        about: "a move below a folder that is itself moving below the moved one is sent",
+        file: VERDICT,
+        old: " || would_cycle(trees, id, folder)",
+        new: " || (false && would_cycle(trees, id, folder))",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "last-writer-wins",
+        about: "of two edits the later one overwrites the earlier one, and no conflicted copy is made",
+        file: VERDICT,
+        old: "if i_edited && they_edited && !we_agree {",
+        new: "if false {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "their-delete-beats-my-edit",
+        about: "a file that was edited here and deleted there is deleted",
+        file: VERDICT,
+        old: "Some(content) if content.same(&synced.content) => Verdict::Pull(Pull::Delete),",
+        new: "Some(_) if trees.withdrawn_mount(local.place.parent).is_none() => Verdict::Pull(Pull::Delete),",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "my-delete-beats-their-edit",
+        about: "a file that was deleted here and edited there is deleted",
+        file: VERDICT,
+        old: "|| !synced.content.same(&remote.content) || synced.place != remote.place {",
+        new: "|| synced.place != remote.place {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "my-delete-beats-their-move",
+        about: "a file that was deleted here and moved there is deleted",
+        file: VERDICT,
+        old: "|| !synced.content.same(&remote.content) || synced.place != remote.place {",
+        new: "|| !synced.content.same(&remote.content) {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "unseen-children-deleted",
+        about: "a folder that was deleted here goes with what others put into it meanwhile",
+        file: VERDICT,
+        old: "Some(Obstacle::Unseen) => drop_synced,",
+        new: "Some(Obstacle::Unseen) => Verdict::Push(Push::Delete),",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "new-files-do-not-keep-their-folder",
+        about: "a folder that was deleted there is not made again for what is new in it here",
+        file: VERDICT,
+        old: "if row.synced.is_none() && row.remote.is_none() && !withdrawn {",
+        new: "if false && !withdrawn {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "my-move-beats-theirs",
+        about: "of two moves of one node the later one wins",
+        file: VERDICT,
+        old: "let mut push_place = i_moved && !they_moved && may_write;",
+        new: "let mut push_place = i_moved && may_write;",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "moves-into-deleted-folders",
+        about: "a move into a folder that was deleted there is sent",
+        file: VERDICT,
+        old: "    gone || trees.namespace_below(folder)",
+        new: "    (false && gone) || trees.namespace_below(folder)",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "without-a-base-theirs-wins",
+        about: "after the database was lost, a file that differs from the server's is overwritten",
+        file: VERDICT,
+        old: "        Some(content) if content.same(&remote.content) => {\n            let content",
+        new: "        Some(content) => {\n            let content",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "attributes-instead-of-bytes",
+        about: "new bytes of the same length are taken for a change of attributes",
+        file: VERDICT,
+        old: "if mine.hash == theirs.hash => {",
+        new: "if mine.size == theirs.size => {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "swaps-are-not-parked",
+        about: "nodes that have each other's places wait for each other",
+        file: PLAN,
+        old: "Err(Blocked::Cycle) => self.park(id),\n            Err(blocked) => Err(blocked),",
+        new: "Err(Blocked::Cycle) => Err(Blocked::On(id)),\n            Err(blocked) => Err(blocked),",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "deletions-before-moves",
+        about: "a commit names a folder's tombstone before what leaves the folder",
+        file: PLAN,
+        old: "others.into_iter().chain(deletions).collect()",
+        new: "deletions.into_iter().chain(others).collect()",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "leavers-stay-behind",
+        about: "a folder is deleted without the commit that moves things out of it",
+        file: PLAN,
+        old: "            self.leavers_ready(id)?;",
+        new: "            if false {\n                self.leavers_ready(id)?;\n            }",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "planned-below-moving-folders",
+        about: "a batch goes on below a folder as if its move could not fail",
+        file: PLAN,
+        old: "self.gone.contains(above) || self.moved_folders.contains(above)",
+        new: "self.gone.contains(above)",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "aside-over-another",
+        about: "a conflicted copy takes a name without a look whether it is free",
+        file: PLAN,
+        old: "self.occupant(folder, &key).is_none() && self.trees.remote_child(folder, &key).is_none()",
+        new: "true || (self.occupant(folder, &key).is_none() && self.trees.remote_child(folder, &key).is_none())",
+        suites: &[SyncEngine, Simulation],
+    },
+];
