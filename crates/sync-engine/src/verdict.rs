@@ -241,9 +241,10 @@ fn name_taken_by(trees: &Trees, id: NodeId, local: &Local, theirs: NodeId, may_w
     let row = trees.row(theirs)?;
     let remote = row.remote.as_ref()?;
     if row.local.is_some() {
-        // It is elsewhere on disk: moved there by the user (then the name is about to be free), or it is
-        // still to be moved here.
-        return if is_moving_away(trees, theirs) { None } else { Some(Verdict::RenameAside(Label::Conflict)) };
+        // It is elsewhere on disk: moved there by the user (then the name is about to be free, if the
+        // user may move it), or it is still to be moved here.
+        let leaves = may_write && is_moving_away(trees, theirs);
+        return if leaves { None } else { Some(aside(may_write)) };
     }
     if trees.is_excluded(theirs) {
         return Some(Verdict::RenameAside(Label::Conflict));
