@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const DIRECTORIES_PER_SCAN: usize = 64;
 /// Names of one directory after which all of it is looked at.
 const NAMES_PER_DIRECTORY: usize = 1000;
+/// Deleted nodes whose inodes are remembered until the server knows of the deletion.
+const MAX_DEPARTED: usize = 20_000;
 /// Unsyncable items that are remembered by path; more are counted only.
 pub const MAX_PATH_PROBLEMS: usize = 10_000;
 
@@ -45,6 +47,15 @@ struct Newcomer {
     old_place_checked: bool,
 }
 
+/// A node that is believed to be deleted while the server does not know it yet. Should its inode turn up
+/// under another name, it was moved, and its two halves were seen in two rounds.
+#[derive(Debug)]
+struct Departed {
+    node: NodeId,
+    namespace: NamespaceId,
+    local: Local,
+}
+
 /// The part of the engine that keeps the local tree in step with the disk.
 #[derive(Debug, Default)]
 pub struct Observer {
@@ -58,6 +69,8 @@ pub struct Observer {
     missing: BTreeSet<NodeId>,
     /// Nodes that are missing and whose place another one has taken: the namespace they were in.
     homes: BTreeMap<NodeId, NamespaceId>,
+    /// By device and inode.
+    departed: BTreeMap<(u64, u64), Departed>,
     /// Rounds that have begun.
     begun: u64,
     /// The last round that was finished.
@@ -317,9 +330,23 @@ impl Observer {
     /// The node that was last seen with this entry's inode, if nothing speaks against it being the same
     /// file: inodes are reused.
     fn previous(&self, trees: &Trees, found: &Found) -> Option<NodeId> {
-        let candidate = trees.by_inode(found.print.device, found.print.inode)?;
-        let local = trees.local(candidate)?;
-        (same_kind(&local.seen, found.kind) && same_file(local, &found.print)).then_some(candidate)
+        let is_same = |local: &Local| same_kind(&local.seen, found.kind) && same_file(local, &found.print);
+        let inode = (found.print.device, found.print.inode);
+        match trees.by_inode(inode.0, inode.1) {
+            Some(candidate) => trees.local(candidate).is_some_and(is_same).then_some(candidate),
+            None => self.departed.get(&inode).filter(|gone| is_same(&gone.local)).map(|gone| gone.node),
+        }
+    }
+
+    /// The node, if it was deleted here and the server does not know it yet.
+    fn departed(&self, trees: &Trees, id: NodeId, found: &Found) -> Option<&Departed> {
+        let gone = self.departed.get(&(found.print.device, found.print.inode)).filter(|gone| gone.node == id)?;
+        (trees.local(id).is_none() && trees.synced(id).is_some()).then_some(gone)
+    }
+
+    /// The server is told of the deletion: nothing that turns up is this node any more.
+    pub fn forget_departed(&mut self, nodes: &BTreeSet<NodeId>) {
+        self.departed.retain(|_, gone| !nodes.contains(&gone.node));
     }
 
     /// An entry under a new name: a new node at once, unless its inode was known elsewhere.
@@ -429,9 +456,11 @@ impl Observer {
         let mut matched = BTreeSet::new();
         for (newcomer, old) in pending {
             match old {
-                Some(old) if !matched.contains(&old) && self.has_moved(trees, old, newcomer.folder) => {
+                Some(old) if !matched.contains(&old) && self.has_moved(trees, old, &newcomer) => {
                     matched.insert(old);
-                    moved.push((newcomer, old, trees.local(old).cloned()));
+                    let departed = self.departed(trees, old, &newcomer.found).map(|gone| gone.local.clone());
+                    let local = trees.local(old).cloned().or(departed);
+                    moved.push((newcomer, old, local));
                 }
                 _ => fresh.push(newcomer),
             }
@@ -503,12 +532,28 @@ impl Observer {
     }
 
     fn end_round(&mut self, trees: &mut Trees) {
+        self.departed.retain(|_, gone| trees.synced(gone.node).is_some() && !trees.has_local(gone.node));
         for id in std::mem::take(&mut self.missing) {
+            self.remember(trees, id);
             remove_from_disk_tree(trees, id);
         }
         self.homes.clear();
         self.in_round = false;
         self.finished = self.begun;
+    }
+
+    /// Remembers what is about to be taken for deleted.
+    fn remember(&mut self, trees: &Trees, top: NodeId) {
+        let Some(namespace) = self.home(trees, top) else { return };
+        for id in trees.local_subtree(top).into_iter().chain([top]) {
+            if let Some(local) = trees.local(id).filter(|_| trees.synced(id).is_some())
+                && self.departed.len() < MAX_DEPARTED
+                && self.home(trees, id) == Some(namespace)
+            {
+                let inode = (local.print.device, local.print.inode);
+                self.departed.insert(inode, Departed { node: id, namespace, local: local.clone() });
+            }
+        }
     }
 
     /// Whether a node is known to be no longer where the tree has it.
@@ -518,8 +563,12 @@ impl Observer {
 
     /// Whether a node that turned up in `folder` is the same node there. Between namespaces nothing moves:
     /// what arrives is new there, and what left is deleted here.
-    fn has_moved(&self, trees: &Trees, id: NodeId, folder: NodeId) -> bool {
-        let Some(local) = trees.local(id) else { return false };
+    fn has_moved(&self, trees: &Trees, id: NodeId, newcomer: &Newcomer) -> bool {
+        let folder = newcomer.folder;
+        let Some(local) = trees.local(id) else {
+            let departed = self.departed(trees, id, &newcomer.found);
+            return departed.is_some_and(|gone| gone.namespace == trees.namespace_below(folder));
+        };
         self.is_gone(trees, id)
             && folder != id
             && !trees.local_ancestors(folder).any(|above| above == id)

@@ -11,7 +11,7 @@ use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, Notification, Serve
 use model::{
     Body, Commit, CommitKey, CommitOutcome, NamespaceId, NodeId, Operation, Position, Reason, Rejection, Timestamp,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The first wait after a failed call, in milliseconds; it doubles, and the wait is drawn at random below
 /// it (full jitter).
@@ -337,8 +337,16 @@ impl Engine {
             seen: self.state.cursor.get(&namespace).copied().unwrap_or_default(),
             operations: planned.operations,
         };
+        let mut deleted = BTreeSet::new();
         for operation in &commit.operations {
             self.queues.forget(operation.node());
+            if matches!(operation, Operation::Delete { .. }) {
+                deleted.insert(operation.node());
+                deleted.extend(self.trees.remote_subtree(operation.node()));
+            }
+        }
+        if !deleted.is_empty() {
+            self.observer.forget_departed(&deleted);
         }
         self.state.in_flight = Some(commit.clone());
         self.state_touched = true;
