@@ -402,8 +402,8 @@ impl Observer {
         let mut pending = Vec::new();
         for mut newcomer in std::mem::take(&mut self.newcomers) {
             match self.previous(trees, &newcomer.found) {
-                Some(old) if self.is_gone(trees, old) || newcomer.old_place_checked => {
-                    pending.push((newcomer, Some(old)))
+                Some(old) if !trees.has_local(old) || self.is_gone(trees, old) || newcomer.old_place_checked => {
+                    pending.push((newcomer, Some(old)));
                 }
                 Some(old) => {
                     self.check_old_place(trees, old);

@@ -173,8 +173,6 @@ impl Engine {
         self.local.scan = Some(self.start_job(Job::Scan(targets)));
     }
 
-    // ---- hashing ----
-
     pub(super) fn start_hashing(&mut self, now: u64) {
         if self.observer.in_round() || self.local.root != RootState::Present {
             return;
@@ -255,8 +253,6 @@ impl Engine {
             self.observer.look_at_name(local.place.parent, &name);
         }
     }
-
-    // ---- steps ----
 
     pub(super) fn start_steps(&mut self, env: &mut Environment<'_>) {
         let scan_first = self.local.scan_is_due && !self.observer.is_idle();
@@ -440,8 +436,6 @@ impl Engine {
         }
         self.look_at_node(step.node());
     }
-
-    // ---- failures ----
 
     /// Notes a failure. What was lost to a race is tried again after the next scan; what fails for a
     /// lasting reason, or again and again, waits ever longer and is reported.

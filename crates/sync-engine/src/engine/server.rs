@@ -148,7 +148,7 @@ impl Engine {
             (RequestKind::Changes, Reply::Changes(changes)) => self.take_changes(changes),
             (RequestKind::Server, Reply::Server(server)) => self.meet_server(&server),
             (RequestKind::Commit, Reply::Commit(outcome) | Reply::Changeset { outcome: Some(outcome) }) => {
-                self.take_outcome(outcome, env)
+                self.take_outcome(outcome, env);
             }
             (RequestKind::Commit, Reply::SourceChanged { .. }) => self.commit_was_not_sent(),
             (RequestKind::Missing(asked), Reply::Missing(missing)) => self.take_missing(asked, &missing),
@@ -285,8 +285,6 @@ impl Engine {
         }
         self.finish_accepted_commit();
     }
-
-    // ---- commits ----
 
     pub(super) fn start_commit(&mut self, env: &mut Environment<'_>) {
         let read_first = self.server.pulls < self.server.commit_after_pulls;

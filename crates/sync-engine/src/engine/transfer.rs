@@ -163,8 +163,6 @@ impl Engine {
         self.start_fetches(env);
     }
 
-    // ---- up ----
-
     /// How the blocks of a local file get to the server.
     pub(super) fn plan_blocks(&self, env: &Environment<'_>, node: NodeId, file: &FileContent) -> BlockPlan {
         let wanted = self.wanted_blocks(env, node, file);
@@ -365,8 +363,6 @@ impl Engine {
         self.local.scan_is_due = true;
     }
 
-    // ---- down ----
-
     /// Files the node under what must be fetched.
     pub(super) fn want_content(&mut self, node: NodeId, env: &Environment<'_>) {
         let Some(Content::File(content)) = self.trees.remote(node).map(|remote| remote.content.clone()) else { return };
@@ -440,7 +436,7 @@ impl Engine {
         }
     }
 
-    fn next_fetch(&mut self) -> Option<(NamespaceId, Vec<(NodeId, u32)>, Vec<FetchBlock>)> {
+    fn next_fetch(&mut self) -> Option<NextFetch> {
         let mut namespace = None;
         let mut numbers = Vec::new();
         let mut blocks: BTreeMap<BlockHash, FetchBlock> = BTreeMap::new();
@@ -526,6 +522,9 @@ impl Engine {
         }
     }
 }
+
+/// The namespace, which block numbers of which nodes, and the blocks of one download.
+type NextFetch = (NamespaceId, Vec<(NodeId, u32)>, Vec<FetchBlock>);
 
 /// Each block once.
 pub(super) fn without_repeats(blocks: Vec<BlockSource>) -> Vec<BlockSource> {
