@@ -121,6 +121,9 @@ impl Ghost {
             if self.detached.contains(&(device, *content)) {
                 self.release(*content);
             }
+            if self.halfway.remove(content) {
+                self.fates.insert(*content, Fate::Live);
+            }
             match self.fates.get(content) {
                 Some(Fate::Edited) => *self.met.entry("delete met edit").or_default() += 1,
                 Some(Fate::Live) => {
@@ -151,6 +154,12 @@ impl Ghost {
     /// A device excluded the files with these contents.
     pub fn detached(&mut self, device: usize, contents: &[ContentHash]) {
         self.detached.extend(contents.iter().map(|content| (device, *content)));
+        // A deletion that had not been told yet is no longer told: what is excluded is never deleted.
+        for fate in self.fates.values_mut() {
+            if *fate == (Fate::Deleted { device }) {
+                *fate = Fate::Free;
+            }
+        }
     }
 
     /// The user changed the execute bit of a file with this content.

@@ -193,6 +193,11 @@ impl Users {
         let (moved, replaced) = (disk.contents_below(from), disk.contents_below(to));
         let folder = disk.kind(from) == Some(FileKind::Directory);
         disk.rename(from, to)?;
+        if disk.has_rival(to) {
+            // Beside a name that counts as the same it stays on this device, and is deleted elsewhere;
+            // when the names no longer collide it is a new file.
+            moved.iter().for_each(|content| self.ghost.release(*content));
+        }
         let mut replaced = replaced;
         replaced.retain(|content| !moved.contains(content));
         if !self.is_private(device, to) {

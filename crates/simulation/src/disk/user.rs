@@ -160,6 +160,15 @@ impl Disk {
         self.remove_entry(to)
     }
 
+    /// Whether another entry of the same folder has a name that counts as the same for the server.
+    #[must_use]
+    pub fn has_rival(&self, path: &LocalPath) -> bool {
+        let Some((parent, name)) = path.split() else { return false };
+        let Ok(entries) = self.resolve(&parent).and_then(|ino| self.entries(ino)) else { return false };
+        let key = |name: &[u8]| model::Name::parse_bytes(name).ok().map(|name| name.key());
+        entries.values().filter(|entry| key(&entry.name) == key(name)).count() > 1
+    }
+
     /// Removes whatever is at the path, with all it holds.
     ///
     /// # Errors

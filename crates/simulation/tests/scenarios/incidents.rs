@@ -124,6 +124,24 @@ fn a_second_write_within_the_same_tick_is_seen() {
     }
 }
 
+/// 22, 23: a file changes in the tick in which it was downloaded, and neither length nor times tell.
+#[test]
+fn a_write_in_the_tick_of_a_download_is_not_overwritten_by_the_next() {
+    let coarse = Habits { grain_ns: 2_000_000_000, ..Habits::default() };
+    let mut script = Script::on_disks(&[Habits::default(), coarse]);
+    // The other device's clock is a tick ahead, so that the file comes with the time of its arrival.
+    script.device(0, DeviceEvent::ClockJump { ms: 2000 });
+    script.wait_ms(2000 - script.world.now % 2000).write(0, "a", "first.");
+    let tick = script.world.now / 2000 + 1;
+    while script.world.disk_tree(1).is_empty() {
+        script.wait_ms(10);
+    }
+    assert_eq!(script.world.now / 2000, tick, "the file arrives in the tick of its own time");
+    script.write(1, "a", "mine..").write(0, "a", "theirs").settle();
+    let tree = script.world.describe(&script.world.disk_tree(0)).join("; ");
+    assert!(tree.contains("mine..") && tree.contains("theirs"), "{tree}");
+}
+
 /// 24, 25: an edit and renames at once.
 #[test]
 fn an_edit_and_a_chain_of_renames_arrive_together() {
