@@ -1,0 +1,7 @@
+//! Rules of the engine that a random test would rarely meet, one by one.
+
+mod build;
+mod deciding;
+mod observing;
+mod ordering;
+mod script;

@@ -1,0 +1,139 @@
+//! What may be concluded from a look at the disk.
+
+use crate::build::{
+    A, B, C, agreed_file, agreed_folder, at_root, found, found_file, in_folder, listing, local, path, print, trees,
+};
+use model::{Mtime, NodeId};
+use sync_engine::io::{DirectoryListing, DirectoryScan, FileKind, Fingerprint, ScanError, ScanTarget};
+use sync_engine::observe::Observer;
+use sync_engine::tree::Seen;
+use sync_engine::trees::Trees;
+
+/// Looks at everything, until nothing is left to look at; `disk` tells what is in a directory. Nothing is
+/// parked.
+fn observe(trees: &mut Trees, disk: impl Fn(&str) -> Result<DirectoryListing, ScanError>) {
+    let mut observer = Observer::default();
+    observer.look_at_everything(trees);
+    let mut drawn = 0x80;
+    for _ in 0..10 {
+        let targets = observer.next_targets(trees);
+        if targets.is_empty() {
+            return;
+        }
+        let look = |target: ScanTarget| {
+            let parked = target.directory == path(".syncline/parked");
+            let result =
+                if parked { Ok(listing(print(1, 0), Vec::new())) } else { disk(&target.directory.to_string()) };
+            DirectoryScan { target, result }
+        };
+        observer.scanned(trees, targets.into_iter().map(look).collect(), &mut || {
+            drawn += 1;
+            [drawn; 16]
+        });
+    }
+    panic!("no end of looking");
+}
+
+/// A folder `d` with a file `d/f`, both in sync.
+fn folder_with_file() -> Trees {
+    let (d, f) = (at_root("d"), in_folder(A, "f"));
+    trees(vec![(A, agreed_folder(&d, 10)), (B, agreed_file(&f, "bytes", 11))])
+}
+
+fn root_with(entries: Vec<sync_engine::io::Found>) -> Result<DirectoryListing, ScanError> {
+    Ok(listing(print(0, 0), entries))
+}
+
+fn folder_d() -> sync_engine::io::Found {
+    found("d", FileKind::Directory, print(10, 0))
+}
+
+fn where_is(trees: &Trees, node: NodeId) -> Option<String> {
+    trees.local_path(node).map(|path| path.to_string())
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_not_an_empty_one() {
+    let mut trees = folder_with_file();
+    observe(&mut trees, |directory| match directory {
+        "d" => Err(ScanError::Unreadable("permission denied".to_owned())),
+        _ => root_with(vec![folder_d()]),
+    });
+    assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"));
+}
+
+#[test]
+fn an_entry_that_cannot_be_looked_at_is_not_gone() {
+    let mut trees = folder_with_file();
+    observe(&mut trees, |directory| match directory {
+        "d" => Ok(DirectoryListing {
+            unreadable: vec![(b"f".as_slice().into(), "input/output error".to_owned())],
+            ..listing(print(10, 0), Vec::new())
+        }),
+        _ => root_with(vec![folder_d()]),
+    });
+    assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"));
+}
+
+#[test]
+fn what_another_file_system_shows_in_a_folder_is_not_the_folders_content() {
+    let mut trees = folder_with_file();
+    let mounted = Fingerprint { device: 2, ..print(10, 0) };
+    observe(&mut trees, |directory| match directory {
+        "d" => Ok(listing(mounted, vec![found_file("foreign", print(99, 1))])),
+        _ => root_with(vec![folder_d()]),
+    });
+    assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"));
+    assert_eq!(trees.local_children(A).count(), 1, "and nothing new is in it");
+}
+
+/// The file `a` in sync is gone, and this file lies at `b`. Returns whether it is taken for the same file.
+fn is_taken_for_the_same(before: Fingerprint, now: Fingerprint) -> bool {
+    let mut row = agreed_file(&at_root("a"), "bytes", before.inode);
+    row.local = row.local.map(|there| sync_engine::tree::Local { print: before, ..there });
+    let mut trees = trees(vec![(A, row)]);
+    observe(&mut trees, |_| root_with(vec![found_file("b", now)]));
+    where_is(&trees, A).as_deref() == Some("b")
+}
+
+#[test]
+fn a_moved_file_is_known_by_inode_and_birth_and_a_new_file_on_its_inode_is_not_it() {
+    let before = print(11, 5);
+    assert!(is_taken_for_the_same(before, Fingerprint { ctime: 8, ..before }));
+    assert!(!is_taken_for_the_same(before, Fingerprint { birth: Some(12), ..before }));
+    assert!(!is_taken_for_the_same(before, print(12, 5)));
+}
+
+#[test]
+fn without_birth_times_a_moved_file_must_have_its_size_and_time() {
+    let before = Fingerprint { birth: None, ..print(11, 5) };
+    assert!(is_taken_for_the_same(before, Fingerprint { ctime: 8, ..before }));
+    assert!(!is_taken_for_the_same(before, Fingerprint { size: 6, ctime: 8, ..before }));
+    assert!(!is_taken_for_the_same(before, Fingerprint { mtime: Mtime(8), ctime: 8, ..before }));
+}
+
+#[test]
+fn only_a_fingerprint_that_is_equal_in_all_parts_saves_a_file_from_being_read_again() {
+    let before = print(11, 5);
+    for (now, read_again) in [(before, false), (Fingerprint { ctime: 8, ..before }, true)] {
+        for name in ["a", "moved"] {
+            let mut trees = trees(vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+            observe(&mut trees, |_| root_with(vec![found_file(name, now)]));
+            let seen = trees.local(A).map(|local| local.seen.clone());
+            assert_eq!(seen == Some(Seen::File(None)), read_again, "{name}: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_in_one_folder_may_turn_up_in_a_later_one() {
+    let mut trees = folder_with_file();
+    trees.set_local(C, local(at_root("e"), Seen::Directory, print(12, 0)));
+    let folder_e = || found("e", FileKind::Directory, print(12, 0));
+    observe(&mut trees, |directory| match directory {
+        "d" => Ok(listing(print(10, 0), Vec::new())),
+        "e" => Ok(listing(print(12, 0), vec![found_file("g", print(11, 5))])),
+        _ => root_with(vec![folder_d(), folder_e()]),
+    });
+    assert_eq!(where_is(&trees, B), Some(path("e/g").to_string()));
+}

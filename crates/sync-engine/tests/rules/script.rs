@@ -1,0 +1,184 @@
+//! An engine that is told event by event what happens.
+
+use crate::build::{ROOT, listing, print, scan};
+use api::{ChangesReply, NamespaceChanges};
+use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, NodeId, Position, Role};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use sync_engine::Engine;
+use sync_engine::io::{
+    Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, Job, JobId, JobResult, LocalPath, Reply,
+    Request, RequestError, RequestId, RootState, Write,
+};
+use sync_engine::tree::NodeRow;
+
+/// The blocklists that were persisted.
+#[derive(Default)]
+struct Lists(BTreeMap<ContentHash, (Arc<Blocklist>, bool)>);
+
+impl Blocklists for Lists {
+    fn find(&self, content: &ContentHash) -> Option<(Arc<Blocklist>, bool)> {
+        self.0.get(content).cloned()
+    }
+}
+
+pub(crate) struct Script {
+    pub(crate) engine: Engine,
+    /// What the engine asked for since [`Script::take`] was last called, in order.
+    pub(crate) actions: Vec<Action>,
+    pub(crate) now: u64,
+    /// The next random bytes.
+    drawn: u8,
+    lists: Lists,
+}
+
+pub(crate) fn state() -> EngineState {
+    EngineState {
+        instance: InstanceId([1; 16]),
+        epoch: Epoch(1),
+        root: ROOT,
+        cursor: Cursor::from([(ROOT, Position(1))]),
+        roles: BTreeMap::from([(ROOT, Role::Owner)]),
+        in_flight: None,
+        excluded: BTreeSet::new(),
+        paused: false,
+        guard: DeleteGuard::Off,
+        deletions_confirmed: false,
+    }
+}
+
+impl Script {
+    /// An engine that has just started on these rows.
+    pub(crate) fn start(state: EngineState, rows: Vec<(NodeId, NodeRow)>) -> Self {
+        let engine = Engine::new(state, rows, "laptop".to_owned());
+        let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
+        script.tell(Event::Started);
+        script
+    }
+
+    /// The same, with these entries in the folder and a journal without news.
+    pub(crate) fn at_rest(state: EngineState, rows: Vec<(NodeId, NodeRow)>, entries: &[Found]) -> Self {
+        let mut script = Self::start(state, rows);
+        script.answer_changes(Vec::new());
+        script.answer_scans(entries);
+        script
+    }
+
+    pub(crate) fn tell(&mut self, event: Event) {
+        self.now += 1;
+        let drawn = &mut self.drawn;
+        let mut random = || {
+            let mut bytes = [0; 16];
+            // The first eight draw the waits: none is the hardest case.
+            bytes[8] = *drawn;
+            *drawn = drawn.wrapping_add(1);
+            bytes[15] = 0xee;
+            bytes
+        };
+        let mut environment =
+            Environment { now: self.now, today: "2026-11-23", random: &mut random, blocklists: &self.lists };
+        let actions = self.engine.handle(event, &mut environment);
+        for action in &actions {
+            let Action::Persist(writes) = action else { continue };
+            for write in writes {
+                if let Write::Blocklist { content, blocks, remote } = write {
+                    self.lists.0.insert(*content, (Arc::new(blocks.clone()), *remote));
+                }
+            }
+        }
+        self.actions.extend(actions);
+    }
+
+    /// Lets the clock go on to when the engine wants to be woken.
+    pub(crate) fn wake(&mut self) {
+        self.now = self.engine.next_wake().expect("the engine waits for something");
+        self.tell(Event::Woken);
+    }
+
+    /// What was asked for, which is then forgotten.
+    pub(crate) fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Takes the first request of a kind.
+    pub(crate) fn request<T>(&mut self, kind: impl Fn(&Request) -> Option<T>) -> Option<(RequestId, T)> {
+        let found = self.actions.iter().enumerate().find_map(|(at, action)| match action {
+            Action::Send(id, request) => kind(request).map(|wanted| (at, *id, wanted)),
+            _ => None,
+        });
+        let (at, id, wanted) = found?;
+        self.actions.remove(at);
+        Some((id, wanted))
+    }
+
+    pub(crate) fn commit(&mut self) -> Option<(RequestId, Commit)> {
+        self.request(|request| match request {
+            Request::Commit(commit) => Some(commit.clone()),
+            Request::Changeset { commit, .. } => commit.clone(),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn job(&mut self, kind: impl Fn(&Job) -> bool) -> Option<(JobId, Job)> {
+        let at = self.actions.iter().position(|action| matches!(action, Action::Job(_, job) if kind(job)))?;
+        match self.actions.remove(at) {
+            Action::Job(id, job) => Some((id, job)),
+            _ => None,
+        }
+    }
+
+    /// Answers the question for changes with these entries.
+    pub(crate) fn answer_changes(&mut self, entries: Vec<JournalEntry>) {
+        let asked = self.request(|request| match request {
+            Request::Changes(request) => Some(request.cursor.get(&ROOT).copied().unwrap_or_default()),
+            _ => None,
+        });
+        let (id, cursor) = asked.expect("the engine asks for changes");
+        let head = entries.last().map_or(cursor, |entry| entry.position);
+        let part = NamespaceChanges { namespace: ROOT, role: Some(Role::Owner), entries, head };
+        self.reply(id, Ok(Reply::Changes(ChangesReply { namespaces: vec![part] })));
+    }
+
+    pub(crate) fn reply(&mut self, id: RequestId, reply: Result<Reply, RequestError>) {
+        self.tell(Event::Replied(id, reply));
+    }
+
+    pub(crate) fn lose(&mut self, id: RequestId) {
+        self.reply(id, Err(RequestError::Unreachable("lost".to_owned())));
+    }
+
+    /// Answers scans until there are none: these entries are at the root, and all folders are empty.
+    pub(crate) fn answer_scans(&mut self, entries: &[Found]) {
+        while let Some((id, Job::Scan(targets))) = self.job(|job| matches!(job, Job::Scan(_))) {
+            let look = |directory: &LocalPath| match directory.is_root() {
+                true => listing(print(0, 0), entries.to_vec()),
+                false => listing(print(9, 0), Vec::new()),
+            };
+            let directories = targets
+                .iter()
+                .map(|target| sync_engine::io::DirectoryScan {
+                    target: target.clone(),
+                    ..scan("", Ok(look(&target.directory)))
+                })
+                .collect();
+            self.tell(Event::JobDone(id, JobResult::Scanned { root: RootState::Present, directories }));
+        }
+    }
+
+    /// The rows as a database would have them that took every write before the first action of a kind.
+    pub(crate) fn persisted_before(&self, kind: impl Fn(&Action) -> bool) -> (Vec<NodeId>, Option<EngineState>) {
+        let at = self.actions.iter().position(kind).expect("it comes");
+        let (mut nodes, mut state) = (Vec::new(), None);
+        for action in &self.actions[..at] {
+            let Action::Persist(writes) = action else { continue };
+            for write in writes {
+                match write {
+                    Write::Node(id, _) => nodes.push(*id),
+                    Write::State(new) => state = Some(EngineState::clone(new)),
+                    Write::Blocklist { .. } => {}
+                }
+            }
+        }
+        (nodes, state)
+    }
+}
