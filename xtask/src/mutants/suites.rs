@@ -32,6 +32,9 @@ pub(crate) enum Suite {
     BlockStore,
     LocalFiles,
     Client,
+    /// The simulation's named histories (`tests/scenarios`).
+    Scenarios,
+    /// The simulation's first seeds.
     Simulation,
 }
 
@@ -62,7 +65,7 @@ impl Suite {
             Self::BlockStore => "block-store",
             Self::LocalFiles => "local-files",
             Self::Client => "client",
-            Self::Simulation => "simulation",
+            Self::Scenarios | Self::Simulation => "simulation",
         }
     }
 
@@ -108,7 +111,7 @@ impl Suite {
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.package())
+        f.pad(if *self == Self::Scenarios { "scenarios" } else { self.package() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mistakes in the engine's order of doing things, and in what it makes of the server's answers.
 
 use crate::mutants::Mutant;
-use crate::mutants::suites::Suite::{Client, Simulation, SyncEngine};
+use crate::mutants::suites::Suite::{Client, Scenarios, Simulation, SyncEngine};
 
 const ENGINE: &str = "crates/sync-engine/src/engine.rs";
 const LOCAL: &str = "crates/sync-engine/src/engine/local.rs";
@@ -19,7 +19,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "if let Some(commit) = self.state.in_flight.clone() {",
         new: "if let Some(mut commit) = self.state.in_flight.clone() {\n            \
               commit.key.0[0] ^= 0x80;",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "lost-answer-is-no",
@@ -29,7 +29,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "RequestKind::Commit => {\n                self.state.in_flight = None;\n                \
               self.freeze();\n            }\n            \
               RequestKind::Missing(asked) => self.ask_again(&asked),",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "sent-before-persisted",
@@ -37,7 +37,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: SERVER,
         old: "        self.persist();\n",
         new: "",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "steps-before-persisted",
@@ -45,7 +45,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: LOCAL,
         old: "        self.persist();\n",
         new: "",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "cursor-over-a-gap",
@@ -53,7 +53,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: JOURNAL,
         old: "if entry.position != position.next() {",
         new: "if false {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "own-commit-over-a-gap",
@@ -61,7 +61,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: JOURNAL,
         old: "if position.next() == first {",
         new: "self.state.cursor.insert(namespace, Position(first.0 - 1));\n        if true {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "planned-before-the-journal",
@@ -69,7 +69,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: ENGINE,
         old: " && self.server.journal_is_read()\n    }",
         new: "\n    }",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "planned-in-a-round",
@@ -77,7 +77,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: ENGINE,
         old: "!self.observer.in_round() && ",
         new: "",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "in-flight-is-not-frozen",
@@ -85,7 +85,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: ENGINE,
         old: "self.frozen = in_flight.chain(steps).chain(held).collect();",
         new: "drop(in_flight);\n        self.frozen = steps.chain(held).collect();",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "steps-are-not-frozen",
@@ -93,7 +93,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: ENGINE,
         old: "self.frozen = in_flight.chain(steps).chain(held).collect();",
         new: "drop(steps);\n        self.frozen = in_flight.chain(held).collect();",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "restored-server-deletes",
@@ -101,7 +101,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TREES,
         old: "            self.set_synced(id, None);\n            self.set_remote(id, None);",
         new: "            self.set_remote(id, None);",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "another-server-is-ours",
@@ -109,7 +109,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: SERVER,
         old: "if server.instance != state.instance {",
         new: "if false {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "mass-deletions-pass",
@@ -118,7 +118,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "            DeleteGuard::On { count, percent } => {\n                let deleted",
         new: "            DeleteGuard::On { .. } if true => false,\n            \
               DeleteGuard::On { count, percent } => {\n                let deleted",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "hot-retries",
@@ -126,7 +126,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: SERVER,
         old: "let wait = drawn.max(BACKOFF_FLOOR_MS).max(advised.unwrap_or(0).min(BACKOFF_CAP_MS));",
         new: "let wait = drawn.min(0).max(advised.unwrap_or(0).min(0));",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "downloads-are-not-hashed",

@@ -1,7 +1,7 @@
 //! Mistakes in how the engine reads the disk.
 
 use crate::mutants::Mutant;
-use crate::mutants::suites::Suite::{Simulation, SyncEngine};
+use crate::mutants::suites::Suite::{Scenarios, Simulation, SyncEngine};
 
 const OBSERVE: &str = "crates/sync-engine/src/observe.rs";
 const LOCAL: &str = "crates/sync-engine/src/engine/local.rs";
@@ -13,7 +13,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: OBSERVE,
         old: "        self.missing.extend(absent);",
         new: "        absent.into_iter().for_each(|id| remove_from_disk_tree(trees, id));",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "unreadable-folder-is-empty",
@@ -22,7 +22,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "                Err(ScanError::Unreadable(reason)) => {",
         new: "                Err(ScanError::Unreadable(reason)) => {\n                    \
               self.missing.extend(trees.local_children(folder));",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "unreadable-entry-is-gone",
@@ -30,7 +30,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: OBSERVE,
         old: " && !unreadable.contains(name)",
         new: " && (true || !unreadable.contains(name))",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "inode-is-identity",
@@ -38,7 +38,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: OBSERVE,
         old: "(Some(before), Some(now)) => before == now,",
         new: "(Some(_), Some(_)) => true,",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "inode-without-birth-is-identity",
@@ -46,7 +46,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: OBSERVE,
         old: "_ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),",
         new: "_ => true,",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "another-file-system-is-believed",
@@ -54,7 +54,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: OBSERVE,
         old: "if foreign {",
         new: "let foreign = false;\n        if foreign {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "root-is-believed",
@@ -62,7 +62,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: LOCAL,
         old: "if self.believe_root(root, env.now) {",
         new: "if self.believe_root(root, env.now) || true {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "moved-file-is-not-read-again",
@@ -70,7 +70,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: OBSERVE,
         old: "    local.print == found.print\n",
         new: "    local.print.size == found.print.size && local.print.mtime == found.print.mtime\n",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "change-is-not-read-again",
@@ -79,7 +79,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "FileKind::File) if local.print == found.print =>",
         new: "FileKind::File)\n                if (local.print.size, local.print.mtime) == (found.print.size, \
               found.print.mtime) =>",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "hash-of-an-older-file",
@@ -87,6 +87,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: LOCAL,
         old: "if local.print != task.print {",
         new: "if false {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
 ];

@@ -1,10 +1,11 @@
 //! Mistakes in what is decided about a node, and in how decisions are carried out.
 
 use crate::mutants::Mutant;
-use crate::mutants::suites::Suite::{Simulation, SyncEngine};
+use crate::mutants::suites::Suite::{Scenarios, Simulation, SyncEngine};
 
 const VERDICT: &str = "crates/sync-engine/src/verdict.rs";
-const PLAN: &str = "crates/sync-engine/src/plan.rs";
+const BATCH: &str = "crates/sync-engine/src/plan/batch.rs";
+const COMMIT: &str = "crates/sync-engine/src/plan/commit.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -13,7 +14,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: " || would_cycle(trees, id, folder)",
         new: " || (false && would_cycle(trees, id, folder))",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "last-writer-wins",
@@ -21,7 +22,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "if i_edited && they_edited && !we_agree {",
         new: "if false {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "their-delete-beats-my-edit",
@@ -29,7 +30,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "Some(content) if content.same(&synced.content) => Verdict::Pull(Pull::Delete),",
         new: "Some(_) if trees.withdrawn_mount(local.place.parent).is_none() => Verdict::Pull(Pull::Delete),",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "my-delete-beats-their-edit",
@@ -37,7 +38,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "|| !synced.content.same(&remote.content) || synced.place != remote.place {",
         new: "|| synced.place != remote.place {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "my-delete-beats-their-move",
@@ -45,7 +46,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "|| !synced.content.same(&remote.content) || synced.place != remote.place {",
         new: "|| !synced.content.same(&remote.content) {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "unseen-children-deleted",
@@ -53,7 +54,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "Some(Obstacle::Unseen) => drop_synced,",
         new: "Some(Obstacle::Unseen) => Verdict::Push(Push::Delete),",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "new-files-do-not-keep-their-folder",
@@ -61,7 +62,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "if row.synced.is_none() && row.remote.is_none() && !withdrawn {",
         new: "if false && !withdrawn {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "my-move-beats-theirs",
@@ -69,7 +70,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "let mut push_place = i_moved && !they_moved && may_write;",
         new: "let mut push_place = i_moved && may_write;",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "moves-into-deleted-folders",
@@ -77,7 +78,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "    gone || trees.namespace_below(folder)",
         new: "    (false && gone) || trees.namespace_below(folder)",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "without-a-base-theirs-wins",
@@ -85,7 +86,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "        Some(content) if content.same(&remote.content) => {\n            let content",
         new: "        Some(content) => {\n            let content",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "attributes-instead-of-bytes",
@@ -93,46 +94,46 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: VERDICT,
         old: "if mine.hash == theirs.hash => {",
         new: "if mine.size == theirs.size => {",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "swaps-are-not-parked",
         about: "nodes that have each other's places wait for each other",
-        file: PLAN,
-        old: "Err(Blocked::Cycle) => self.park(id),\n            Err(blocked) => Err(blocked),",
-        new: "Err(Blocked::Cycle) => Err(Blocked::On(id)),\n            Err(blocked) => Err(blocked),",
-        suites: &[SyncEngine, Simulation],
+        file: BATCH,
+        old: "Err(Blocked::Cycle) => self.park(there),",
+        new: "Err(Blocked::Cycle) => Err(Blocked::On(there)),",
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "deletions-before-moves",
         about: "a commit names a folder's tombstone before what leaves the folder",
-        file: PLAN,
+        file: COMMIT,
         old: "others.into_iter().chain(deletions).collect()",
         new: "deletions.into_iter().chain(others).collect()",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "leavers-stay-behind",
         about: "a folder is deleted without the commit that moves things out of it",
-        file: PLAN,
+        file: COMMIT,
         old: "            self.leavers_ready(id)?;",
         new: "            if false {\n                self.leavers_ready(id)?;\n            }",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "planned-below-moving-folders",
         about: "a batch goes on below a folder as if its move could not fail",
-        file: PLAN,
+        file: BATCH,
         old: "self.gone.contains(above) || self.moved_folders.contains(above)",
         new: "self.gone.contains(above)",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
         name: "aside-over-another",
         about: "a conflicted copy takes a name without a look whether it is free",
-        file: PLAN,
+        file: BATCH,
         old: "self.occupant(folder, &key).is_none() && self.trees.remote_child(folder, &key).is_none()",
         new: "true || (self.occupant(folder, &key).is_none() && self.trees.remote_child(folder, &key).is_none())",
-        suites: &[SyncEngine, Simulation],
+        suites: &[SyncEngine, Scenarios, Simulation],
     },
 ];
