@@ -297,3 +297,19 @@ fn a_root_that_goes_away_in_between_fails_every_step() {
     assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 0, "the other folder is left alone");
     assert_eq!(fs::read_to_string(folder.dir.path().join("away/f")).unwrap(), "OLD!");
 }
+
+#[test]
+fn a_root_that_goes_away_after_the_last_step_fails_every_step_too() {
+    let folder = folder_with_file();
+    let (root, away) = (folder.path(""), folder.dir.path().join("away"));
+    let steps = vec![LocalStep::MakeDirectory { node: NODE, path: local("d") }, move_away(&folder)];
+    let fs = Meddled::new(&folder.disk, move |what, _| {
+        if what == "sync" {
+            fs::rename(&root, &away).unwrap();
+            fs::create_dir(&root).unwrap();
+        }
+        Ok(())
+    });
+    let results = apply(&fs, steps);
+    assert!(results.iter().all(|result| matches!(result, Err(StepError::Failed(_)))), "{results:?}");
+}
