@@ -27,6 +27,8 @@ pub enum Fate {
 pub struct Ghost {
     fates: BTreeMap<ContentHash, Fate>,
     texts: BTreeMap<ContentHash, String>,
+    /// What took a content's place, wherever it did.
+    successors: BTreeMap<ContentHash, Vec<ContentHash>>,
     /// Which devices moved a content, or a folder around it, since all agreed last.
     moved: BTreeMap<ContentHash, BTreeSet<usize>>,
     /// Which devices gave a content another execute bit: to the others that is an edit like any other.
@@ -59,7 +61,7 @@ impl Ghost {
         if old == Some(new) {
             return;
         }
-        self.superseded(device, old);
+        self.superseded(device, old, new);
         self.add(new, bytes, Fate::Live);
     }
 
@@ -67,7 +69,7 @@ impl Ghost {
     pub fn wrote_halfway(&mut self, device: usize, old: Option<ContentHash>, bytes: &[u8]) {
         let new = content_hash(bytes);
         if old != Some(new) {
-            self.superseded(device, old);
+            self.superseded(device, old, new);
         }
         self.add(new, bytes, Fate::Edited);
         self.halfway.insert(new);
@@ -83,7 +85,7 @@ impl Ghost {
     /// The user made a second file of a content.
     pub fn copied(&mut self, device: usize, old: Option<ContentHash>, content: ContentHash) {
         if old != Some(content) {
-            self.superseded(device, old);
+            self.superseded(device, old, content);
         }
         self.release(content);
     }
@@ -96,8 +98,9 @@ impl Ghost {
         self.texts.insert(content, text);
     }
 
-    fn superseded(&mut self, device: usize, old: Option<ContentHash>) {
+    fn superseded(&mut self, device: usize, old: Option<ContentHash>, new: ContentHash) {
         let Some(old) = old else { return };
+        self.successors.entry(old).or_default().push(new);
         if self.detached.contains(&(device, old)) {
             self.release(old);
         }
@@ -195,10 +198,23 @@ impl Ghost {
             return true;
         }
         match self.fates.get(content) {
-            Some(Fate::Edited) => self.halfway.contains(content),
+            Some(Fate::Edited) => self.halfway.contains(content) || self.edit_came_to_nothing(content),
             Some(Fate::Deleted { device }) => self.moved_by_another(content, *device),
             Some(Fate::Live | Fate::Free) | None => true,
         }
+    }
+
+    /// Whether the edit that superseded a content may never have reached anybody: it was deleted in turn,
+    /// while another device moved the file, or an exclusion kept it on its device.
+    fn edit_came_to_nothing(&self, content: &ContentHash) -> bool {
+        self.successors.get(content).into_iter().flatten().any(|next| match self.fates.get(next) {
+            Some(Fate::Live) | None => self.detached.iter().any(|(_, kept)| kept == next),
+            Some(Fate::Free) => true,
+            Some(Fate::Deleted { device }) => {
+                self.moved_by_another(content, *device) || self.moved_by_another(next, *device)
+            }
+            Some(Fate::Edited) => next != content && self.edit_came_to_nothing(next),
+        })
     }
 
     /// Whether a user ever wrote this.
@@ -217,6 +233,8 @@ impl Ghost {
     pub fn agreed(&mut self, present: &BTreeSet<ContentHash>) {
         self.moved.clear();
         self.touched.clear();
+        self.successors.clear();
+        self.detached.clear();
         for (content, fate) in &mut self.fates {
             if present.contains(content) && *fate != Fate::Live {
                 *fate = Fate::Free;
