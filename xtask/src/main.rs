@@ -1,11 +1,12 @@
 //! The developers' tasks: `cargo xtask test` is all that CI runs, `cargo xtask tidy` the part of it that
-//! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes, and
-//! `cargo xtask mutants` shows that the tests notice mistakes.
+//! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes,
+//! `cargo xtask mutants` shows that the tests notice mistakes, and `cargo xtask fuzz` feeds the parsers.
 //!
 //! Each task ends with one line that says its result.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who runs it")]
 
+mod fuzz;
 mod mutants;
 mod steps;
 mod tidy;
@@ -29,6 +30,8 @@ enum Task {
     Tidy,
     /// Break the program on purpose, in many ways, and see that the tests notice
     Mutants(mutants::Options),
+    /// Look for bytes that break a parser
+    Fuzz(fuzz::Options),
     /// Run the simulation; `--help` behind it tells what it can do
     #[command(disable_help_flag = true)]
     Simulate {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test => steps::test(root).map(Some),
         Task::Tidy => tidy::run(root).map(Some),
         Task::Mutants(options) => mutants::run(root, &options).map(Some),
+        Task::Fuzz(options) => fuzz::run(root, &options).map(Some),
         Task::Simulate { arguments } => steps::simulate(root, &arguments).map(|()| None),
     };
     match result {

@@ -45,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
+    ("fuzzing", &["model", "api", "sync-engine", "metadata-store", "block-store", "client", "server"]),
     ("xtask", &[]),
 ];
 

@@ -24,7 +24,7 @@ const IMPURE_WORDS: &[&str] = &[
 const ADAPTERS: &[(&str, &str)] =
     &[("SqliteStore", "metadata-store"), ("DiskBlockStore", "block-store"), ("MemoryBlockStore", "block-store")];
 /// Where adapters are chosen. This crate is here for the table above.
-const WIRING: &[&str] = &["server", "simulation", "xtask"];
+const WIRING: &[&str] = &["server", "simulation", "fuzzing", "xtask"];
 
 /// Lines in a file that a reader can still hold.
 const FILE_LINES: usize = 800;

@@ -1,0 +1,7 @@
+//! Lets a fuzzer call `fuzzing::stores::block_packs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzzing::stores::block_packs(bytes);
+});
