@@ -73,6 +73,7 @@ impl Suite {
     const fn parts(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Simulation => (&["build", "--bins"], &["--seeds", SEEDS, "--no-shrink"]),
+            Self::Scenarios => (&["test", "--test", "scenarios", "--no-run"], &[]),
             _ => (&["test", "--lib", "--tests", "--no-run"], &[]),
         }
     }
