@@ -161,12 +161,7 @@ fn guarded(run: impl FnOnce() -> Outcome, seed: u64) -> Outcome {
             trace_hash: 0,
             trace: Vec::new(),
             coverage: BTreeMap::new(),
-            history: History {
-                seed,
-                knobs: crate::workload::knobs(seed),
-                steps: Vec::new(),
-                interrupts: Vec::new(),
-            },
+            history: History { seed, knobs: crate::workload::knobs(seed), steps: Vec::new(), interrupts: Vec::new() },
             duration_ms: 0,
         }
     })
@@ -191,8 +186,7 @@ fn describe(options: &Options, outcome: Outcome) -> Failure {
     let rule = rule_of(&violation);
     let replayed = guarded(|| replay(&outcome.history, false), seed);
     let replays = replayed.violation.as_ref().is_some_and(|found| rule_of(&found.0) == rule);
-    let history =
-        if options.shrink && replays { shrink(&outcome.history, &rule) } else { outcome.history };
+    let history = if options.shrink && replays { shrink(&outcome.history, &rule) } else { outcome.history };
     let (violation, trace) = if replays {
         let last = guarded(|| replay(&history, true), seed);
         (last.violation.map_or(violation, |last| last.0), last.trace)

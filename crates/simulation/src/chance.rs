@@ -20,13 +20,13 @@ impl Chance {
     pub fn keyed(seed: u64, names: &[u64]) -> Self {
         let mut stream = Self(seed);
         for name in names {
-            stream = Self(stream.next() ^ name.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            stream = Self(stream.draw() ^ name.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         }
         stream
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -37,7 +37,7 @@ impl Chance {
     /// A number from 0 to `end - 1`; 0 when `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
         // The bias of a remainder is far below what any test here could notice.
-        if end == 0 { 0 } else { self.next() % end }
+        if end == 0 { 0 } else { self.draw() % end }
     }
 
     /// Like [`Self::below`], for indexes.
@@ -76,7 +76,7 @@ impl Chance {
     /// Fills a buffer.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for piece in bytes.chunks_mut(8) {
-            let word = self.next().to_le_bytes();
+            let word = self.draw().to_le_bytes();
             piece.copy_from_slice(&word[..piece.len()]);
         }
     }
@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn a_decision_does_not_depend_on_how_many_others_were_made() {
-        let first: Vec<u64> = (0..4).map(|n| Chance::keyed(7, &[1, n]).next()).collect();
-        let alone = Chance::keyed(7, &[1, 3]).next();
+        let first: Vec<u64> = (0..4).map(|n| Chance::keyed(7, &[1, n]).draw()).collect();
+        let alone = Chance::keyed(7, &[1, 3]).draw();
         assert_eq!(first[3], alone);
         assert_ne!(first[0], first[1]);
     }

@@ -83,8 +83,14 @@ pub struct Step {
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Act {
-    User { device: usize, op: UserOp },
-    Device { device: usize, event: DeviceEvent },
+    User {
+        device: usize,
+        op: UserOp,
+    },
+    Device {
+        device: usize,
+        event: DeviceEvent,
+    },
     Server(ServerEvent),
     /// All faults end; everything must come to rest and agree.
     Quiesce,
@@ -93,24 +99,62 @@ pub enum Act {
 /// What a user's programs do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserOp {
-    Write { path: String, content: Content },
+    Write {
+        path: String,
+        content: Content,
+    },
     /// Writes a new file beside it and renames that over it, as editors do.
-    SaveAtomically { path: String, content: Content },
+    SaveAtomically {
+        path: String,
+        content: Content,
+    },
     /// Opens the file and writes a first piece, in place of what it held.
-    BeginSlowWrite { path: String, content: Content },
+    BeginSlowWrite {
+        path: String,
+        content: Content,
+    },
     /// Appends a piece to the file that is open.
-    ContinueSlowWrite { content: Content },
+    ContinueSlowWrite {
+        content: Content,
+    },
     EndSlowWrite,
-    Append { path: String, content: Content },
-    Truncate { path: String, len: u64 },
-    Copy { from: String, to: String },
-    Delete { path: String },
-    DeleteTree { path: String },
-    Rename { from: String, to: String },
-    MakeDirectory { path: String },
-    Symlink { path: String, target: String },
-    SetExecutable { path: String, executable: bool },
-    Touch { path: String, mtime_s: i64 },
+    Append {
+        path: String,
+        content: Content,
+    },
+    Truncate {
+        path: String,
+        len: u64,
+    },
+    Copy {
+        from: String,
+        to: String,
+    },
+    Delete {
+        path: String,
+    },
+    DeleteTree {
+        path: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    MakeDirectory {
+        path: String,
+    },
+    Symlink {
+        path: String,
+        target: String,
+    },
+    SetExecutable {
+        path: String,
+        executable: bool,
+    },
+    Touch {
+        path: String,
+        mtime_s: i64,
+    },
 }
 
 /// The bytes of a file: a text, and spaces behind it.
@@ -143,17 +187,33 @@ impl Content {
 pub enum DeviceEvent {
     Pause,
     Resume,
-    Exclude { path: String },
-    Include { path: String },
+    Exclude {
+        path: String,
+    },
+    Include {
+        path: String,
+    },
     /// Killed, and started again after a while.
-    Kill { down_ms: u64 },
-    PowerLoss { down_ms: u64 },
+    Kill {
+        down_ms: u64,
+    },
+    PowerLoss {
+        down_ms: u64,
+    },
     /// No request gets through, in either direction.
-    Partition { ms: u64 },
-    Unmount { ms: u64 },
-    EmptyRoot { ms: u64 },
+    Partition {
+        ms: u64,
+    },
+    Unmount {
+        ms: u64,
+    },
+    EmptyRoot {
+        ms: u64,
+    },
     /// The wall clock jumps.
-    ClockJump { ms: i64 },
+    ClockJump {
+        ms: i64,
+    },
     /// The client's database is kept aside for a later rollback.
     SaveDatabase,
     /// The client is killed and finds the database that was kept aside, or none.
@@ -166,7 +226,9 @@ pub enum DeviceEvent {
 /// What happens to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerEvent {
-    Restart { down_ms: u64 },
+    Restart {
+        down_ms: u64,
+    },
     Save,
     /// The database becomes what it was when it was saved, and the epoch rises.
     Restore,

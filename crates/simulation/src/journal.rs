@@ -1,6 +1,8 @@
 //! The journals folded into trees, with all that must hold of them (I6, I8, I11).
 
-use model::{BlockHash, Body, Change, ContentHash, Epoch, JournalEntry, Name, NameKey, NamespaceId, NodeId, Position};
+use model::{
+    BlockHash, Body, Change, ContentHash, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId, NodeId, Position,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A live node of a folded tree.
@@ -78,6 +80,15 @@ impl Fold {
         self.nodes.get_mut(&entry.node).ok_or_else(error)
     }
 
+    fn contents_below(&self, top: NodeId, contents: &mut Vec<ContentHash>) {
+        if let Some(Body::File { blocks, .. }) = self.nodes.get(&top).map(|node| &node.body) {
+            contents.push(blocks.content_hash());
+        }
+        for (id, _) in self.nodes.iter().filter(|(_, node)| node.parent == top) {
+            self.contents_below(*id, contents);
+        }
+    }
+
     fn remove_below(&mut self, top: NodeId) {
         let children: Vec<NodeId> =
             self.nodes.iter().filter(|(_, node)| node.parent == top).map(|(id, _)| *id).collect();
@@ -116,6 +127,15 @@ impl Fold {
     }
 }
 
+/// What the new entries of a journal brought.
+#[derive(Debug, Default)]
+pub struct Gain {
+    /// The files' new contents.
+    pub contents: Vec<ContentHash>,
+    /// Contents that a device moved: its user's doing, or its client's to make way for another node.
+    pub moved: Vec<(DeviceId, ContentHash)>,
+}
+
 /// All journals of a server.
 #[derive(Debug, Default)]
 pub struct Journals {
@@ -150,7 +170,7 @@ impl Journals {
         self.heads.clear();
     }
 
-    /// Takes all new entries of a namespace; gives their new file contents.
+    /// Takes all new entries of a namespace.
     ///
     /// # Errors
     /// The rule that is broken.
@@ -161,22 +181,27 @@ impl Journals {
         head: Position,
         entries: &[JournalEntry],
         has_block: &dyn Fn(&BlockHash) -> bool,
-    ) -> Result<Vec<ContentHash>, String> {
+    ) -> Result<Gain, String> {
         let known = self.heads.entry((epoch, namespace)).or_insert(head);
         if head < *known {
             return Err(format!("I8: the head of {namespace:?} went from {known} back to {head}"));
         }
         *known = head;
         let fold = self.folds.entry(namespace).or_insert_with(|| Fold::new(namespace));
-        let mut contents = Vec::new();
+        let mut gain = Gain::default();
         for entry in entries {
+            if let (Change::Move { .. }, Some(device)) = (&entry.change, entry.device) {
+                let mut contents = Vec::new();
+                fold.contents_below(entry.node, &mut contents);
+                gain.moved.extend(contents.into_iter().map(|content| (device, content)));
+            }
             fold.apply(entry)?;
             let (Change::Create { body, .. } | Change::Edit { body }) = &entry.change else { continue };
             if let Some(block) = body.blocks().iter().find(|block| !has_block(block)) {
                 return Err(format!("I11: entry {} names {block:?}, which is not stored", entry.position));
             }
             if let Body::File { blocks, .. } = body {
-                contents.push(blocks.content_hash());
+                gain.contents.push(blocks.content_hash());
             }
         }
         if fold.head != head {
@@ -185,7 +210,7 @@ impl Journals {
         if !entries.is_empty() {
             fold.check()?;
         }
-        self.contents.extend(contents.iter().copied());
-        Ok(contents)
+        self.contents.extend(gain.contents.iter().copied());
+        Ok(gain)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::chance::Chance;
 use crate::disk::lock;
-use crate::journal::Journals;
+use crate::journal::{Gain, Journals};
 use api::service::{Announce, Identity, MetaForNotification};
 use api::{
     ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, LinkRequest,
@@ -13,9 +13,7 @@ use block_store::{BlockStore, MemoryBlockStore};
 use bytes::Bytes;
 use meta_service::{Environment, MetaService, PasswordCost};
 use metadata_store::{MetadataStore, PageLimit, SqliteStore, StoreError};
-use model::{
-    AccountId, BlockHash, Commit, CommitOutcome, ContentHash, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp,
-};
+use model::{AccountId, BlockHash, Commit, CommitOutcome, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp};
 use notification_service::{Follow, Hub, News, Subscription};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -126,11 +124,8 @@ impl Server {
     /// # Errors
     /// The service's.
     pub fn link(&mut self, email: &str, device_name: &str) -> Result<Linked, String> {
-        let request = LinkRequest {
-            email: email.to_owned(),
-            password: PASSWORD.to_owned(),
-            device_name: device_name.to_owned(),
-        };
+        let request =
+            LinkRequest { email: email.to_owned(), password: PASSWORD.to_owned(), device_name: device_name.to_owned() };
         let reply = self.meta.link(&request).map_err(failed)?;
         let identity = Identity { account: reply.account, device: reply.device };
         self.follow_namespace(reply.root);
@@ -214,29 +209,30 @@ impl Server {
         }
     }
 
-    /// Reads what the journals gained and checks it; gives the contents that became visible.
+    /// Reads what the journals gained and checks it.
     ///
     /// # Errors
     /// The rule that is broken.
-    pub fn check_journals(&mut self) -> Result<Vec<ContentHash>, String> {
+    pub fn check_journals(&mut self) -> Result<Gain, String> {
         let store: &dyn MetadataStore = &*self.store;
-        let mut contents = Vec::new();
+        let mut all = Gain::default();
         for namespace in &self.namespaces {
             let after = self.journals.head(*namespace);
             let read = store.snapshot(|reading| {
                 let Some(row) = reading.namespace(*namespace)? else { return Ok(None) };
                 let epoch = reading.server()?.map_or(Epoch(0), |server| server.epoch);
-                let records =
-                    if row.head > after { reading.journal(*namespace, after, PAGE)? } else { Vec::new() };
+                let records = if row.head > after { reading.journal(*namespace, after, PAGE)? } else { Vec::new() };
                 Ok(Some((epoch, row.head, records)))
             });
             let Some((epoch, head, records)) = read.map_err(|error: StoreError| failed(error))? else { continue };
             let entries: Vec<_> = records.into_iter().map(|record| record.entry).collect();
             let blocks = &self.blocks;
             let has_block = |hash: &BlockHash| matches!(blocks.get(hash), Ok(Some(_)));
-            contents.extend(self.journals.take(*namespace, epoch, head, &entries, &has_block)?);
+            let gain = self.journals.take(*namespace, epoch, head, &entries, &has_block)?;
+            all.contents.extend(gain.contents);
+            all.moved.extend(gain.moved);
         }
-        Ok(contents)
+        Ok(all)
     }
 
     /// Checks that the stored trees are what the journals fold to (I8).
@@ -346,10 +342,8 @@ fn services(
 ) -> Result<Services, String> {
     let hub = Hub::new();
     let (clock, chance) = (clock.clone(), chance.clone());
-    let environment = Environment::new(
-        move || Timestamp(clock.load(Ordering::Relaxed)),
-        move |bytes| lock(&chance).fill(bytes),
-    );
+    let environment =
+        Environment::new(move || Timestamp(clock.load(Ordering::Relaxed)), move |bytes| lock(&chance).fill(bytes));
     let environment = environment.with_password_cost(PasswordCost::Cheapest);
     let announce: Arc<dyn Announce> = hub.clone();
     let meta = Arc::new(MetaService::new(store.clone(), announce, environment).map_err(failed)?);

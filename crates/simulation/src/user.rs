@@ -115,6 +115,9 @@ impl Users {
             return Err(FsError::IsADirectory);
         }
         let temp = LocalPath::from_bytes(&[path.as_bytes(), b"~"].concat()).ok_or(FsError::NameRefused)?;
+        if disk.kind(&temp).is_some() {
+            return Err(FsError::AlreadyExists);
+        }
         let bytes = content.bytes();
         disk.write(&temp, bytes.clone())?;
         disk.rename(&temp, path)?;

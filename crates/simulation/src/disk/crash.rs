@@ -118,7 +118,8 @@ impl Disk {
             let known = super::lock(&self.known).contains(&hash);
             match author {
                 Some(Author::Client) if !known => {
-                    self.violations.push(format!("I12: the power failure tore `{path}`, which the client had installed"));
+                    self.violations
+                        .push(format!("I12: the power failure tore `{path}`, which the client had installed"));
                 }
                 Some(Author::User) => {
                     super::lock(&self.known).insert(hash);

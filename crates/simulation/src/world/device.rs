@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use sync_engine::Engine;
 use sync_engine::io::{
-    Action, ActivityKind, Command, EngineState, Environment, Event, Hint, HashResult, Job, JobId, JobResult, LocalPath,
+    Action, ActivityKind, Command, EngineState, Environment, Event, HashResult, Hint, Job, JobId, JobResult, LocalPath,
     Request, RootState, Write,
 };
 
@@ -237,8 +237,7 @@ impl World {
         let Some(engine) = &mut device.engine else { return Ok(()) };
         let chance = &mut device.chance;
         let mut random = || chance.id();
-        let mut environment =
-            Environment { now, today: TODAY, random: &mut random, blocklists: &device.database };
+        let mut environment = Environment { now, today: TODAY, random: &mut random, blocklists: &device.database };
         let actions = engine.handle(event, &mut environment);
         self.perform(number, actions)?;
         self.schedule_wake(number);
@@ -497,7 +496,9 @@ fn check_cursor(device: &mut Device, state: &EngineState) -> Checked<()> {
         // A namespace that is followed anew begins at its start.
         if position < before && *position != Position::START {
             let number = device.number;
-            return Err(violation(format!("I9: device {number} went from {before} back to {position} in {namespace:?}")));
+            return Err(violation(format!(
+                "I9: device {number} went from {before} back to {position} in {namespace:?}"
+            )));
         }
         *before = *position;
     }
@@ -575,7 +576,11 @@ pub(super) fn brief_request(request: &Request) -> String {
         Request::Missing(request) => format!("missing {}", request.blocks.len()),
         Request::Commit(commit) => format!("commit {:?} {}", commit.key, commit.operations.len()),
         Request::Changeset { blocks, commit } => {
-            format!("changeset {} {:?}", blocks.len(), commit.as_ref().map(|commit| (commit.key, commit.operations.len())))
+            format!(
+                "changeset {} {:?}",
+                blocks.len(),
+                commit.as_ref().map(|commit| (commit.key, commit.operations.len()))
+            )
         }
         Request::Fetch { blocks, .. } => format!("fetch {}", blocks.len()),
     }

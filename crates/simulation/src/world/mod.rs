@@ -81,18 +81,57 @@ impl Trace {
 enum Moment {
     NextStep,
     /// `life` counts the lives of a device's client: what belongs to an earlier one is void.
-    Job { device: usize, life: u64, id: JobId, job: Job },
-    Feed { device: usize, life: u64, event: Event },
-    Depart { device: usize, life: u64, id: RequestId, request: Request },
-    Arrive { device: usize, travel: network::Travel },
-    Land { device: usize, life: u64, id: RequestId, request: Request, result: Result<Answer, RequestError> },
-    Wake { device: usize, life: u64 },
-    Connect { device: usize, life: u64 },
-    Hints { device: usize, life: u64, hints: Vec<Hint> },
-    Start { device: usize },
+    Job {
+        device: usize,
+        life: u64,
+        id: JobId,
+        job: Job,
+    },
+    Feed {
+        device: usize,
+        life: u64,
+        event: Event,
+    },
+    Depart {
+        device: usize,
+        life: u64,
+        id: RequestId,
+        request: Request,
+    },
+    Arrive {
+        device: usize,
+        travel: network::Travel,
+    },
+    Land {
+        device: usize,
+        life: u64,
+        id: RequestId,
+        request: Request,
+        result: Result<Answer, RequestError>,
+    },
+    Wake {
+        device: usize,
+        life: u64,
+    },
+    Connect {
+        device: usize,
+        life: u64,
+    },
+    Hints {
+        device: usize,
+        life: u64,
+        hints: Vec<Hint>,
+    },
+    Start {
+        device: usize,
+    },
     /// The user links the device anew, with the folder as it is.
-    Relink { device: usize },
-    Resurface { device: usize },
+    Relink {
+        device: usize,
+    },
+    Resurface {
+        device: usize,
+    },
     ServerUp,
 }
 
@@ -294,8 +333,7 @@ impl World {
     fn take_step(&mut self) -> Option<Step> {
         match &mut *lock(&self.source) {
             Source::Random(workload) => {
-                let disks: Vec<MutexGuard<'_, Disk>> =
-                    self.devices.iter().map(|device| lock(&device.disk)).collect();
+                let disks: Vec<MutexGuard<'_, Disk>> = self.devices.iter().map(|device| lock(&device.disk)).collect();
                 let disks: Vec<&Disk> = disks.iter().map(|disk| &**disk).collect();
                 let step = lock(workload).next_step(&disks)?;
                 lock(&self.recorded).steps.push(step.clone());
@@ -389,9 +427,7 @@ impl World {
             }
             Moment::Wake { device, life } if self.alive(device, life) => self.wake(device),
             Moment::Connect { device, life } if self.alive(device, life) => self.connect(device),
-            Moment::Hints { device, life, hints } if self.alive(device, life) => {
-                self.feed(device, Event::Hints(hints))
-            }
+            Moment::Hints { device, life, hints } if self.alive(device, life) => self.feed(device, Event::Hints(hints)),
             Moment::Start { device } => self.start(device),
             Moment::Relink { device } => self.relink(device),
             Moment::Resurface { device } => {

@@ -133,7 +133,8 @@ impl World {
     }
 
     fn note_unanswered(&mut self, device: usize, call: &Call) {
-        let (Call::Commit(commit) | Call::Changeset { head: api::ChangesetHead { commit: Some(commit), .. }, .. }) = call
+        let (Call::Commit(commit) | Call::Changeset { head: api::ChangesetHead { commit: Some(commit), .. }, .. }) =
+            call
         else {
             return;
         };
@@ -294,9 +295,13 @@ impl World {
 
     /// The server did something: journals are checked, streams are read.
     pub(super) fn after_server(&mut self) -> Checked<()> {
-        let contents = self.server.check_journals().map_err(violation)?;
-        let users = lock(&self.users);
-        for content in contents {
+        let gain = self.server.check_journals().map_err(violation)?;
+        let mut users = lock(&self.users);
+        for (device, content) in gain.moved {
+            let by = self.devices.iter().position(|one| one.linked.identity.device == device);
+            users.ghost.moved(by.unwrap_or(usize::MAX), &[content]);
+        }
+        for content in gain.contents {
             if !users.ghost.knows(&content) {
                 return Err(violation(format!("I3: the server has content {content:?}, which no file ever had")));
             }

@@ -335,8 +335,7 @@ impl World {
     }
 
     fn contents_on_disks(&self) -> BTreeSet<ContentHash> {
-        let contents =
-            |device: &super::Device| lock(&device.disk).contents_below(&LocalPath::root());
+        let contents = |device: &super::Device| lock(&device.disk).contents_below(&LocalPath::root());
         self.devices.iter().flat_map(contents).collect()
     }
 
@@ -356,12 +355,7 @@ impl World {
 }
 
 /// The path of a node, unless it or a folder around it is excluded.
-fn path_in(
-    nodes: &BTreeMap<NodeId, Folded>,
-    root: NodeId,
-    id: NodeId,
-    excluded: &BTreeSet<NodeId>,
-) -> Option<String> {
+fn path_in(nodes: &BTreeMap<NodeId, Folded>, root: NodeId, id: NodeId, excluded: &BTreeSet<NodeId>) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     let mut at = id;
     while at != root {

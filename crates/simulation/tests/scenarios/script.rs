@@ -1,7 +1,9 @@
 //! Scripted worlds: a few devices, a few acts, and what must come of them.
 
 use simulation::disk::Habits;
-use simulation::history::{Content, DeviceEvent, DeviceKnobs, Knobs, LocalKnobs, NetKnobs, ServerEvent, ShareRole, UserOp};
+use simulation::history::{
+    Content, DeviceEvent, DeviceKnobs, Knobs, LocalKnobs, NetKnobs, ServerEvent, ShareRole, UserOp,
+};
 use simulation::world::World;
 use sync_engine::io::Command;
 
