@@ -82,7 +82,6 @@ pub struct BatchBuilder<'a, 'c> {
     taken: BTreeMap<(NodeId, NameKey), NodeId>,
     /// Nodes that the batch takes away from where they are.
     gone: BTreeSet<NodeId>,
-    moved_folders: BTreeSet<NodeId>,
     stack: Vec<NodeId>,
 }
 
@@ -105,7 +104,6 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
             put: BTreeMap::new(),
             taken: BTreeMap::new(),
             gone: BTreeSet::new(),
-            moved_folders: BTreeSet::new(),
             stack: Vec::new(),
         }
     }
@@ -344,9 +342,6 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
         let Some(local) = self.trees.local(id).cloned() else { return Err(Blocked::On(id)) };
         let from = self.path(id)?;
         self.gone.insert(id);
-        if local.seen == Seen::Directory {
-            self.moved_folders.insert(id);
-        }
         self.taken.insert((place.parent, place.name.key()), id);
         self.emit(LocalStep::Move { node: id, from, to, expect: expectation(&local) }, after);
         Ok(())
@@ -397,7 +392,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
             return Ok(path.clone());
         }
         let mut chain = std::iter::once(id).chain(self.trees.local_ancestors(id));
-        if let Some(moved) = chain.find(|above| self.gone.contains(above) || self.moved_folders.contains(above)) {
+        if let Some(moved) = chain.find(|above| self.gone.contains(above)) {
             return Err(Blocked::On(moved));
         }
         self.trees.local_path(id).ok_or(Blocked::On(id))

@@ -124,8 +124,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "planned-below-moving-folders",
         about: "a batch goes on below a folder as if its move could not fail",
         file: BATCH,
-        old: "self.gone.contains(above) || self.moved_folders.contains(above)",
-        new: "self.gone.contains(above)",
+        old: "chain.find(|above| self.gone.contains(above))",
+        new: "chain.find(|above| *above == id && self.gone.contains(above))",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
