@@ -239,3 +239,22 @@ fn a_step_that_was_refused_is_not_planned_again_before_a_look_at_the_disk() {
     hash(&mut script, "mine!");
     assert!(script.engine.trees().synced(A).is_none(), "the edit lives on as a new file");
 }
+
+#[test]
+fn nothing_is_told_of_a_node_while_a_step_moves_it() {
+    let mut script = Script::start(state(), Vec::new());
+    let theirs = Change::Create { parent: ROOT.root(), name: name("a"), body: body("theirs") };
+    script.answer_changes(vec![entry(2, B, theirs)]);
+    script.answer_scans(&[found_file("a", print(12, 5))]);
+    hash(&mut script, "mine!");
+    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("mine gets out of the way");
+    assert!(matches!(&job, Job::Apply(steps) if matches!(steps[0], LocalStep::Move { .. })), "{job:?}");
+    // Now the name would be free, but the step is on its way.
+    script.tell(Event::StreamOpened);
+    script.answer_changes(vec![entry(3, B, Change::Delete)]);
+    assert!(script.commit().is_none());
+    let results = vec![Ok(Some(changed(print(12, 5))))];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    let (_, commit) = script.commit().expect("it is told now");
+    assert!(matches!(&commit.operations[..], [Operation::Create { name, .. }] if name.as_str() != "a"), "{commit:?}");
+}
