@@ -471,9 +471,10 @@ fn set_permissions_if_possible(file: &dyn OpenFile, permissions: u32) -> Result<
     }
 }
 
-/// Equal but for the change time.
+/// Equal but for the change time. The execute bit counts: a user who sets it in the last moment has
+/// changed the file.
 fn is_same_state(a: &Fingerprint, b: &Fingerprint) -> bool {
-    a.device == b.device && State::of(a) == State::of(b)
+    a.device == b.device && a.executable == b.executable && State::of(a) == State::of(b)
 }
 
 fn is_same_inode(a: &Stat, b: &Stat) -> bool {
