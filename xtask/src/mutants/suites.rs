@@ -106,7 +106,10 @@ impl Suite {
             .output()
             .context("cannot run cargo")?;
         fs::write(log, &output.stderr).with_context(|| format!("cannot write {}", log.display()))?;
-        Ok(output.status.success().then(|| programs(&String::from_utf8_lossy(&output.stdout))))
+        let built = programs(&String::from_utf8_lossy(&output.stdout));
+        // Tests of a package with a program bring that along.
+        let tests = self != Self::Simulation;
+        Ok(output.status.success().then(|| built.into_iter().filter(|program| program.is_test == tests).collect()))
     }
 }
 
@@ -122,6 +125,7 @@ struct Program {
     path: PathBuf,
     /// Its package's directory, where cargo would run it.
     directory: PathBuf,
+    is_test: bool,
 }
 
 /// The programs among the artifacts that cargo tells of.
@@ -130,12 +134,17 @@ fn programs(messages: &str) -> Vec<Program> {
     struct Message {
         executable: Option<PathBuf>,
         manifest_path: Option<PathBuf>,
+        profile: Option<Profile>,
+    }
+    #[derive(Deserialize)]
+    struct Profile {
+        test: bool,
     }
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
     messages
         .filter_map(|message| {
             let directory = message.manifest_path?.parent()?.to_owned();
-            Some(Program { path: message.executable?, directory })
+            Some(Program { path: message.executable?, directory, is_test: message.profile?.test })
         })
         .collect()
 }
@@ -190,9 +199,9 @@ mod tests {
 
     #[test]
     fn the_programs_are_those_artifacts_that_can_be_run() {
-        let messages = "{\"reason\":\"compiler-artifact\",\"manifest_path\":\"/p/Cargo.toml\",\"executable\":null}\n\
-                        {\"reason\":\"compiler-artifact\",\"manifest_path\":\"/p/Cargo.toml\",\"executable\":\"/x\"}\n\
-                        {\"reason\":\"build-finished\",\"success\":true}\n";
-        assert_eq!(programs(messages), [Program { path: "/x".into(), directory: "/p".into() }]);
+        let messages = r#"{"manifest_path":"/p/Cargo.toml","executable":null,"profile":{"test":false}}
+            {"manifest_path":"/p/Cargo.toml","executable":"/x","profile":{"test":true}}
+            {"reason":"build-finished","success":true}"#;
+        assert_eq!(programs(messages), [Program { path: "/x".into(), directory: "/p".into(), is_test: true }]);
     }
 }

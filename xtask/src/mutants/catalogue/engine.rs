@@ -43,8 +43,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "steps-before-persisted",
         about: "local steps begin before the database knows them to be ours",
         file: LOCAL,
-        old: "        self.persist();\n",
-        new: "",
+        old: "        self.persist();\n        let id = self.start_job(Job::Apply(",
+        new: "        let id = self.start_job(Job::Apply(",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {

@@ -28,8 +28,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "their-delete-beats-my-edit",
         about: "a file that was edited here and deleted there is deleted",
         file: VERDICT,
-        old: "Some(content) if content.same(&synced.content) => Verdict::Pull(Pull::Delete),",
-        new: "Some(_) if trees.withdrawn_mount(local.place.parent).is_none() => Verdict::Pull(Pull::Delete),",
+        old: "            None => Verdict::Edit(Edit::RelabelFresh),\n",
+        new: "            None => Verdict::Pull(Pull::Delete),\n",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
@@ -84,8 +84,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "without-a-base-theirs-wins",
         about: "after the database was lost, a file that differs from the server's is overwritten",
         file: VERDICT,
-        old: "        Some(content) if content.same(&remote.content) => {\n            let content",
-        new: "        Some(content) => {\n            let content",
+        old: "        Some(_) => Verdict::Edit(Edit::RelabelFresh),\n    }\n}\n\n/// They deleted it.",
+        new: "        Some(content) => Verdict::Edit(Edit::SetSynced(Synced { place: local.place.clone(), content })),\n    \
+              }\n}\n\n/// They deleted it.",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
