@@ -18,6 +18,8 @@ const INSTANCE: InstanceId = InstanceId([1; 16]);
 const NODE_COLUMNS: usize = 35;
 /// Edits of a good file that are read of one input.
 const EDITS: usize = 64;
+/// Bytes from which on an edit no longer makes a file longer.
+const LONGEST_FILE: usize = 256 * 1024;
 
 /// The client database. The first byte says what the rest is: the whole file, the encoded state, or the
 /// columns of nodes.
@@ -171,7 +173,7 @@ fn edit(path: &Path, edits: &[u8]) {
         let at = (usize::from(high) << 8 | usize::from(low)) % bytes.len().max(1);
         match what % 4 {
             0 => bytes.truncate(at),
-            1 => bytes.extend_from_within(at..),
+            1 if bytes.len() < LONGEST_FILE => bytes.extend_from_within(at..),
             _ => {
                 if let Some(byte) = bytes.get_mut(at) {
                     *byte = value;
