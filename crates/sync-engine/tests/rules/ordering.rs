@@ -242,19 +242,18 @@ fn a_step_that_was_refused_is_not_planned_again_before_a_look_at_the_disk() {
 
 #[test]
 fn nothing_is_told_of_a_node_while_a_step_moves_it() {
-    let mut script = Script::start(state(), Vec::new());
-    let theirs = Change::Create { parent: ROOT.root(), name: name("a"), body: body("theirs") };
-    script.answer_changes(vec![entry(2, B, theirs)]);
-    script.answer_scans(&[found_file("a", print(12, 5))]);
+    let mut script = Script::start(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+    let moved = |position, to: &str| entry(position, A, Change::Move { parent: ROOT.root(), name: name(to) });
+    script.answer_changes(vec![moved(2, "b")]);
+    script.answer_scans(&[found_file("a", changed(print(11, 5)))]);
     hash(&mut script, "mine!");
-    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("mine gets out of the way");
-    assert!(matches!(&job, Job::Apply(steps) if matches!(steps[0], LocalStep::Move { .. })), "{job:?}");
-    // Now the name would be free, but the step is on its way.
+    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("it moves here too");
+    assert!(matches!(&job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Move { node: A, .. }])), "{job:?}");
+    // Now only the edit would be left to tell, of a file that is on its way elsewhere.
     script.tell(Event::StreamOpened);
-    script.answer_changes(vec![entry(3, B, Change::Delete)]);
+    script.answer_changes(vec![moved(3, "a")]);
     assert!(script.commit().is_none());
-    let results = vec![Ok(Some(changed(print(12, 5))))];
+    let results = vec![Ok(Some(changed(changed(print(11, 5)))))];
     script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
-    let (_, commit) = script.commit().expect("it is told now");
-    assert!(matches!(&commit.operations[..], [Operation::Create { name, .. }] if name.as_str() != "a"), "{commit:?}");
+    assert_eq!(script.engine.trees().local_path(A), Some(path("b")));
 }
