@@ -1,5 +1,6 @@
 //! The developers' tasks: `cargo xtask test` is all that CI runs, `cargo xtask tidy` the part of it that
 //! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes,
+//! `cargo xtask black-box`, `crash-points`, `fsx` and `acceptance` try the real program from outside,
 //! `cargo xtask mutants` shows that the tests notice mistakes, and `cargo xtask fuzz` feeds the parsers.
 //!
 //! Each task ends with one line that says its result.
@@ -39,6 +40,34 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run random histories of three real devices, with kills and network failures
+    #[command(disable_help_flag = true)]
+    BlackBox {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Let each system call of small workloads fail in the real program
+    #[command(disable_help_flag = true)]
+    CrashPoints {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Write at random into one file, and watch it from another real device
+    #[command(disable_help_flag = true)]
+    Fsx {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Put big trees on two real devices, change both at once, and kill processes in the middle
+    #[command(disable_help_flag = true)]
+    Acceptance {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,10 +78,14 @@ fn main() -> ExitCode {
         Task::Mutants(options) => mutants::run(root, &options).map(Some),
         Task::Fuzz(options) => fuzz::run(root, &options).map(Some),
         Task::Simulate { arguments } => steps::simulate(root, &arguments).map(|()| None),
+        Task::BlackBox { arguments } => steps::black_box(root, "mysteries", &arguments).map(|()| None),
+        Task::CrashPoints { arguments } => steps::black_box(root, "crash-points", &arguments).map(|()| None),
+        Task::Fsx { arguments } => steps::black_box(root, "fsx", &arguments).map(|()| None),
+        Task::Acceptance { arguments } => steps::black_box(root, "acceptance", &arguments).map(|()| None),
     };
     match result {
         Ok(line) => {
-            // The simulation says its own last line.
+            // What runs as a process of its own says its own last line.
             line.into_iter().for_each(|line| println!("{line}"));
             ExitCode::SUCCESS
         }

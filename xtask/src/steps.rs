@@ -107,6 +107,12 @@ pub(crate) fn simulate(root: &Path, arguments: &[String]) -> Result<()> {
     run(command.args(arguments)).map(drop)
 }
 
+/// Runs a campaign against the real program, both in the release profile.
+pub(crate) fn black_box(root: &Path, campaign: &str, arguments: &[String]) -> Result<()> {
+    let mut command = cargo_command(root, &["run", "--quiet", "--release", "--package", "black-box", "--", campaign]);
+    run(command.args(arguments)).map(drop)
+}
+
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
     run(&mut cargo_command(root, arguments))
 }

@@ -46,6 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("fuzzing", &["model", "api", "sync-engine", "metadata-store", "block-store", "client", "server"]),
+    // knows the program by its command line only
+    ("black-box", &[]),
     ("xtask", &[]),
 ];
 

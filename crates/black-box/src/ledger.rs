@@ -1,0 +1,272 @@
+//! What the users wrote and ended, value by value: what must be there when all is quiet.
+//!
+//! A value is one content that one user put at one place. Whoever edits or deletes a file ends the value
+//! that it has at that moment on that device, which the user sees, since files are exchanged and taken
+//! away whole. Whatever nobody has ended must be there, once.
+
+use crate::tree::{ContentHash, Tree};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A file as it was when all was quiet, by number.
+pub(crate) type FileNumber = usize;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    /// It was there before. Many files may have the same content.
+    Before(FileNumber),
+    /// A user wrote it; such contents are unique.
+    Written(String),
+}
+
+/// The values of one phase.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    files: Vec<(PathBuf, ContentHash)>,
+    /// Where a file was, and where moves have put it since: the other user may meet it at either place.
+    numbers: BTreeMap<PathBuf, FileNumber>,
+    written: BTreeMap<ContentHash, Origin>,
+    hashes: BTreeMap<Origin, ContentHash>,
+    /// What each value was put in place of: a move of the one moves the other.
+    before: BTreeMap<Origin, Origin>,
+    /// Ended by an edit, and by whom ended by a deletion.
+    replaced: BTreeSet<Origin>,
+    deleted: BTreeMap<Origin, BTreeSet<&'static str>>,
+    /// By whom moved, alone or with a folder around it.
+    moved: BTreeMap<Origin, BTreeSet<&'static str>>,
+    /// For files that only one user touched, where they must be now; `None` for one that was deleted.
+    touched: BTreeMap<FileNumber, BTreeMap<&'static str, Option<PathBuf>>>,
+}
+
+impl Ledger {
+    /// The ledger of a phase that begins with this tree.
+    pub(crate) fn of(tree: &Tree) -> Self {
+        let mut ledger = Self::default();
+        for (number, (path, hash)) in tree.contents().enumerate() {
+            ledger.files.push((path.clone(), hash));
+            ledger.numbers.insert(path.clone(), number);
+            ledger.hashes.insert(Origin::Before(number), hash);
+        }
+        ledger
+    }
+
+    /// A user wrote a content that nobody wrote before.
+    pub(crate) fn write(&mut self, hash: ContentHash, told: String) {
+        self.written.insert(hash, Origin::Written(told.clone()));
+        self.hashes.insert(Origin::Written(told), hash);
+    }
+
+    /// A user put a written content in place of what was at the place of this file.
+    pub(crate) fn replace(&mut self, user: &'static str, was_at: &Path, found: ContentHash, by: ContentHash) {
+        self.touch(user, was_at, Some(was_at.to_owned()));
+        let Some(origin) = self.origin(was_at, found) else { return };
+        if let Some(new) = self.written.get(&by) {
+            self.before.insert(new.clone(), origin.clone());
+        }
+        self.replaced.insert(origin);
+    }
+
+    /// A user deleted what was at the place of this file.
+    pub(crate) fn delete(&mut self, user: &'static str, was_at: &Path, found: ContentHash) {
+        self.touch(user, was_at, None);
+        if let Some(origin) = self.origin(was_at, found) {
+            self.deleted.entry(origin).or_default().insert(user);
+        }
+    }
+
+    /// A user moved what was at the place of this file, alone or with its folder.
+    pub(crate) fn move_to(&mut self, user: &'static str, was_at: &Path, found: ContentHash, now_at: &Path) {
+        self.touch(user, was_at, Some(now_at.to_owned()));
+        if let Some(number) = self.numbers.get(was_at).copied() {
+            self.numbers.insert(now_at.to_owned(), number);
+        }
+        if let Some(origin) = self.origin(was_at, found) {
+            self.moved.entry(origin).or_default().insert(user);
+        }
+    }
+
+    /// A user is about to change something in, or together with, all of a folder: where its files are
+    /// follows no longer from what is noted for each.
+    pub(crate) fn touch(&mut self, user: &'static str, was_at: &Path, now_at: Option<PathBuf>) {
+        if let Some(number) = self.numbers.get(was_at) {
+            self.touched.entry(*number).or_default().insert(user, now_at);
+        }
+    }
+
+    /// All has come to rest. What happened before no longer excuses what comes.
+    pub(crate) fn settle(&mut self, tree: &Tree) {
+        let found: BTreeSet<ContentHash> = tree.contents().map(|(_, hash)| hash).collect();
+        let survived = |origin: &Origin| self.hashes.get(origin).is_some_and(|hash| found.contains(hash));
+        let survivors: Vec<Origin> = self.deleted.keys().filter(|origin| survived(origin)).cloned().collect();
+        for origin in survivors {
+            self.deleted.remove(&origin);
+        }
+        self.moved.clear();
+        self.touched.clear();
+    }
+
+    /// The value with this content that a user saw at a file's place.
+    fn origin(&self, was_at: &Path, found: ContentHash) -> Option<Origin> {
+        let number = self.numbers.get(was_at).copied();
+        let before = number.filter(|number| self.files[*number].1 == found).map(Origin::Before);
+        before.or_else(|| self.written.get(&found).cloned())
+    }
+
+    /// How often each content may be there: at least, and at most.
+    fn bounds(&self) -> BTreeMap<ContentHash, (usize, usize)> {
+        let mut bounds: BTreeMap<ContentHash, (usize, usize)> = BTreeMap::new();
+        for (origin, hash) in &self.hashes {
+            let bound = bounds.entry(*hash).or_default();
+            bound.0 += usize::from(!self.is_ended(origin));
+            bound.1 += usize::from(!self.is_ended(origin) || self.is_doubtful(origin));
+        }
+        bounds
+    }
+
+    fn is_ended(&self, origin: &Origin) -> bool {
+        self.replaced.contains(origin) || self.deleted.contains_key(origin)
+    }
+
+    /// Deleted by one while the other moved it: it depends on who came first.
+    fn is_doubtful(&self, origin: &Origin) -> bool {
+        let Some(deleters) = self.deleted.get(origin) else { return false };
+        let lineage = std::iter::successors(Some(origin), |origin| self.before.get(*origin));
+        let mut movers = lineage.filter_map(|origin| self.moved.get(origin)).flatten();
+        !self.replaced.contains(origin) && movers.any(|mover| deleters.iter().any(|deleter| deleter != mover))
+    }
+
+    /// Sentences about what a tree lacks or has too much.
+    pub(crate) fn complaints(&self, tree: &Tree) -> Vec<String> {
+        let mut found: BTreeMap<ContentHash, Vec<&Path>> = BTreeMap::new();
+        for (path, hash) in tree.contents() {
+            found.entry(hash).or_default().push(path);
+        }
+        let bounds = self.bounds();
+        let mut complaints = Vec::new();
+        for (hash, (least, most)) in &bounds {
+            let paths = found.get(hash).map(Vec::as_slice).unwrap_or_default();
+            if paths.len() < *least {
+                complaints.push(format!("lost: {} of {least} of {}", least - paths.len(), self.tell(*hash)));
+            } else if paths.len() > *most {
+                complaints.push(format!("{} instead of {most} of {}: {paths:?}", paths.len(), self.tell(*hash)));
+            }
+        }
+        let invented = found.iter().filter(|(hash, _)| !bounds.contains_key(hash));
+        complaints.extend(invented.map(|(hash, paths)| format!("{hash:?} at {paths:?} was written by nobody")));
+        complaints.extend(self.misplaced(tree));
+        complaints
+    }
+
+    /// Files that one user alone touched, or nobody, and that are not where they were left.
+    fn misplaced(&self, tree: &Tree) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for (number, (path, _)) in self.files.iter().enumerate() {
+            let place = match self.touched.get(&number) {
+                None => Some(path),
+                Some(by) if by.len() == 1 => by.values().next().and_then(Option::as_ref),
+                Some(_) => continue,
+            };
+            match place {
+                Some(place) if !tree.0.contains_key(place) => {
+                    complaints.push(format!("{}: is not at {}", path.display(), place.display()));
+                }
+                None if tree.0.contains_key(path) => {
+                    complaints.push(format!("{}: was deleted and is there", path.display()));
+                }
+                _ => {}
+            }
+        }
+        complaints
+    }
+
+    fn tell(&self, hash: ContentHash) -> String {
+        let origins: Vec<String> = self
+            .hashes
+            .iter()
+            .filter(|(_, of)| **of == hash)
+            .take(4)
+            .map(|(origin, _)| match origin {
+                Origin::Before(number) => self.files[*number].0.display().to_string(),
+                Origin::Written(told) => told.clone(),
+            })
+            .collect();
+        format!("{hash:?} ({})", origins.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Entry;
+
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        let entry = |content: &str| Entry::File {
+            hash: ContentHash::of(content.as_bytes()),
+            size: 0,
+            executable: false,
+            modified: (0, 0),
+        };
+        Tree(files.iter().map(|(path, content)| (PathBuf::from(path), entry(content))).collect())
+    }
+
+    fn hash(content: &str) -> ContentHash {
+        ContentHash::of(content.as_bytes())
+    }
+
+    #[test]
+    fn an_edit_ends_the_value_that_was_there() {
+        let mut ledger = Ledger::of(&tree(&[("f", "0")]));
+        ledger.write(hash("1"), "1 by a".into());
+        ledger.replace("a", Path::new("f"), hash("0"), hash("1"));
+        assert_eq!(ledger.complaints(&tree(&[("f", "1")])), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("f", "0")])).len(), 2, "one is lost, one is back");
+        assert_eq!(ledger.complaints(&tree(&[("f", "1"), ("g", "1")])).len(), 1, "one is doubled");
+        assert_eq!(ledger.complaints(&tree(&[("f", "1"), ("g", "2")])).len(), 1, "one is invented");
+    }
+
+    #[test]
+    fn concurrent_edits_must_both_be_there() {
+        let mut ledger = Ledger::of(&tree(&[("f", "0")]));
+        for (user, content) in [("a", "1"), ("b", "2")] {
+            ledger.write(hash(content), content.into());
+            ledger.replace(user, Path::new("f"), hash("0"), hash(content));
+        }
+        assert_eq!(ledger.complaints(&tree(&[("f", "1"), ("f 2", "2")])), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("f", "1")])).len(), 1);
+    }
+
+    #[test]
+    fn a_deletion_and_a_move_at_once_may_end_either_way() {
+        let mut ledger = Ledger::of(&tree(&[("f", "0")]));
+        ledger.delete("a", Path::new("f"), hash("0"));
+        ledger.move_to("b", Path::new("f"), hash("0"), Path::new("g"));
+        assert_eq!(ledger.complaints(&tree(&[])), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("g", "0")])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_edit_that_is_deleted_while_the_file_is_moved_may_end_either_way() {
+        let mut ledger = Ledger::of(&tree(&[("f", "0")]));
+        ledger.write(hash("1"), "1 by a".into());
+        ledger.replace("a", Path::new("f"), hash("0"), hash("1"));
+        ledger.delete("a", Path::new("f"), hash("1"));
+        ledger.move_to("b", Path::new("f"), hash("0"), Path::new("g"));
+        assert_eq!(ledger.complaints(&tree(&[])), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("g", "1")])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_deletes_what_the_other_one_moved_ends_it() {
+        let mut ledger = Ledger::of(&tree(&[("d/f", "0")]));
+        ledger.move_to("a", Path::new("d/f"), hash("0"), Path::new("d/g"));
+        ledger.delete("b", Path::new("d/g"), hash("0"));
+        assert_eq!(ledger.complaints(&tree(&[])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_nobody_touched_must_be_where_it_was() {
+        let ledger = Ledger::of(&tree(&[("f", "0")]));
+        assert_eq!(ledger.complaints(&tree(&[("g", "0")])).len(), 1);
+    }
+}

@@ -1,0 +1,24 @@
+//! The whole product from outside: real processes, a real disk, a real network.
+//!
+//! This crate knows Syncline by its command line alone. Each module is a campaign, and each campaign ends
+//! with one line that says its result:
+//!
+//! - [`acceptance`]: big trees, changed on both sides at once, with processes killed in the middle
+//! - [`mysteries`]: random histories of three devices, explained by a model, or not
+//! - [`crash_points`]: one fault at each system call of each small workload
+//! - [`fsx`]: random writes into one file, watched from the other side
+//!
+//! `docs/testing.md` tells how to run them and how to read a failure.
+
+#![expect(clippy::print_stdout, reason = "a campaign tells the person who runs it how far it is")]
+
+pub mod acceptance;
+pub mod crash_points;
+pub mod fsx;
+mod ledger;
+pub mod mysteries;
+pub mod program;
+pub mod proxy;
+pub mod site;
+pub mod tree;
+pub mod unison;

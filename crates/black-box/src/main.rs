@@ -1,0 +1,136 @@
+//! `black-box`: runs the campaigns against the real program.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the program's output is its result")]
+
+use anyhow::{Result, bail};
+use black_box::program::Program;
+use black_box::{acceptance, crash_points, fsx, mysteries};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Try the real program from outside
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    campaign: Campaign,
+    /// Where random choices begin
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    /// Keep the temporary directory of a run that failed
+    #[arg(long, global = true)]
+    keep: bool,
+}
+
+#[derive(Subcommand)]
+enum Campaign {
+    /// Big trees on two devices, changed on both at once, with processes killed in the middle
+    Acceptance {
+        /// A folder that is put in beside the sources that cargo has downloaded; may be repeated
+        #[arg(long, value_name = "DIR")]
+        dir: Vec<PathBuf>,
+        /// Put in only what `--dir` names
+        #[arg(long)]
+        only_dir: bool,
+        /// How often a process is killed
+        #[arg(long, default_value_t = 10)]
+        kills: usize,
+    },
+    /// Random histories of three devices, which a model must explain
+    Mysteries {
+        /// Run for this long
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Run this many histories; 100 if no time is given
+        #[arg(long)]
+        histories: Option<u64>,
+    },
+    /// Random writes into one file, watched from another device
+    Fsx {
+        /// Writes and truncations
+        #[arg(long, default_value_t = 20_000)]
+        operations: u64,
+    },
+    /// One fault at each system call of each small workload
+    CrashPoints {
+        /// Operations in a workload
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+        ops: u8,
+        /// Begin nothing new after this long
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Servers with devices that are tried side by side
+        #[arg(long, default_value_t = 2)]
+        lanes: usize,
+        /// Go on after a failure
+        #[arg(long)]
+        keep_going: bool,
+    },
+}
+
+/// Histories where neither their number nor a time is given.
+const HISTORIES: u64 = 100;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let started = Instant::now();
+    let result = Program::find_or_build().and_then(|program| run(&program, &arguments));
+    match result {
+        Ok(line) => {
+            println!("{line}, in {:.1} s", started.elapsed().as_secs_f64());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one campaign; the result is its closing line.
+fn run(program: &Program, arguments: &Arguments) -> Result<String> {
+    let (seed, keep) = (arguments.seed, arguments.keep);
+    match &arguments.campaign {
+        Campaign::Acceptance { dir, only_dir, kills } => {
+            let mut input = if *only_dir { Vec::new() } else { vec![acceptance::downloaded_sources()?] };
+            input.extend(dir.iter().cloned());
+            let options = acceptance::Options { input, seed, kills: *kills, keep };
+            let outcome = acceptance::run(program, &options)?;
+            let acceptance::Outcome { phases, changes, kills } = outcome;
+            Ok(format!("acceptance: passed {phases} comparisons after {changes} changes and {kills} kills"))
+        }
+        Campaign::Mysteries { seconds, histories } => {
+            let time = seconds.map(Duration::from_secs);
+            let histories = histories.or_else(|| time.is_none().then_some(HISTORIES));
+            let outcome = mysteries::run(program, mysteries::Options { seed, histories, time, keep })?;
+            let mysteries::Outcome { histories, steps, kills, weathers, conflicts, too_vague, unison_asked } = outcome;
+            let unison = unison_asked.map_or("unison is not installed".to_owned(), |times| {
+                format!("{times} times unison had nothing to do")
+            });
+            Ok(format!(
+                "mysteries: explained {histories} histories of {steps} steps with {kills} kills and {weathers} \
+                 network failures, {conflicts} conflicted copies, {too_vague} files too vague, {unison}"
+            ))
+        }
+        Campaign::CrashPoints { ops, seconds, lanes, keep_going } => {
+            let (time, operations) = (seconds.map(Duration::from_secs), usize::from(*ops));
+            let options = crash_points::Options { operations, time, seed, lanes: *lanes, keep_going: *keep_going };
+            let outcome = crash_points::run(program, &options)?;
+            if !outcome.failures.is_empty() {
+                bail!(
+                    "{} of {} points failed:\n{}",
+                    outcome.failures.len(),
+                    outcome.points,
+                    outcome.failures.join("\n")
+                );
+            }
+            let crash_points::Outcome { points, combinations, combinations_left, .. } = outcome;
+            Ok(format!("crash points: {points} faults in {combinations} combinations, {combinations_left} not tried"))
+        }
+        Campaign::Fsx { operations } => {
+            let fsx::Outcome { operations, versions, seen } = fsx::run(program, seed, *operations)?;
+            Ok(format!("fsx: {operations} operations, {versions} versions, {seen} of them seen on the other device"))
+        }
+    }
+}

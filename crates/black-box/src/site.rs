@@ -1,0 +1,393 @@
+//! A server and devices as real processes on this machine, in a temporary directory of their own.
+//!
+//! Every process is a child of this one and is ended by its id; the directory goes away with the [`Site`].
+
+use crate::program::{Program, Ran};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const EMAIL: &str = "alice@example.org";
+const PASSWORD: &str = "correct horse battery staple";
+/// How long a daemon may take until it answers, and how long one may take to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Rounds of flushes after which all must agree: out, back, and once more for what the first round made.
+const FLUSH_ROUNDS: usize = 3;
+
+/// A place for a server and devices.
+#[derive(Debug)]
+pub struct Site {
+    program: Program,
+    directory: TempDir,
+    numbers: AtomicU64,
+}
+
+impl Site {
+    /// A new place below the directory for temporary files, with a copy of the program.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(program: &Program) -> Result<Self> {
+        let site = Self::with_shared_program(program)?;
+        Ok(Self { program: program.copied_into(site.directory.path())?, ..site })
+    }
+
+    /// A new place for a program that is a copy already. A copy cannot be made while other threads start
+    /// processes: these would hold it open for writing for a moment, and it could not be run.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn with_shared_program(program: &Program) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("syncline-black-box-").tempdir()?;
+        Ok(Self { program: program.clone(), directory, numbers: AtomicU64::new(1) })
+    }
+
+    /// A path in the place that nothing else uses.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A number that this place gives out once.
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Keeps the directory after the end, for a person who looks into a failure.
+    pub fn keep(self) -> PathBuf {
+        self.directory.keep()
+    }
+
+    /// A server that runs, with one account.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_server(&self) -> Result<Server> {
+        let mut server = Server {
+            program: self.program.clone(),
+            data: self.path("server"),
+            log: self.path("server.log"),
+            address: "127.0.0.1:0".to_owned(),
+            process: None,
+        };
+        server.start()?;
+        let data = text(&server.data)?;
+        let arguments = ["admin", "--data", data, "user", "add", EMAIL, "--password-stdin"];
+        self.program.run_with_input(&arguments, &format!("{PASSWORD}\n"))?;
+        Ok(server)
+    }
+
+    /// A device that is linked by way of an address and does not run. Its delete guard is off: the histories
+    /// delete at will.
+    ///
+    /// # Errors
+    /// When it cannot be linked.
+    pub fn link_device(&self, name: &str, address: &str) -> Result<Device> {
+        let device = Device {
+            program: self.program.clone(),
+            name: name.to_owned(),
+            home: self.path(&format!("{name}-home")),
+            folder: self.path(name),
+            log: self.path(&format!("{name}.log")),
+            process: None,
+        };
+        let arguments = [
+            "--home",
+            text(&device.home)?,
+            "link",
+            &format!("http://{address}"),
+            "--email",
+            EMAIL,
+            "--password-stdin",
+            "--folder",
+            text(&device.folder)?,
+            "--name",
+            name,
+        ];
+        self.program.run_with_input(&arguments, &format!("{PASSWORD}\n"))?;
+        Ok(device)
+    }
+
+    /// A device that runs.
+    ///
+    /// # Errors
+    /// When it cannot be linked or does not start.
+    pub fn start_device(&self, name: &str, address: &str) -> Result<Device> {
+        let mut device = self.link_device(name, address)?;
+        device.start()?;
+        device.run(&["config", "set", "delete-guard", "off"])?;
+        Ok(device)
+    }
+}
+
+/// A process that ends with its owner.
+#[derive(Debug)]
+struct Running(Child);
+
+impl Running {
+    fn kill(mut self) -> Result<()> {
+        self.0.kill().context("cannot kill")?;
+        self.0.wait().context("cannot wait")?;
+        Ok(())
+    }
+
+    fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be gone already; then both fail, and that is fine.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct Server {
+    program: Program,
+    data: PathBuf,
+    log: PathBuf,
+    address: String,
+    process: Option<Running>,
+}
+
+impl Server {
+    /// Where it listens, also after a restart.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The id of its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|running| running.0.id())
+    }
+
+    /// Ends it without a word of warning.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), Running::kill)
+    }
+
+    /// Starts it where it was, if it does not run.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(&mut self) -> Result<()> {
+        if let Some(process) = &mut self.process
+            && !process.has_ended()?
+        {
+            return Ok(());
+        }
+        let mut command = self.program.command();
+        command.args(["server", "--data", text(&self.data)?, "--listen", &self.address, "--json"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(append(&self.log)?).spawn()?;
+        let stdout = child.stdout.take().context("its output is piped")?;
+        self.process = Some(Running(child));
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let listening: Value = serde_json::from_str(&line)
+            .with_context(|| format!("the server did not come up; its log is {}", self.log.display()))?;
+        let address = listening["address"].as_str().context("the server names its address")?;
+        address.trim_start_matches("http://").clone_into(&mut self.address);
+        Ok(())
+    }
+}
+
+/// A device: a home, a folder and a daemon.
+#[derive(Debug)]
+pub struct Device {
+    program: Program,
+    name: String,
+    home: PathBuf,
+    folder: PathBuf,
+    log: PathBuf,
+    process: Option<Running>,
+}
+
+impl Device {
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The synced folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What its daemon said.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The id of its daemon, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|running| running.0.id())
+    }
+
+    /// Starts its daemon, if it does not run, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(&mut self) -> Result<()> {
+        if self.is_running()? {
+            return Ok(());
+        }
+        let mut command = self.program.command();
+        command.args(["--home", text(&self.home)?, "start", "--foreground"]).env("SYNCLINE_LOG", "info");
+        let child = command.stdout(Stdio::null()).stderr(append(&self.log)?).spawn()?;
+        self.process = Some(Running(child));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.try_run(&["status"])?.is_ok() {
+            if !self.is_running()? {
+                bail!("the daemon of {} ended at once; its log is {}", self.name, self.log.display());
+            }
+            if Instant::now() > deadline {
+                bail!("the daemon of {} does not answer; its log is {}", self.name, self.log.display());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Whether its daemon is alive.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn is_running(&mut self) -> Result<bool> {
+        if let Some(process) = &mut self.process
+            && process.has_ended()?
+        {
+            self.process = None;
+        }
+        Ok(self.process.is_some())
+    }
+
+    /// Ends its daemon without a word of warning.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), Running::kill)
+    }
+
+    /// Ends its daemon in order.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        let pid = i32::try_from(process.0.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
+        kill_process(pid, Signal::TERM)?;
+        let deadline = Instant::now() + PATIENCE;
+        while !process.has_ended()? {
+            if Instant::now() > deadline {
+                bail!("the daemon of {} does not stop", self.name);
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Runs a command for this device, whatever comes of it.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn try_run(&self, arguments: &[&str]) -> Result<Ran> {
+        let mut command = self.program.command();
+        command.current_dir("/").args(["--home", text(&self.home)?]).args(arguments);
+        Ok(command.output().context("cannot run the program")?.into())
+    }
+
+    /// Runs a command for this device that must be done.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
+        let ran = self.try_run(arguments)?;
+        if !ran.is_ok() {
+            bail!("`syncline {}` of {} failed: {ran:?}", arguments.join(" "), self.name);
+        }
+        Ok(ran)
+    }
+
+    /// Waits until everything is in sync as far as this device knows.
+    ///
+    /// # Errors
+    /// When it takes longer than that.
+    pub fn flush(&self, limit: Duration) -> Result<()> {
+        let flushed = self.run(&["flush", "--timeout", &format!("{:.1}", limit.as_secs_f64())]);
+        flushed.map(drop).with_context(|| self.told_status())
+    }
+
+    /// What its status says, for a failure's report.
+    fn told_status(&self) -> String {
+        let status = self.try_run(&["status", "--json"]).map(|ran| ran.stdout).unwrap_or_default();
+        format!("{} is not in sync: {}", self.name, status.trim())
+    }
+
+    /// The items that it could not sync.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub fn problems(&self) -> Result<Vec<String>> {
+        let ran = self.run(&["status", "--json"])?;
+        let status: Value = serde_json::from_str(&ran.stdout).context("`status --json` prints JSON")?;
+        let problems = status["problem_list"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(problems.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// Lets all devices tell and hear everything. Each must run.
+///
+/// # Errors
+/// When one is not in sync in time.
+pub fn flush_all(devices: &[&Device], limit: Duration) -> Result<()> {
+    for _ in 0..FLUSH_ROUNDS {
+        devices.iter().try_for_each(|device| device.flush(limit))?;
+    }
+    Ok(())
+}
+
+/// Whether a program of this name can be run here.
+#[must_use]
+pub fn is_installed(program: &str, version_flag: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg(version_flag).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn append(path: &Path) -> Result<File> {
+    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Makes the directory that a file is to be in.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), |parent| Ok(fs::create_dir_all(parent)?))
+}
