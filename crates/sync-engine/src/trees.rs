@@ -2,13 +2,16 @@
 //! which nodes are out of sync.
 
 use crate::io::LocalPath;
-use crate::tree::{Content, Local, NodeRow, PARKED, Remote, Synced};
+use crate::tree::{Content, FileContent, Local, NodeRow, PARKED, Remote, Synced};
 use model::name::RESERVED_NAME;
 use model::{Name, NameKey, NamespaceId, NodeId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bounds every walk towards the root: mounts may nest one tree in another once.
 const MAX_WALK: usize = 2 * limits::TREE_DEPTH + 4;
+
+/// Versions of one file that are remembered while it is out of sync.
+const MAX_PASSED: usize = 64;
 
 /// The index of one tree's children: folder, name key, child. More than one child may share a key for
 /// the moments between two entries of one commit.
@@ -32,6 +35,9 @@ pub struct Trees {
     waiting: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// The same the other way round: what each waiting node waits for.
     blocked_on: BTreeMap<NodeId, NodeId>,
+    /// Versions of files that the server had since the trees last agreed on them. What is on disk may be
+    /// one of them, if a crash came between a download and the record of it: then it is nobody's edit.
+    passed: BTreeMap<NodeId, Vec<FileContent>>,
     synced_files: u64,
     deleted_files: u64,
 }
@@ -52,6 +58,7 @@ impl Trees {
             todo: BTreeSet::new(),
             waiting: BTreeMap::new(),
             blocked_on: BTreeMap::new(),
+            passed: BTreeMap::new(),
             synced_files: 0,
             deleted_files: 0,
         };
@@ -129,8 +136,25 @@ impl Trees {
     pub fn set_remote(&mut self, id: NodeId, remote: Option<Remote>) {
         let mut row = self.rows.get(&id).cloned().unwrap_or_default();
         if row.remote != remote {
+            if let Some(Remote { content: Content::File(version), .. }) = &row.remote {
+                self.pass(id, *version);
+            }
             row.remote = remote;
             self.replace(id, row);
+        }
+    }
+
+    /// Whether these bytes were the server's version of the node at some time since the trees last agreed.
+    #[must_use]
+    pub fn was_remote(&self, id: NodeId, content: &Content) -> bool {
+        let Content::File(file) = content else { return false };
+        self.passed.get(&id).is_some_and(|versions| versions.iter().any(|version| version.same_bytes(file)))
+    }
+
+    fn pass(&mut self, id: NodeId, version: FileContent) {
+        let versions = self.passed.entry(id).or_default();
+        if versions.len() < MAX_PASSED && !versions.contains(&version) {
+            versions.push(version);
         }
     }
 
@@ -416,6 +440,8 @@ impl Trees {
             self.set_synced(id, None);
             self.set_remote(id, None);
         }
+        // What this server once had is not older than what it has now.
+        self.passed.clear();
     }
 
     fn replace(&mut self, id: NodeId, row: NodeRow) {
@@ -439,6 +465,7 @@ impl Trees {
             Some(row) => row.agrees() && !self.is_excluded(id),
         };
         if clean {
+            self.passed.remove(&id);
             self.dirty.remove(&id);
         } else {
             self.dirty.insert(id);

@@ -125,7 +125,7 @@ pub fn decide(trees: &Trees, context: &Context<'_>, id: NodeId) -> Verdict {
         (None, None, Some(_)) => Verdict::Pull(Pull::Create),
         (None, Some(synced), Some(remote)) => deleted_locally(trees, context, id, synced, remote),
         (Some(local), None, None) => new_on_disk(trees, context, id, local),
-        (Some(local), None, Some(remote)) => on_both_sides_without_base(local, remote),
+        (Some(local), None, Some(remote)) => on_both_sides_without_base(trees, id, local, remote),
         (Some(local), Some(synced), None) => deleted_remotely(trees, context, id, local, synced),
         (Some(local), Some(synced), Some(remote)) => compare(trees, context, id, local, synced, remote),
     }
@@ -252,7 +252,9 @@ fn name_taken_by(trees: &Trees, id: NodeId, local: &Local, theirs: NodeId, may_w
     if local.seen.same_kind(&remote.content) {
         return match local.seen.content() {
             None => Some(Verdict::Hash),
-            Some(content) if content.same(&remote.content) => Some(Verdict::Edit(Edit::RelabelTo(theirs))),
+            Some(content) if content.same(&remote.content) || trees.was_remote(theirs, &content) => {
+                Some(Verdict::Edit(Edit::RelabelTo(theirs)))
+            }
             Some(_) if is_pending_deletion(trees, theirs) => None,
             Some(_) => Some(aside(may_write)),
         };
@@ -310,14 +312,14 @@ pub fn is_pending_deletion(trees: &Trees, id: NodeId) -> bool {
 }
 
 /// Both sides have it and no record says what they agreed on (a lost database, a restored server).
-fn on_both_sides_without_base(local: &Local, remote: &Remote) -> Verdict {
+fn on_both_sides_without_base(trees: &Trees, id: NodeId, local: &Local, remote: &Remote) -> Verdict {
     if !local.seen.same_kind(&remote.content) {
         return Verdict::Edit(Edit::RelabelFresh);
     }
     match local.seen.content() {
         None => Verdict::Hash,
         // With what is on disk as the base, every difference that is left is theirs.
-        Some(content) if content.same(&remote.content) => {
+        Some(content) if content.same(&remote.content) || trees.was_remote(id, &content) => {
             let content = if content.is_folder() { remote.content.clone() } else { content };
             Verdict::Edit(Edit::SetSynced(Synced { place: local.place.clone(), content }))
         }
@@ -335,7 +337,7 @@ fn deleted_remotely(trees: &Trees, context: &Context<'_>, id: NodeId, local: &Lo
     }
     match local.seen.content() {
         None => Verdict::Hash,
-        Some(content) if content.same(&synced.content) => Verdict::Pull(Pull::Delete),
+        Some(content) if content.same(&synced.content) || trees.was_remote(id, &content) => Verdict::Pull(Pull::Delete),
         Some(_) => match trees.withdrawn_mount(local.place.parent) {
             Some(mount) => Verdict::MoveOut { mount },
             None => Verdict::Edit(Edit::RelabelFresh),
@@ -376,6 +378,9 @@ fn compare(
     let i_edited = !mine.same(&synced.content);
     let they_edited = !remote.content.same(&synced.content);
     let we_agree = mine.same(&remote.content);
+    if i_edited && they_edited && !we_agree && trees.was_remote(id, &mine) {
+        return Verdict::Edit(Edit::SetSynced(Synced { content: mine, ..synced.clone() }));
+    }
     if i_edited && they_edited && !we_agree {
         return Verdict::Edit(Edit::RelabelFresh);
     }

@@ -297,6 +297,8 @@ impl Engine {
         for node in nodes {
             self.trees.wake(node);
         }
+        // What a download replaced must not be taken for an edit after a crash.
+        self.persist();
     }
 
     fn step_done(&mut self, planned: PlannedStep, print: Option<Fingerprint>, env: &mut Environment<'_>) {
