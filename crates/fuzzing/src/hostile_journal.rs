@@ -22,7 +22,7 @@ const ROOT: NamespaceId = NamespaceId([0xaa; 16]);
 /// Entries that are read of one input.
 const ENTRIES: usize = 64;
 /// Events after which the engine has had its say: it may wait for what never comes, but not spin.
-const EVENTS: usize = 500;
+const EVENTS: usize = 150;
 const NAMES: [&str; 7] = ["a", "b", "A", "\u{e9}", ".syncline2", "c (conflicted copy x 2026-11-23)", "nul.txt"];
 
 /// The engine neither panics nor hangs, and its trees stay whole.
