@@ -29,8 +29,9 @@ use workload::{ALL, Operation};
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
 /// How long the workload is given with one. Most faults end a process at once or are overcome.
 const FAULTY_LIMIT: Duration = Duration::from_millis(1_500);
-/// How often what ended is started again after one fault.
+/// How often what ended is started again after one fault, and how long something may take to end.
 const RECOVERIES: usize = 3;
+const ENDING: Duration = Duration::from_secs(6);
 /// No combination has more calls; beyond it something repeats itself.
 const CALLS: u32 = 200;
 
@@ -278,9 +279,10 @@ impl<'a> Lane<'a> {
             self.sender.start()?;
             self.receiver.start()?;
             result = flush_all(&[&self.sender, &self.receiver], FLUSH_LIMIT);
-            if result.is_ok() || (self.sender.is_running()? && self.receiver.is_running()?) {
+            if result.is_ok() {
                 break;
             }
+            thread::sleep(ENDING);
         }
         result
     }
