@@ -65,6 +65,11 @@ impl Trees {
         for (id, row) in rows {
             trees.replace(id, row);
         }
+        // Whether a node is excluded shows when the folders above it are there.
+        let ids: Vec<NodeId> = if trees.excluded.is_empty() { Vec::new() } else { trees.rows.keys().copied().collect() };
+        for id in ids {
+            trees.update_dirty(id);
+        }
         trees.touched.clear();
         trees.todo = trees.dirty.clone();
         trees
@@ -139,8 +144,15 @@ impl Trees {
             if let Some(Remote { content: Content::File(version), .. }) = &row.remote {
                 self.pass(id, *version);
             }
+            let moved = row.remote.as_ref().map(|r| &r.place) != remote.as_ref().map(|r| &r.place);
             row.remote = remote;
             self.replace(id, row);
+            if moved && !self.excluded.is_empty() {
+                for below in self.remote_subtree(id) {
+                    self.update_dirty(below);
+                    self.wake(below);
+                }
+            }
         }
     }
 
