@@ -31,6 +31,9 @@ struct Arguments {
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
+    /// A rule, such as I2, whose violations are told and do not fail the run
+    #[arg(long, value_name = "RULE")]
+    open: Vec<String>,
     /// Do not make failing histories smaller
     #[arg(long)]
     no_shrink: bool,
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         time: arguments.seconds.map(Duration::from_secs),
         shrink: !arguments.no_shrink,
         keep_going: arguments.keep_going,
+        open: arguments.open.clone(),
         ..Options::default()
     });
     println!("{report}");
