@@ -67,7 +67,7 @@ const CHANGING: &[(&str, &[Fault])] = &[
 pub struct Options {
     /// Operations in a workload, one or two.
     pub operations: usize,
-    /// No combination begins after this time; the rest is told as not tried.
+    /// No point begins after this time; combinations that are not complete by then are told.
     pub time: Option<Duration>,
     pub seed: u64,
     /// Servers with devices that are tried side by side.
@@ -199,11 +199,10 @@ impl<'a> Lane<'a> {
             for fault in *faults {
                 if !made.contains(*call) {
                     locked(&self.shared.outcome)?.combinations += 1;
-                } else if self.is_late() {
-                    locked(&self.shared.outcome)?.combinations_left += 1;
-                } else {
-                    self.try_combination(task, call, *fault)?;
+                } else if self.try_combination(task, call, *fault)? {
                     locked(&self.shared.outcome)?.combinations += 1;
+                } else {
+                    locked(&self.shared.outcome)?.combinations_left += 1;
                 }
             }
         }
@@ -221,23 +220,28 @@ impl<'a> Lane<'a> {
         Ok(seen.calls)
     }
 
-    fn try_combination(&mut self, task: &Task, call: &str, fault: Fault) -> Result<()> {
+    /// Whether it was tried to its end: the time may be over before.
+    fn try_combination(&mut self, task: &Task, call: &str, fault: Fault) -> Result<bool> {
         for number in 1..=CALLS {
+            if self.is_late() {
+                return Ok(false);
+            }
             match self.try_point(task, call, fault, number) {
                 Ok(true) => {
                     self.points += 1;
                     locked(&self.shared.outcome)?.points += 1;
                 }
-                Ok(false) => return Ok(()),
+                Ok(false) => break,
                 Err(error) => {
                     let told = format!("{task}: {fault:?} at {call} number {number}: {error:#}");
                     println!("FAILED {told}");
                     locked(&self.shared.outcome)?.failures.push(told);
-                    return self.begin_anew();
+                    self.begin_anew()?;
+                    break;
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// After a failure nothing in the old place is to be trusted.

@@ -126,7 +126,9 @@ fn run(program: &Program, arguments: &Arguments) -> Result<String> {
                 );
             }
             let crash_points::Outcome { points, combinations, combinations_left, .. } = outcome;
-            Ok(format!("crash points: {points} faults in {combinations} combinations, {combinations_left} not tried"))
+            Ok(format!(
+                "crash points: {points} faults in {combinations} combinations, {combinations_left} not completed"
+            ))
         }
         Campaign::Fsx { operations } => {
             let fsx::Outcome { operations, versions, seen } = fsx::run(program, seed, *operations)?;
