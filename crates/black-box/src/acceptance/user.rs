@@ -24,6 +24,8 @@ const EDITS: u32 = 45;
 const MOVES: u32 = 30;
 /// Files that are created, as a share of the other changes.
 const CREATED_PER_CHANGE: usize = 10;
+/// How often a folder that changes while it is read is read again.
+const ATTEMPTS: usize = 20;
 /// An edited file keeps this much of what it was.
 const KEPT_BYTES: usize = 4096;
 
@@ -178,7 +180,9 @@ impl User {
             }
             Change::MoveFolder(from, to) => {
                 let Some(()) = self.rename(&self.folder.join(from), &self.folder.join(to))? else { return Ok(false) };
-                for (path, found) in Tree::read(&self.folder.join(to)).unwrap_or_default().contents() {
+                // The device may take something away while it is read.
+                let moved = (0..ATTEMPTS).find_map(|_| Tree::read(&self.folder.join(to)).ok()).unwrap_or_default();
+                for (path, found) in moved.contents() {
                     note(ledger)?.move_to(self.name, &from.join(path), found, &to.join(path));
                 }
                 Ok(true)
