@@ -32,6 +32,9 @@ const PERSIST_DELAY_MS: u64 = 1_000;
 /// How long deletions wait for more of the same, in milliseconds: a folder's removal arrives file by file
 /// and shall become one tombstone.
 const DELETION_SETTLE_MS: u64 = 150;
+/// How long a node that was found gone may turn up elsewhere before it counts as deleted, in
+/// milliseconds: the two halves of a rename may be seen in two scans.
+const DEPARTURE_MS: u64 = 200;
 /// After this long, deletions go even while more arrive, in milliseconds.
 const DELETION_SETTLE_MAX_MS: u64 = 2_000;
 /// The scan behind the watcher, in milliseconds.
@@ -60,6 +63,7 @@ pub struct Engine {
     state_touched: bool,
     persist_at: Option<u64>,
     deletions: DeletionWatch,
+    departures: Departures,
     flush: Option<FlushTarget>,
     review_at: Option<u64>,
     rescan_at: Option<u64>,
@@ -68,6 +72,14 @@ pub struct Engine {
     /// The time of the last event.
     now: u64,
     actions: Vec<Action>,
+}
+
+/// Nodes that were found gone a moment ago: nothing is concluded from that until their other half, should
+/// they have moved, had time to be seen.
+#[derive(Debug, Default)]
+struct Departures {
+    nodes: BTreeSet<NodeId>,
+    until: u64,
 }
 
 /// When the number of pending deletions last changed.
@@ -106,6 +118,7 @@ impl Engine {
             state_touched: false,
             persist_at: None,
             deletions: DeletionWatch::default(),
+            departures: Departures::default(),
             flush: None,
             review_at: None,
             rescan_at: None,
@@ -165,6 +178,7 @@ impl Engine {
             if self.state.paused { None } else { self.server.retry_at },
             deletions.filter(|_| !self.state.paused && !self.deletions_held()),
             held_back,
+            (!self.departures.nodes.is_empty()).then_some(self.departures.until),
         ]
         .into_iter()
         .flatten()
@@ -308,7 +322,26 @@ impl Engine {
         !self.observer.in_round() && self.local.root == RootState::Present && self.server.journal_is_read()
     }
 
+    fn watch_departures(&mut self, now: u64) {
+        let left = self.observer.take_left();
+        let before = self.departures.nodes.len();
+        if !left.is_empty() {
+            self.departures.until = now + DEPARTURE_MS;
+            self.departures.nodes.extend(left);
+        }
+        if self.departures.until <= now && self.observer.is_idle() {
+            self.departures.nodes.clear();
+        } else {
+            let trees = &self.trees;
+            self.departures.nodes.retain(|id| !trees.has_local(*id));
+        }
+        if self.departures.nodes.len() != before {
+            self.freeze();
+        }
+    }
+
     fn plan(&mut self, env: &mut Environment<'_>) {
+        self.watch_departures(env.now);
         let context = Context { roles: &self.state.roles, frozen: &self.frozen };
         self.queues.sort(&mut self.trees, &context, env.random);
         self.watch_deletions(env.now);
@@ -354,7 +387,8 @@ impl Engine {
             self.state.in_flight.iter().flat_map(|commit| commit.operations.iter().map(model::Operation::node));
         let steps = self.local.steps.iter().flat_map(|(_, steps)| steps.iter().map(|planned| planned.step.node()));
         let held = self.items.iter().filter(|(_, item)| item.held).map(|(id, _)| *id);
-        self.frozen = in_flight.chain(steps).chain(held).collect();
+        let departing = self.departures.nodes.iter().copied();
+        self.frozen = in_flight.chain(steps).chain(held).chain(departing).collect();
         for id in before.difference(&self.frozen) {
             self.trees.wake(*id);
         }
@@ -380,6 +414,7 @@ impl Engine {
             && self.state.in_flight.is_none()
             && self.local.is_idle()
             && self.transfers.is_idle()
+            && self.departures.nodes.is_empty()
             && !self.trees.has_todo()
             && self.trees.dirty().iter().all(|id| self.is_explained(*id))
     }

@@ -69,6 +69,8 @@ pub struct Observer {
     missing: BTreeSet<NodeId>,
     /// Nodes that are missing and whose place another one has taken: the namespace they were in.
     homes: BTreeMap<NodeId, NamespaceId>,
+    /// Nodes that left in rounds that ended since the engine last asked.
+    left: BTreeSet<NodeId>,
     /// By device and inode.
     departed: BTreeMap<(u64, u64), Departed>,
     /// Rounds that have begun.
@@ -109,6 +111,12 @@ impl Observer {
     /// Looks at one entry of a known folder.
     pub fn look_at_name(&mut self, folder: NodeId, name: &[u8]) {
         self.look(folder, Look { extent: Extent::Names(BTreeSet::from([name.into()])), deep: false });
+    }
+
+    /// Synced nodes that were found gone since this was last called. Some may only have moved: their other
+    /// half is on its way.
+    pub fn take_left(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.left)
     }
 
     /// The next round: [`Self::finished_round`] reaches it when all that there is to look at now has been.
@@ -551,6 +559,7 @@ impl Observer {
                 && self.home(trees, id) == Some(namespace)
             {
                 let inode = (local.print.device, local.print.inode);
+                self.left.insert(id);
                 self.departed.insert(inode, Departed { node: id, namespace, local: local.clone() });
             }
         }

@@ -66,7 +66,8 @@ impl Trees {
             trees.replace(id, row);
         }
         // Whether a node is excluded shows when the folders above it are there.
-        let ids: Vec<NodeId> = if trees.excluded.is_empty() { Vec::new() } else { trees.rows.keys().copied().collect() };
+        let ids: Vec<NodeId> =
+            if trees.excluded.is_empty() { Vec::new() } else { trees.rows.keys().copied().collect() };
         for id in ids {
             trees.update_dirty(id);
         }

@@ -378,6 +378,9 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
         if self.trees.has_local(id) || self.put.contains_key(&id) {
             return Ok(());
         }
+        if self.context.frozen.contains(&id) {
+            return Err(Blocked::On(id));
+        }
         if self.trees.synced(id).is_some() && self.trees.has_remote(id) {
             // The user deleted a folder into which something of theirs goes: it comes back.
             self.trees.set_synced(id, None);
