@@ -2,7 +2,7 @@
 
 use model::block::BlockHasher;
 use model::{BlockHash, Blocklist, Mtime};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use sync_engine::io::{
     DirectoryListing, DirectoryScan, Expect, Extent, FileKind, Fingerprint, Found, HashResult, HashTask, Job,
     JobResult, LocalPath, LocalStep, RootState, ScanError, ScanTarget, StepError, StepResult, TempName,
@@ -32,10 +32,6 @@ pub(crate) struct Disk {
     pub temps: BTreeMap<TempName, Vec<u8>>,
     clock: i64,
     inodes: u64,
-}
-
-pub(crate) fn path(text: &str) -> LocalPath {
-    LocalPath::from_bytes(text.as_bytes()).expect("a plain path")
 }
 
 impl Disk {
@@ -255,19 +251,6 @@ impl Disk {
             Expect::Directory { inode, .. } => entry.data == Data::Directory && entry.inode == inode,
         };
         if matches { Ok(()) } else { Err(StepError::Changed) }
-    }
-
-    /// Names to contents, for comparisons.
-    pub(crate) fn snapshot(&self) -> BTreeMap<String, (Data, bool)> {
-        self.entries.iter().map(|(path, entry)| (path.to_string(), (entry.data.clone(), entry.executable))).collect()
-    }
-
-    pub(crate) fn contents(&self) -> BTreeSet<Vec<u8>> {
-        let bytes = |entry: &Entry| match &entry.data {
-            Data::File(bytes) => Some(bytes.clone()),
-            Data::Directory | Data::Symlink(_) => None,
-        };
-        self.entries.values().filter_map(bytes).collect()
     }
 }
 

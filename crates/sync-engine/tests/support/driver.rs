@@ -1,5 +1,7 @@
 //! Performs an engine's actions at once, one at a time, in an order drawn from a seed.
 
+#![expect(clippy::print_stdout, reason = "CANOPY_TRACE asks for the trace of a case")]
+
 use super::disk::{Disk, block_of, content};
 use super::server::{ROOT, Server};
 use model::{BlockHash, Blocklist, ContentHash, Cursor, Epoch, InstanceId};
