@@ -1,7 +1,7 @@
 //! Real input on two devices: put in, changed on both sides at once, with one side offline, and with
 //! processes killed in the middle of it.
 //!
-//! After each phase both folders must be equal, and what they hold must be what the [`Ledger`] of the two
+//! After each phase both folders must be equal, and what they hold must be what the `Ledger` of the two
 //! users' changes says: nothing lost, nothing doubled, nothing that nobody wrote.
 
 mod user;

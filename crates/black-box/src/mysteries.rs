@@ -2,7 +2,7 @@
 //!
 //! The server and the devices run through a whole campaign; histories run in batches, each in a folder of
 //! its own, and all of a batch share its kills and its weather. A *single* history is about a few files
-//! that stay where they are: each observation must be explained by the [`model`]. A *tree* history also
+//! that stay where they are: each observation must be explained by the `model`. A *tree* history also
 //! moves files and folders, and is held against the ledger of its users' changes whenever all has come to rest.
 
 mod history;

@@ -1,5 +1,11 @@
 //! The command line: a contract, which tests and benchmarks drive.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    reason = "the comments are the help text, in its own notation"
+)]
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Role;
 use std::path::PathBuf;
