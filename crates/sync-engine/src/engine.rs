@@ -44,6 +44,9 @@ const ROOT_RETRY_MS: u64 = 2_000;
 /// How often everything that is out of sync is looked at again although nothing woke it, in milliseconds.
 const REVIEW_INTERVAL_MS: u64 = 30_000;
 
+/// How often one event plans again because a node turned out to need something else than it was filed under.
+const PLANNING_PASSES: usize = 8;
+
 /// The sync engine of one device.
 pub struct Engine {
     state: EngineState,
@@ -66,6 +69,7 @@ pub struct Engine {
     departures: Departures,
     flush: Option<FlushTarget>,
     review_at: Option<u64>,
+    missed: u64,
     rescan_at: Option<u64>,
     temps_cleaned: bool,
     last_id: u64,
@@ -121,6 +125,7 @@ impl Engine {
             departures: Departures::default(),
             flush: None,
             review_at: None,
+            missed: 0,
             rescan_at: None,
             temps_cleaned: false,
             last_id: 0,
@@ -161,7 +166,31 @@ impl Engine {
         }
         self.on_time(env.now);
         self.drive(env);
+        self.review(env);
         std::mem::take(&mut self.actions)
+    }
+
+    /// Looks again at everything that is out of sync, now and then, although nothing woke it. That this
+    /// finds something to do while all else is at rest is a bug, whose effect it limits: [`Self::missed`].
+    fn review(&mut self, env: &mut Environment<'_>) {
+        if self.review_at.is_none_or(|at| at > env.now) {
+            return;
+        }
+        self.review_at = None;
+        let at_rest = self.is_at_rest() && !self.trees.has_todo();
+        let before = self.actions.len();
+        self.trees.wake_all();
+        self.drive(env);
+        let started = self.actions[before..].iter().any(|action| matches!(action, Action::Job(..) | Action::Send(..)));
+        if at_rest && started {
+            self.missed += 1;
+        }
+    }
+
+    /// How often a review found work that should have been woken by an event.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        self.missed
     }
 
     /// When to send [`Event::Woken`], in milliseconds of [`Environment::now`].
@@ -291,10 +320,6 @@ impl Engine {
             self.observer.look_at_everything(&self.trees);
         }
         self.local.on_time(now);
-        if self.review_at.is_some_and(|at| at <= now) {
-            self.review_at = None;
-            self.trees.wake_all();
-        }
         self.release_items(now);
         self.server.on_time(now);
     }
@@ -342,14 +367,19 @@ impl Engine {
 
     fn plan(&mut self, env: &mut Environment<'_>) {
         self.watch_departures(env.now);
-        let context = Context { roles: &self.state.roles, frozen: &self.frozen };
-        self.queues.sort(&mut self.trees, &context, env.random);
-        self.watch_deletions(env.now);
-        if self.state.paused || self.server.unlinked {
-            return;
+        for _ in 0..PLANNING_PASSES {
+            let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+            self.queues.sort(&mut self.trees, &context, env.random);
+            self.watch_deletions(env.now);
+            if self.state.paused || self.server.unlinked {
+                return;
+            }
+            self.start_steps(env);
+            self.start_commit(env);
+            if !self.trees.has_todo() {
+                return;
+            }
         }
-        self.start_steps(env);
-        self.start_commit(env);
     }
 
     fn watch_deletions(&mut self, now: u64) {
@@ -407,16 +437,19 @@ impl Engine {
         }
     }
 
-    /// Whether nothing is under way and everything that is out of sync has a reason to be.
-    fn is_settled(&self) -> bool {
+    /// Whether nothing is under way.
+    fn is_at_rest(&self) -> bool {
         self.observer.is_idle()
             && self.server.is_idle()
             && self.state.in_flight.is_none()
             && self.local.is_idle()
             && self.transfers.is_idle()
             && self.departures.nodes.is_empty()
-            && !self.trees.has_todo()
-            && self.trees.dirty().iter().all(|id| self.is_explained(*id))
+    }
+
+    /// Whether nothing is under way and everything that is out of sync has a reason to be.
+    fn is_settled(&self) -> bool {
+        self.is_at_rest() && !self.trees.has_todo() && self.trees.dirty().iter().all(|id| self.is_explained(*id))
     }
 
     /// Whether the node is out of sync for a reason that only a person or time can end.

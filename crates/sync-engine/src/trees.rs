@@ -404,6 +404,12 @@ impl Trees {
         }
     }
 
+    /// Decides about the node again, and about nothing else: what was last decided may no longer hold.
+    pub fn decide_again(&mut self, id: NodeId) {
+        self.unblock(id);
+        self.todo.insert(id);
+    }
+
     /// Looks at everything that is out of sync again.
     pub fn wake_all(&mut self) {
         self.waiting.clear();

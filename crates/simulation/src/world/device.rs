@@ -239,6 +239,10 @@ impl World {
         let mut random = || chance.id();
         let mut environment = Environment { now, today: TODAY, random: &mut random, blocklists: &device.database };
         let actions = engine.handle(event, &mut environment);
+        if engine.missed() > 0 {
+            let found: Vec<String> = actions.iter().map(brief_action).collect();
+            return Err(violation(format!("I17: device {number} had work that nothing woke: {}", found.join(", "))));
+        }
         self.perform(number, actions)?;
         self.schedule_wake(number);
         Ok(())

@@ -74,6 +74,15 @@ impl ServerWork {
         }
     }
 
+    /// No call is under way any more whose answer would mean something.
+    fn forget_calls(&mut self) {
+        self.pulling = false;
+        self.asking = false;
+        self.committing = false;
+        self.resolving = false;
+        self.accepted = None;
+    }
+
     pub(super) fn on_time(&mut self, now: u64) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -244,7 +253,7 @@ impl Engine {
         state.in_flight = None;
         state.cursor = BTreeMap::from([(state.root, Position::START)]);
         state.roles.clear();
-        self.server.accepted = None;
+        self.server.forget_calls();
         self.server.heads.clear();
         self.server.journal_read = false;
         self.server.pull_wanted = true;
@@ -314,6 +323,8 @@ impl Engine {
         for (node, other) in plan.waiting {
             self.queues.forget(node);
             self.trees.wait(node, other);
+            // As for local steps: what it is filed under may no longer hold.
+            self.trees.decide_again(other);
         }
         for node in plan.to_hash {
             if let Some(mut local) = self.trees.local(node).cloned() {

@@ -125,6 +125,9 @@ impl Transfers {
     }
 
     pub(super) fn forget_server(&mut self) {
+        // An answer to what was asked before says nothing about the tree that there is now.
+        self.requests
+            .retain(|_, kind| !matches!(kind, RequestKind::Changes | RequestKind::Server | RequestKind::Commit));
         self.uploads.clear();
         self.upload_queue.clear();
         self.present.clear();

@@ -120,6 +120,8 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
                 Err(Blocked::On(other)) => {
                     queues.forget(id);
                     self.trees.wait(id, other);
+                    // What it is filed under may be what others made of it, and they have changed since.
+                    self.trees.decide_again(other);
                 }
                 Err(Blocked::Content) => {
                     queues.forget(id);

@@ -5,8 +5,8 @@ use crate::script::{Script, state};
 use api::{ApiError, ErrorCode, ServerReply};
 use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
 use sync_engine::io::{
-    Action, Command, DeleteGuard, Event, Fingerprint, HashResult, Hint, Job, JobResult, LocalStep, Reply, Request,
-    RequestError, RootState,
+    Action, Command, DeleteGuard, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalStep,
+    Reply, Request, RequestError, RootState,
 };
 use sync_engine::tree::Seen;
 
@@ -256,4 +256,39 @@ fn nothing_is_told_of_a_node_while_a_step_moves_it() {
     let results = vec![Ok(Some(changed(changed(print(11, 5)))))];
     script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
     assert_eq!(script.engine.trees().local_path(A), Some(path("b")));
+}
+
+#[test]
+fn an_answer_from_before_the_server_was_restored_decides_nothing_after_it() {
+    let accepted = model::CommitOutcome::Accepted { head: Position(1), time: Timestamp(0) };
+    for answer in [Ok(Reply::Commit(accepted)), refused(ErrorCode::EpochChanged)] {
+        let mut script = edited();
+        let (late, _) = script.commit().expect("the edit is sent");
+        script.tell(Event::StreamOpened);
+        let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+        script.reply(asked.expect("asks").0, refused(ErrorCode::EpochChanged));
+        let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
+        let server = ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(2), version: String::new() };
+        script.reply(asked.expect("asks who is there").0, Ok(Reply::Server(server)));
+        script.answer_changes(Vec::new());
+        let (_, again) = script.commit().expect("what the server lost is sent again");
+        script.reply(late, answer);
+        assert_eq!(script.engine.state().in_flight, Some(again), "the late answer was about another commit");
+        let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
+        assert!(asked.is_none(), "and what it says of the server is no news");
+    }
+}
+
+#[test]
+fn a_folder_that_both_sides_made_becomes_one_as_soon_as_the_journal_says_so() {
+    let folder = Found { kind: FileKind::Directory, ..found_file("a", print(11, 0)) };
+    let mut script = Script::at_rest(state(), Vec::new(), &[folder]);
+    let (id, commit) = script.commit().expect("the folder is sent");
+    let reason = model::Reason::NameTaken;
+    let rejected = model::CommitOutcome::Rejected(vec![model::Rejection { index: 0, reason }]);
+    script.reply(id, Ok(Reply::Commit(rejected)));
+    let theirs = Change::Create { parent: ROOT.root(), name: name("a"), body: Body::Directory };
+    script.answer_changes(vec![entry(2, B, theirs)]);
+    assert!(script.engine.trees().has_local(B), "ours was {:?}", commit.operations[0].node());
+    assert!(script.engine.trees().dirty().is_empty(), "{:?}", script.engine.trees().dirty());
 }
