@@ -295,8 +295,13 @@ fn moved_into(trees: &Trees, id: NodeId) -> Option<NodeId> {
 /// Whether a move by the user cannot be: into a folder that is gone, into another namespace, or below
 /// itself.
 fn must_go_back(trees: &Trees, id: NodeId, folder: NodeId) -> bool {
+    cannot_take(trees, id, folder) || would_cycle(trees, id, folder)
+}
+
+/// Whether the folder into which the user moved the node is gone or belongs to another namespace.
+fn cannot_take(trees: &Trees, id: NodeId, folder: NodeId) -> bool {
     let gone = !trees.has_remote(folder) && (trees.synced(folder).is_some() || trees.withdrawn_mount(folder).is_some());
-    gone || trees.namespace_below(folder) != trees.remote_namespace(id) || would_cycle(trees, id, folder)
+    gone || trees.namespace_below(folder) != trees.remote_namespace(id)
 }
 
 /// Whether the user deleted the node and nobody changed it since.
@@ -451,13 +456,15 @@ fn check_my_move(trees: &Trees, context: &Context<'_>, id: NodeId, local: &Local
     }
 }
 
-/// Where the server will have the node's parent once all our moves have reached it.
+/// Where the server will have the node's parent once all our moves have reached it, but for those that
+/// cannot be.
 #[must_use]
 pub fn projected_parent(trees: &Trees, id: NodeId) -> Option<NodeId> {
     let row = trees.row(id)?;
     let local = row.local.as_ref().map(|l| l.place.parent);
     let remote = row.remote.as_ref().map(|r| r.place.parent);
-    if moved_into(trees, id).is_some() || remote.is_none() { local } else { remote }
+    let moves = moved_into(trees, id).is_some_and(|folder| !cannot_take(trees, id, folder));
+    if moves || remote.is_none() { local } else { remote }
 }
 
 fn would_cycle(trees: &Trees, id: NodeId, folder: NodeId) -> bool {

@@ -10,7 +10,7 @@ use sync_engine::io::{LocalStep, TempName};
 use sync_engine::plan::{BatchBuilder, BlockPlan, CommitBuilder, CommitPlan, Contents, Naming, PlannedStep, Queues};
 use sync_engine::tree::{Content, FileContent, NodeRow, Place, Seen};
 use sync_engine::trees::Trees;
-use sync_engine::verdict::{Context, Edit, Verdict, decide};
+use sync_engine::verdict::{Context, Edit, Pull, Verdict, decide};
 
 const NAMING: Naming<'_> = Naming { device: "laptop", date: "2026-11-23" };
 
@@ -150,4 +150,22 @@ fn the_same_edit_on_both_sides_is_agreed_on_silently() {
     let row = agreed_file(&at_root("a"), "bytes", 11);
     let row = NodeRow { synced: synced(at_root("a"), Content::File(file("older"))), ..row };
     assert!(matches!(verdict(row), Verdict::Edit(Edit::SetSynced(_))));
+}
+
+/// The user moved `a/b` into `d`, and then `a` into what had been `a/b`; others deleted `d` meanwhile. The
+/// first move cannot be, and without it the second would be a cycle, which the server refused for ever.
+#[test]
+fn a_move_that_is_legal_only_by_way_of_a_move_that_cannot_be_goes_back_too() {
+    let d = NodeRow { remote: None, ..agreed_folder(&at_root("d"), 13) };
+    let moved = |place: Place, to: Place, inode| NodeRow {
+        local: local(to, Seen::Directory, print(inode, 0)),
+        ..agreed_folder(&place, inode)
+    };
+    let rows = vec![
+        (A, moved(at_root("a"), in_folder(B, "a"), 11)),
+        (B, moved(in_folder(A, "b"), in_folder(C, "b"), 12)),
+        (C, d),
+    ];
+    let verdict = with_context(|context| decide(&trees(rows), context, A));
+    assert_eq!(verdict, Verdict::Pull(Pull::Move(at_root("a"))));
 }
