@@ -219,6 +219,13 @@ pub enum DeviceEvent {
     /// The client is killed and finds the database that was kept aside, or none.
     RollBackDatabase,
     LoseDatabase,
+    /// The whole device, files and database, becomes what it was when the database was kept aside, as when
+    /// a person restores a backup.
+    RestoreBackup,
+    /// Nothing that the client writes finds space on the disk.
+    FillDisk {
+        ms: u64,
+    },
     /// The watcher loses events: it says so.
     Overflow,
 }

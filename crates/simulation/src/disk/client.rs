@@ -82,6 +82,12 @@ impl SimFs {
         if lock(&self.disk).root == RootIs::Mounted { Ok(()) } else { Err(FsError::RootGone) }
     }
 
+    /// For what needs space.
+    fn mounted_with_space(&self) -> Result<(), FsError> {
+        self.mounted()?;
+        if lock(&self.disk).full { Err(FsError::NoSpace) } else { Ok(()) }
+    }
+
     fn open_file(&self, path: &LocalPath) -> Result<SimFile, FsError> {
         let mut disk = lock(&self.disk);
         let ino = disk.resolve(path)?;
@@ -177,7 +183,7 @@ impl Fs for SimFs {
     }
 
     fn create_temp(&self, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
-        self.mounted()?;
+        self.mounted_with_space()?;
         let path = temp_path(temp)?;
         let empty = Body::File(Arc::default());
         lock(&self.disk).make(&path, empty, NEW_FILE_PERMISSIONS, Author::Client)?;
@@ -211,7 +217,7 @@ impl Fs for SimFs {
     }
 
     fn mkdir(&self, path: &LocalPath) -> Result<(), FsError> {
-        self.mounted()?;
+        self.mounted_with_space()?;
         let body = Body::Directory(BTreeMap::new());
         lock(&self.disk).make(path, body, NEW_DIRECTORY_PERMISSIONS, Author::Client).map(drop)
     }
@@ -238,7 +244,7 @@ impl Fs for SimFs {
     }
 
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError> {
-        self.mounted()?;
+        self.mounted_with_space()?;
         lock(&self.disk).make(path, Body::Symlink(target.into()), 0o777, Author::Client).map(drop)
     }
 
@@ -319,6 +325,9 @@ impl SimFile {
     fn change(&self, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), FsError> {
         self.enter()?;
         let mut disk = lock(&self.disk);
+        if disk.full {
+            return Err(FsError::NoSpace);
+        }
         let (now, version) = (disk.tick(), disk.next_version());
         let path = disk.path_of(self.ino);
         let inode = disk.get_mut(self.ino)?;

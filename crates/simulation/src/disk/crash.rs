@@ -5,7 +5,7 @@
 //! was not synced are there, cut short, or those of an earlier moment; never others of the same length
 //! under the same times, which no program could notice.
 
-use super::{Author, Body, Disk, Image, Ino, ROOT};
+use super::{Author, Backup, Body, Disk, Image, Ino, ROOT};
 use crate::chance::Chance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,6 +71,26 @@ impl Disk {
         }
         self.settle();
         self.check_after_crash();
+    }
+
+    /// All files as they are now.
+    #[must_use]
+    pub fn backup(&self) -> Backup {
+        Backup(self.inodes.clone())
+    }
+
+    /// Puts all files back. A backup program writes them anew: they have their old times of modification,
+    /// and change times of today.
+    pub fn restore(&mut self, backup: &Backup) {
+        self.open.clear();
+        self.hints.clear();
+        self.inodes = backup.0.clone();
+        self.keep_reachable();
+        let now = self.tick();
+        for inode in self.inodes.values_mut() {
+            Arc::make_mut(inode).ctime = now;
+        }
+        self.settle();
     }
 
     fn is_synced(&self, ino: Ino) -> bool {

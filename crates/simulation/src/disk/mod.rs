@@ -110,6 +110,10 @@ struct Inode {
 /// All inodes at one moment.
 type Image = BTreeMap<Ino, Arc<Inode>>;
 
+/// All files of a disk, kept aside.
+#[derive(Debug, Clone)]
+pub struct Backup(Image);
+
 /// A file of the synced tree as a person would see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Thing {
@@ -122,6 +126,8 @@ pub enum Thing {
 pub struct Disk {
     pub habits: Habits,
     pub root: RootIs,
+    /// Whether the client finds no space for anything new.
+    pub full: bool,
     device: u64,
     inodes: Image,
     /// Open handles; an inode without a name lives while it is open.
@@ -159,6 +165,7 @@ impl Disk {
         let mut disk = Self {
             habits,
             root: RootIs::Mounted,
+            full: false,
             device,
             inodes: BTreeMap::new(),
             open: BTreeMap::new(),

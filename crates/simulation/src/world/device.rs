@@ -3,7 +3,7 @@
 use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
-use crate::disk::{Disk, Fault, Interrupt, SharedDisk, SimFs, lock};
+use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, lock};
 use crate::history::Interruption;
 use crate::server::Linked;
 use local_files::fs::FsError;
@@ -17,6 +17,7 @@ use sync_engine::io::{
     Action, ActivityKind, Command, EngineState, Environment, Event, HashResult, Hint, Job, JobId, JobResult, LocalPath,
     Request, RootState, Write,
 };
+use sync_engine::tree::{Content, Synced};
 
 /// Calls of one job among which a fault or an interruption is placed.
 const CALLS: u64 = 24;
@@ -43,7 +44,7 @@ pub struct Device {
     wake_at: Option<u64>,
     pub(super) partitioned_until: u64,
     pub(super) clock_offset_ms: i64,
-    pub(super) saved: Option<Database>,
+    pub(super) saved: Option<(Database, Backup)>,
     /// Jobs and requests whose end the engine has not heard of.
     pub(super) busy: u64,
     /// Where the cursor was, by epoch (I9).
@@ -173,14 +174,51 @@ impl World {
         self.check_disk(number)
     }
 
+    /// The person puts back a backup of the whole device. What was written on it since then and had not
+    /// reached the server is gone with the person's consent; what the server has must stay.
+    pub(super) fn restore_backup(&mut self, number: usize) -> Checked<()> {
+        let Some((database, backup)) = self.devices[number].saved.clone() else { return Ok(()) };
+        self.stop(number);
+        let before = self.contents_on(number);
+        lock(&self.devices[number].disk).restore(&backup);
+        let after = self.contents_on(number);
+        let on_server = self.count_contents()?;
+        let mut users = lock(&self.users);
+        users.lose_programs(number);
+        for content in before.difference(&after).filter(|content| !on_server.contains_key(content)) {
+            users.ghost.release(*content);
+        }
+        // Deletions and edits that had not been told when the backup was made are told now.
+        for row in database.rows.values() {
+            if let Some(Synced { content: Content::File(file), .. }) = &row.synced
+                && !after.contains(&file.hash)
+            {
+                users.ghost.release(file.hash);
+            }
+        }
+        users.ghost.moved(number, &after.into_iter().collect::<Vec<_>>());
+        drop(users);
+        self.devices[number].database = database;
+        self.forget_database(number);
+        self.cover("backup restored");
+        self.check_disk(number)
+    }
+
     fn contents_on(&self, number: usize) -> BTreeSet<ContentHash> {
         lock(&self.devices[number].disk).contents_below(&LocalPath::root()).into_iter().collect()
     }
 
+    /// Keeps the database and the files aside.
+    pub(super) fn save(&mut self, number: usize) {
+        let device = &mut self.devices[number];
+        let backup = lock(&device.disk).backup();
+        device.saved = Some((device.database.clone(), backup));
+    }
+
     pub(super) fn roll_back_database(&mut self, number: usize) {
-        let Some(saved) = self.devices[number].saved.clone() else { return };
+        let Some((database, _)) = self.devices[number].saved.clone() else { return };
         self.stop(number);
-        self.devices[number].database = saved;
+        self.devices[number].database = database;
         self.forget_database(number);
         self.cover("client database rolled back");
     }

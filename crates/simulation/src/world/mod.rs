@@ -132,6 +132,10 @@ enum Moment {
     Resurface {
         device: usize,
     },
+    /// There is space on the disk again.
+    Space {
+        device: usize,
+    },
     ServerUp,
 }
 
@@ -294,7 +298,11 @@ impl World {
         Ok(())
     }
 
-    fn share(&mut self, role: ShareRole) -> Checked<()> {
+    /// The first account shares its folder with the second.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn share(&mut self, role: ShareRole) -> Checked<()> {
         let owner: Linked = self.devices[0].linked.clone();
         let fold = self.server.journals.fold(owner.root);
         let node = fold.nodes().iter().find(|(_, node)| node.name.as_str() == SHARED_FOLDER).map(|(id, _)| *id);
@@ -434,6 +442,10 @@ impl World {
                 self.mount(device, RootIs::Mounted);
                 Ok(())
             }
+            Moment::Space { device } => {
+                lock(&self.devices[device].disk).full = false;
+                Ok(())
+            }
             Moment::ServerUp => {
                 self.server.up = true;
                 Ok(())
@@ -493,9 +505,11 @@ impl World {
             DeviceEvent::Unmount { ms } => self.hide_root(device, RootIs::Missing, *ms),
             DeviceEvent::EmptyRoot { ms } => self.hide_root(device, RootIs::Empty, *ms),
             DeviceEvent::ClockJump { ms } => self.devices[device].clock_offset_ms += ms,
-            DeviceEvent::SaveDatabase => self.devices[device].saved = Some(self.devices[device].database.clone()),
+            DeviceEvent::SaveDatabase => self.save(device),
             DeviceEvent::RollBackDatabase => self.roll_back_database(device),
             DeviceEvent::LoseDatabase => self.lose_database(device),
+            DeviceEvent::RestoreBackup => self.restore_backup(device)?,
+            DeviceEvent::FillDisk { ms } => self.fill_disk(device, *ms),
             DeviceEvent::Overflow => {
                 let life = self.devices[device].life;
                 lock(&self.devices[device].disk).take_hints();
@@ -519,6 +533,14 @@ impl World {
         if !self.calm {
             self.mount(device, root);
             self.at(ms, Moment::Resurface { device });
+        }
+    }
+
+    fn fill_disk(&mut self, device: usize, ms: u64) {
+        if !self.calm {
+            lock(&self.devices[device].disk).full = true;
+            self.cover("disk full");
+            self.at(ms, Moment::Space { device });
         }
     }
 

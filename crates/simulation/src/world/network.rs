@@ -76,7 +76,10 @@ impl World {
         if let (Request::Changeset { blocks, .. }, Call::Changeset { blocks: bytes, .. }) = (&request, &mut call) {
             let fs = SimFs::new(self.devices[device].disk.clone());
             match read_blocks(&fs, blocks) {
-                Ok(read) => *bytes = read.into_iter().map(Bytes::from).collect(),
+                Ok(read) => {
+                    *self.coverage.entry("blocks sent").or_default() += read.len() as u64;
+                    *bytes = read.into_iter().map(Bytes::from).collect();
+                }
                 Err(missing) => {
                     self.cover("source changed");
                     return self.reply(device, life, id, 0, Ok(Reply::SourceChanged { blocks: missing }));

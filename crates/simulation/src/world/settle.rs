@@ -53,6 +53,7 @@ impl World {
     fn calm_down(&mut self, number: usize) -> Checked<()> {
         let device = self.devices[number].disk.clone();
         lock(&self.users).end(number, &mut lock(&device));
+        lock(&device).full = false;
         if lock(&device).root != RootIs::Mounted {
             self.mount(number, RootIs::Mounted);
         }
@@ -134,7 +135,11 @@ impl World {
             | Moment::Land { device, .. }
             | Moment::Hints { device, .. }
             | Moment::Arrive { device, .. } => !self.is_reachable(*device),
-            Moment::Start { .. } | Moment::Relink { .. } | Moment::Resurface { .. } | Moment::ServerUp => false,
+            Moment::Start { .. }
+            | Moment::Relink { .. }
+            | Moment::Resurface { .. }
+            | Moment::Space { .. }
+            | Moment::ServerUp => false,
         };
         (0..self.devices.len()).all(|number| !self.is_reachable(number) || idle(number))
             && self.queue.values().all(still)
@@ -317,7 +322,7 @@ impl World {
     }
 
     /// How often each content is in the server's trees.
-    fn count_contents(&self) -> Checked<BTreeMap<ContentHash, u32>> {
+    pub(super) fn count_contents(&self) -> Checked<BTreeMap<ContentHash, u32>> {
         let mut namespaces = BTreeSet::new();
         for device in &self.devices {
             let memberships = self.server.memberships(device.linked.identity.account).map_err(violation)?;

@@ -257,3 +257,132 @@ fn a_move_that_is_looked_at_twice_is_still_a_move() {
     script.rename(0, "d/x", "d/y").command(0, Command::Flush).wait_ms(3000);
     script.expect(&["a = at the top", "d/", "d/y = edited"]);
 }
+
+/// 29: all the ways in which editors save.
+#[test]
+fn however_an_editor_saves_it_is_one_edit_and_no_deletion() {
+    type Save = fn(&mut Script, &str);
+    let by_backup: Save = |script, text| {
+        script.rename(0, "a", "a~").write(0, "a", text).delete(0, "a~");
+    };
+    let by_deletion: Save = |script, text| {
+        script.delete(0, "a").write(0, "a", text);
+    };
+    let by_truncation: Save = |script, text| {
+        script.begin(0, "a", "").wait_ms(3).go_on(0, text).end(0);
+    };
+    let with_lock_file: Save = |script, text| {
+        script.write(0, ".~lock.a#", &format!("lock for {text}")).write(0, "a.tmp", text).rename(0, "a.tmp", "a");
+        script.delete(0, ".~lock.a#");
+    };
+    let slowly_by_backup: Save = |script, text| {
+        script.rename(0, "a", "a.bak").wait_ms(40).write(0, "a", text).wait_ms(40).delete(0, "a.bak");
+    };
+    for (number, save) in
+        [by_backup, by_deletion, by_truncation, with_lock_file, slowly_by_backup].into_iter().enumerate()
+    {
+        let mut script = with_files();
+        for round in 0..3 {
+            save(&mut script, &format!("{number} saved {round}"));
+            script.wait_ms(700 * round);
+        }
+        script.expect(&[&format!("a = {number} saved 2"), FILES[1], FILES[2]]);
+        assert_eq!(script.times("conflict copy made"), 0, "way {number}");
+    }
+}
+
+/// 35: every modification time moves by an hour, as on some file systems in spring.
+#[test]
+fn times_that_all_shift_by_an_hour_send_no_content() {
+    let mut script = Script::new(2);
+    let times = |n: i64| 1_000_000_000 + n * 100;
+    for n in 0..12 {
+        script.write(0, &n.to_string(), &format!("file {n}")).touch(0, &n.to_string(), times(n));
+    }
+    script.settle();
+    let blocks = script.times("blocks sent");
+    for n in 0..12 {
+        script.touch(0, &n.to_string(), times(n) + 3600).touch(1, &n.to_string(), times(n) + 3600);
+    }
+    let expected: Vec<String> = (0..12).map(|n| format!("{n} = file {n}")).collect();
+    script.expect(&expected);
+    assert!(blocks > 0);
+    assert_eq!(script.times("blocks sent"), blocks, "the server has every block");
+    assert_eq!(script.times("conflict copy made"), 0);
+}
+
+/// 38: each kind becomes each other kind, and the client dies on the way.
+#[test]
+fn every_change_of_kind_survives_a_kill_at_any_moment() {
+    type Make = (fn(&mut Script), &'static [&'static str]);
+    let file: Make = (
+        |script| {
+            script.write(0, "x", "a file");
+        },
+        &["x = a file"],
+    );
+    let folder: Make = (
+        |script| {
+            script.mkdir(0, "x").write(0, "x/y", "inside");
+        },
+        &["x/", "x/y = inside"],
+    );
+    let link: Make = (
+        |script| {
+            script.link(0, "x", "y");
+        },
+        &["x -> y"],
+    );
+    for (before, after) in [(file, folder), (file, link), (folder, file), (folder, link), (link, file), (link, folder)]
+    {
+        for after_ms in (0..240).step_by(40) {
+            let mut script = Script::new(2);
+            before.0(&mut script);
+            script.settle().delete(0, "x");
+            after.0(&mut script);
+            script.wait_ms(after_ms).device(0, DeviceEvent::Kill { down_ms: 30 });
+            script.wait_ms(60).device(1, DeviceEvent::Kill { down_ms: 30 }).expect(after.1);
+        }
+    }
+}
+
+/// 40: a connection breaks at any moment of an upload and of its next try.
+#[test]
+fn an_upload_that_is_tried_again_arrives_whole_or_not_at_all() {
+    for after_ms in (0..160).step_by(8) {
+        let mut script = with_files();
+        script.write_long(0, "a", "long", 5000).wait_ms(after_ms);
+        for _ in 0..3 {
+            script.offline(0).wait_ms(40_000).online(0).wait_ms(after_ms / 2 + 15);
+        }
+        script.expect(&["a = long                                    ", FILES[1], FILES[2]]);
+    }
+}
+
+/// 41: the server has the blocks in the middle of a new file, and not those around them.
+#[test]
+fn a_file_whose_middle_the_server_has_arrives_in_the_right_order() {
+    let mut script = Script::new(2);
+    script.write_long(0, "first", "one", 3 * model::BLOCK_SIZE).settle();
+    script.write_long(0, "b", "two", 3 * model::BLOCK_SIZE).append(0, "b", "the end").settle();
+    let bytes = |device: usize, path: &[u8]| {
+        let path = LocalPath::from_bytes(path).expect("a path");
+        simulation::disk::lock(&script.world.devices[device].disk).read(&path).expect("is there")
+    };
+    assert_eq!(bytes(0, b"b"), bytes(1, b"b"));
+    assert!(bytes(1, b"b").starts_with(b"two ") && bytes(1, b"b").ends_with(b" the end"));
+}
+
+/// 43: the client dies in the middle of a download, again and again.
+#[test]
+fn a_half_downloaded_file_is_never_shown_nor_sent() {
+    for after_ms in (0..200).step_by(11) {
+        let mut script = with_files();
+        script.write_long(0, "a", "long", 5000);
+        for _ in 0..3 {
+            script.wait_ms(40 + after_ms).device(1, DeviceEvent::Kill { down_ms: 25 });
+        }
+        script.expect(&["a = long                                    ", FILES[1], FILES[2]]);
+        assert_eq!(script.times("conflict copy made"), 0, "after {after_ms} ms");
+    }
+}

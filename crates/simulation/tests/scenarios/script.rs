@@ -112,6 +112,40 @@ impl Script {
         self
     }
 
+    pub(crate) fn online(&mut self, device: usize) -> &mut Self {
+        self.world.reconnect(device);
+        self
+    }
+
+    /// Starts the client of a device that was stopped.
+    pub(crate) fn start(&mut self, device: usize) -> &mut Self {
+        let result = self.world.start(device);
+        self.hold(result);
+        self
+    }
+
+    pub(crate) fn append(&mut self, device: usize, path: &str, text: &str) -> &mut Self {
+        self.act(device, UserOp::Append { path: path.to_owned(), content: Content::of(text) })
+    }
+
+    /// A file that begins with the text and then has so many spaces.
+    pub(crate) fn write_long(&mut self, device: usize, path: &str, text: &str, padding: u64) -> &mut Self {
+        let padding = u32::try_from(padding).expect("fits");
+        self.act(device, UserOp::Write { path: path.to_owned(), content: Content { text: text.to_owned(), padding } })
+    }
+
+    /// Device 0's account shares its folder `team` with the second account.
+    pub(crate) fn share(&mut self, role: ShareRole) -> &mut Self {
+        let result = self.world.share(role);
+        self.hold(result);
+        self
+    }
+
+    /// How often something happened in the world so far.
+    pub(crate) fn times(&self, what: &str) -> u64 {
+        self.world.coverage.get(what).copied().unwrap_or(0)
+    }
+
     pub(crate) fn device(&mut self, device: usize, event: DeviceEvent) -> &mut Self {
         let result = self.world.device_event(device, &event);
         self.hold(result);
