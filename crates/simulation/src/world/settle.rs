@@ -187,7 +187,18 @@ impl World {
         }
         let mut here = self.disk_tree(number);
         let mut there = self.server_tree(number)?;
-        for problem in self.paths_with_problems(number)? {
+        let problems = self.paths_with_problems(number)?;
+        // A folder that is kept off the device stays for as long as it holds what cannot leave it.
+        let holds_problem = |path: &String| {
+            let mut below = problems.range(format!("{path}/")..);
+            below.next().and_then(|problem| problem.strip_prefix(path)).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let excluded = |path: &String| {
+            let node = LocalPath::from_bytes(path.as_bytes()).and_then(|path| engine.locate(&path)?.node);
+            node.is_some_and(|node| engine.trees().is_excluded(node))
+        };
+        here.retain(|path, item| *item != Item::Folder || !holds_problem(path) || !excluded(path));
+        for problem in problems {
             let below = |path: &String| path.strip_prefix(&problem).is_some_and(|rest| rest.starts_with('/'));
             here.retain(|path, _| *path != problem && !below(path));
             there.retain(|path, _| *path != problem && !below(path));
