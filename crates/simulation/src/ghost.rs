@@ -4,9 +4,10 @@
 //! content that this device held there at that moment, whatever other devices hold (SPEC, section 1).
 
 use crate::disk::{content_hash, lock};
-use model::ContentHash;
+use model::{ContentHash, Name, NameKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use sync_engine::io::LocalPath;
 
 /// What became of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,11 @@ pub struct Ghost {
     /// Contents that lay in a folder when a device excluded it: what that device's user then does with
     /// them is nobody else's business.
     detached: BTreeSet<(usize, ContentHash)>,
+    /// Contents whose move no device can have told from a deletion and a new file: another file was there
+    /// before anybody looked, or the watcher kept the second half to itself.
+    parted: BTreeSet<ContentHash>,
+    /// Where the files came from that users moved since all agreed last, by device and path.
+    departed: BTreeMap<(usize, Vec<NameKey>), Vec<ContentHash>>,
     /// Contents that existed while a program was writing, and whether it paused only briefly.
     halfway: BTreeSet<ContentHash>,
     /// All contents that a file ever had.
@@ -154,6 +160,29 @@ impl Ghost {
         }
     }
 
+    /// These contents may have been installed by a change to the disk that then failed. Whether the user
+    /// who deletes such a file has seen it, no device can know; it comes back.
+    pub fn unsure(&mut self, contents: impl Iterator<Item = ContentHash>) {
+        self.parted.extend(contents);
+    }
+
+    /// The user moved the files with these contents away from a path.
+    pub fn left(&mut self, device: usize, from: &LocalPath, contents: &[ContentHash]) {
+        self.departed.insert((device, spelled_alike(from)), contents.to_vec());
+    }
+
+    /// The user put a new file at a path. What was moved away from there cannot be told from the copy that
+    /// an editor keeps when it saves: the path keeps its file, and the other name has a new one.
+    pub fn filled(&mut self, device: usize, path: &LocalPath) {
+        self.parted.extend(self.departed.remove(&(device, spelled_alike(path))).into_iter().flatten());
+    }
+
+    /// The watcher of a device was late with files that had these contents, or kept silent about them.
+    pub fn overlooked(&mut self, device: usize, contents: &[ContentHash]) {
+        let moved = |content: &&ContentHash| self.moved.get(content).is_some_and(|devices| devices.contains(&device));
+        self.parted.extend(contents.iter().filter(moved));
+    }
+
     /// A device excluded the files with these contents.
     pub fn detached(&mut self, device: usize, contents: &[ContentHash]) {
         self.detached.extend(contents.iter().map(|content| (device, *content)));
@@ -194,7 +223,7 @@ impl Ghost {
     /// Whether the content may be there although it was superseded.
     #[must_use]
     pub fn may_return(&self, content: &ContentHash) -> bool {
-        if self.lenient || self.touched.contains_key(content) {
+        if self.lenient || self.touched.contains_key(content) || self.parted.contains(content) {
             return true;
         }
         match self.fates.get(content) {
@@ -235,10 +264,17 @@ impl Ghost {
         self.touched.clear();
         self.successors.clear();
         self.detached.clear();
+        self.parted.clear();
+        self.departed.clear();
         for (content, fate) in &mut self.fates {
             if present.contains(content) && *fate != Fate::Live {
                 *fate = Fate::Free;
             }
         }
     }
+}
+
+/// The path as all file systems would compare it.
+fn spelled_alike(path: &LocalPath) -> Vec<NameKey> {
+    path.components().filter_map(|name| Name::parse_bytes(name).ok()).map(|name| name.key()).collect()
 }

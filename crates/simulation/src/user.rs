@@ -96,6 +96,7 @@ impl Users {
     fn write(&mut self, device: usize, disk: &mut Disk, path: &LocalPath, bytes: Vec<u8>) -> Result<(), FsError> {
         let old = disk.content_at(path);
         disk.write(path, bytes.clone())?;
+        self.ghost.filled(device, path);
         self.note_written(device, path, old, &bytes);
         Ok(())
     }
@@ -121,6 +122,7 @@ impl Users {
         let bytes = content.bytes();
         disk.write(&temp, bytes.clone())?;
         disk.rename(&temp, path)?;
+        self.ghost.filled(device, path);
         self.note_written(device, path, old, &bytes);
         Ok(())
     }
@@ -133,6 +135,7 @@ impl Users {
         let handle = disk.open_for_writing(path)?;
         let bytes = content.bytes();
         disk.write_through(handle, bytes.clone())?;
+        self.ghost.filled(device, path);
         self.ghost.wrote_halfway(device, old, &bytes);
         self.slow.insert(device, handle);
         Ok(())
@@ -169,6 +172,7 @@ impl Users {
         let bytes = disk.read(from)?;
         let old = disk.content_at(to);
         disk.write(to, bytes.to_vec())?;
+        self.ghost.filled(device, to);
         let content = content_hash(&bytes);
         self.ghost.copied(device, old.filter(|_| !self.is_private(device, to)), content);
         Ok(())
@@ -207,6 +211,8 @@ impl Users {
             self.ghost.deleted(device, &replaced);
         }
         self.ghost.moved(device, &moved);
+        self.ghost.filled(device, to);
+        self.ghost.left(device, from, &moved);
         if self.is_shared(from) != self.is_shared(to) || self.is_private(device, from) {
             // From one namespace to another a move is a copy and a deletion.
             moved.iter().for_each(|content| self.ghost.release(*content));

@@ -293,7 +293,9 @@ impl Observer {
                 return Some(child);
             }
         }
-        if !same_kind(&local.seen, found.kind) || self.is_another(trees, child, &local, found) {
+        // Another file under another spelling: the known one may turn up elsewhere.
+        let respelled = Trees::disk_name(&local) != &*found.name && !same_file(&local, &found.print);
+        if respelled || !same_kind(&local.seen, found.kind) || self.is_another(trees, child, &local, found) {
             self.missing.insert(child);
             self.newcomers.push(Newcomer { folder, name, found: found.clone(), old_place_checked: false });
             return None;

@@ -410,10 +410,13 @@ fn compare(
     if trees.is_excluded(id) && !push_place && !i_edited {
         return Verdict::Pull(Pull::Delete);
     }
-    if local.place != remote.place && !push_place {
+    let about_content = compare_content(&mine, synced, remote, may_write);
+    // An edit does not wait for a move that something unsynced may be in the way of.
+    let edit_first = matches!(about_content, Some(Verdict::Push(_))) && local.place.parent != PARKED;
+    if local.place != remote.place && !push_place && !edit_first {
         return Verdict::Pull(Pull::Move(remote.place.clone()));
     }
-    if let Some(verdict) = compare_content(&mine, synced, remote, may_write) {
+    if let Some(verdict) = about_content {
         return match verdict {
             Verdict::Push(Push::Change { content, .. }) if push_place => {
                 Verdict::Push(Push::Change { place: Some(local.place.clone()), content })

@@ -160,9 +160,15 @@ impl Disk {
         self.remove_entry(to)
     }
 
-    /// Whether another entry of the same folder has a name that counts as the same for the server.
+    /// Whether another entry of the same folder has a name that counts as the same for the server, or of
+    /// the folder around a folder above.
     #[must_use]
     pub fn has_rival(&self, path: &LocalPath) -> bool {
+        std::iter::successors(Some(path.clone()), |path| path.split().map(|(parent, _)| parent))
+            .any(|path| self.shares_its_name(&path))
+    }
+
+    fn shares_its_name(&self, path: &LocalPath) -> bool {
         let Some((parent, name)) = path.split() else { return false };
         let Ok(entries) = self.resolve(&parent).and_then(|ino| self.entries(ino)) else { return false };
         let key = |name: &[u8]| model::Name::parse_bytes(name).ok().map(|name| name.key());

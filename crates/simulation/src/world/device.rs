@@ -15,12 +15,14 @@ use std::sync::{Arc, Mutex};
 use sync_engine::Engine;
 use sync_engine::io::{
     Action, ActivityKind, Command, EngineState, Environment, Event, HashResult, Hint, Job, JobId, JobResult, LocalPath,
-    Request, RootState, Write,
+    LocalStep, Request, RootState, Write,
 };
 use sync_engine::tree::{Content, Synced};
 
 /// Calls of one job among which a fault or an interruption is placed.
 const CALLS: u64 = 24;
+/// A hint that comes later than this, in milliseconds, may come after its other half was acted upon.
+const PROMPT_MS: u64 = 100;
 /// The date in the names of conflicted copies.
 const TODAY: &str = "2026-11-23";
 
@@ -365,6 +367,9 @@ impl World {
         self.watch(number);
         if failed > 0 {
             self.cover("file error");
+            if let Job::Apply(steps) = job {
+                lock(&self.users).ghost.unsure(steps.iter().filter_map(installed));
+            }
         }
         if fs.died() {
             return self.die_in_job(number, job, end);
@@ -486,16 +491,35 @@ impl World {
         }
         let (life, knobs) = (self.devices[number].life, self.knobs.devices[number].clone());
         let mut kept: Vec<Hint> = Vec::new();
+        let mut belated: Vec<Hint> = Vec::new();
         let mut chance = self.chance(&[13, number as u64, self.devices[number].hints]);
         self.devices[number].hints += 1;
         for hint in hints {
             if self.calm || !chance.happens(knobs.lost_hints) {
                 kept.push(hint);
+            } else {
+                belated.push(hint);
             }
         }
         let late = if chance.happens(knobs.late_hints) { chance.below(5000) } else { chance.below(50) };
+        if late > PROMPT_MS {
+            belated.extend(kept.iter().cloned());
+        }
+        self.overlook(number, &belated);
         if !kept.is_empty() {
             self.at(late, Moment::Hints { device: number, life, hints: kept });
+        }
+    }
+
+    /// Tells the ghost what these hints were about.
+    fn overlook(&self, number: usize, hints: &[Hint]) {
+        let mut users = lock(&self.users);
+        let mut disk = lock(&self.devices[number].disk);
+        for hint in hints {
+            if let Hint::Entry { directory, name } | Hint::Closed { directory, name } = hint {
+                let contents = disk.contents_below(&directory.join(name));
+                users.ghost.overlooked(number, &contents);
+            }
         }
     }
 
@@ -520,6 +544,14 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// The content that a step puts in place.
+fn installed(step: &LocalStep) -> Option<ContentHash> {
+    match step {
+        LocalStep::Install { content, .. } => Some(content.hash),
+        _ => None,
     }
 }
 

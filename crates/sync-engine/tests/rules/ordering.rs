@@ -241,21 +241,19 @@ fn a_step_that_was_refused_is_not_planned_again_before_a_look_at_the_disk() {
 }
 
 #[test]
-fn nothing_is_told_of_a_node_while_a_step_moves_it() {
+fn an_edit_is_told_before_the_file_moves_to_where_the_server_has_it() {
     let mut script = Script::start(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
-    let moved = |position, to: &str| entry(position, A, Change::Move { parent: ROOT.root(), name: name(to) });
-    script.answer_changes(vec![moved(2, "b")]);
+    let moved = Change::Move { parent: ROOT.root(), name: name("b") };
+    script.answer_changes(vec![entry(2, A, moved)]);
     script.answer_scans(&[found_file("a", changed(print(11, 5)))]);
     hash(&mut script, "mine!");
-    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("it moves here too");
+    assert!(script.job(|job| matches!(job, Job::Apply(_))).is_none(), "something may be in the way of the move");
+    let (id, commit) = script.commit().expect("the edit goes at once");
+    assert!(matches!(commit.operations[..], [Operation::Edit { node: A, .. }]), "{commit:?}");
+    let accepted = model::CommitOutcome::Accepted { head: Position(3), time: Timestamp(0) };
+    script.reply(id, Ok(Reply::Commit(accepted)));
+    let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("then it moves here too");
     assert!(matches!(&job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Move { node: A, .. }])), "{job:?}");
-    // Now only the edit would be left to tell, of a file that is on its way elsewhere.
-    script.tell(Event::StreamOpened);
-    script.answer_changes(vec![moved(3, "a")]);
-    assert!(script.commit().is_none());
-    let results = vec![Ok(Some(changed(changed(print(11, 5)))))];
-    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
-    assert_eq!(script.engine.trees().local_path(A), Some(path("b")));
 }
 
 #[test]
