@@ -199,6 +199,10 @@ impl Owner {
             if blocked.retry_at <= now {
                 self.blocked = None;
                 self.perform()?;
+                if self.blocked.is_none() && !self.flushes.is_empty() {
+                    // The engine has not heard yet of those that began meanwhile.
+                    self.feed(Event::Command(Command::Flush))?;
+                }
             }
             return Ok(());
         }
@@ -399,8 +403,10 @@ impl Owner {
         }
         let waits_for = timeout.unwrap_or(FLUSH_LIMIT).min(FLUSH_LIMIT);
         self.flushes.push(Flush { deadline: Instant::now() + waits_for, waits_for, answer });
-        if self.blocked.is_none() {
-            self.feed(Event::Command(Command::Flush))?;
+        match &mut self.blocked {
+            None => self.feed(Event::Command(Command::Flush))?,
+            // Somebody waits now.
+            Some(blocked) => blocked.retry_at = Instant::now(),
         }
         Ok(())
     }
@@ -487,3 +493,6 @@ fn out_of_time(waited: Duration, phase: &Phase, trouble: Option<&str>) -> Failur
     }
     failure
 }
+
+#[cfg(test)]
+mod tests;
