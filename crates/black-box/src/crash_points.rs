@@ -1,66 +1,74 @@
-//! One fault at each system call of each small workload, by strace's fault injection.
+//! One fault at each system call of each small workload.
 //!
-//! A *point* is a workload, a victim, a system call, a fault and a number *n*: the fault strikes the n-th
-//! such call that any thread of the victim makes while the workload is synced. For each combination *n*
-//! rises until a run completes in which nothing was injected. After the fault the victim's folder must
-//! show each path as it was, as it shall be, or not at all; and after a restart without faults both
-//! devices must have exactly what the user did.
+//! A *point* is a workload, a victim, a fault and a number *n*: the fault strikes the n-th call of the victim's
+//! process that it can strike, while the workload is synced. For each combination *n* rises until a run
+//! completes in which nothing was injected. After the fault the victim's folder must show each path as it
+//! was, as it shall be, or not at all; and after a restart without faults both devices must have exactly
+//! what the user did.
 
-mod strace;
+mod injector;
 mod workload;
 
 use crate::program::Program;
 use crate::site::{Device, Server, Site, flush_all};
+use crate::tracer::{Fault, Injection, POINT};
 use crate::tree::{Entry, Tree};
 use anyhow::{Context, Result, anyhow, bail};
+use injector::Injector;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
-use strace::{Fault, Strace};
-use workload::{ALL, Operation};
+use workload::Workload;
 
 /// How long all may take to be in sync without a fault.
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
-/// How long the workload is given with one. Most faults end a process at once or are overcome.
-const FAULTY_LIMIT: Duration = Duration::from_millis(1_500);
-/// How often what ended is started again after one fault, and how long something may take to end.
-const RECOVERIES: usize = 3;
-const ENDING: Duration = Duration::from_secs(6);
+/// How long a workload may take until the fault strikes or all is in sync.
+const STRIKE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a sticky fault lasts.
+const STICKY_TIME: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long flushes may fail after a fault, and how often one is tried.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
+const TRY_AGAIN: Duration = Duration::from_millis(25);
 /// No combination has more calls; beyond it something repeats itself.
-const CALLS: u32 = 200;
+const CALLS: u64 = 600;
+/// How long a problem that was reported may last when its cause is gone.
+const PROBLEM_LIMIT: Duration = Duration::from_secs(120);
+/// Folders that are prepared together, and tasks after which a lane begins in a new place.
+const PREPARED: usize = 16;
+const TASKS_OF_A_SITE: usize = 4;
+/// Points after which the campaign says how far it is.
+const TOLD_EVERY: u64 = 200;
+/// What takes longer is told: somebody would wait for it.
+const SLOW: Duration = Duration::from_secs(4);
+/// How often a folder is read again in which something goes away meanwhile.
+const READS: usize = 5;
 
-/// System calls that change something, and the faults that each is tried with.
-const CHANGING: &[(&str, &[Fault])] = &[
-    ("write", &[Fault::Kill, Fault::Eio, Fault::Enospc]),
-    ("pwrite64", &[Fault::Kill, Fault::Eio, Fault::Enospc]),
-    ("writev", &[Fault::Kill]),
-    ("fsync", &[Fault::Kill, Fault::Eio]),
-    ("fdatasync", &[Fault::Kill, Fault::Eio]),
-    ("syncfs", &[Fault::Kill, Fault::Eio]),
-    ("rename", &[Fault::Kill, Fault::Eio, Fault::Enospc]),
-    ("renameat2", &[Fault::Kill, Fault::Eio, Fault::Enospc]),
-    ("linkat", &[Fault::Kill, Fault::Eio]),
-    ("unlink", &[Fault::Kill, Fault::Eio]),
-    ("unlinkat", &[Fault::Kill, Fault::Eio]),
-    ("mkdir", &[Fault::Kill, Fault::Enospc]),
-    ("mkdirat", &[Fault::Kill, Fault::Enospc]),
-    ("ftruncate", &[Fault::Kill, Fault::Eio]),
-    ("fallocate", &[Fault::Kill, Fault::Enospc]),
-    ("copy_file_range", &[Fault::Kill, Fault::Eio]),
-    ("utimensat", &[Fault::Kill, Fault::Eio]),
-    ("fchmod", &[Fault::Kill, Fault::Eio]),
-    ("openat", &[Fault::Kill, Fault::Emfile]),
-    ("openat2", &[Fault::Kill, Fault::Emfile]),
-    ("pread64", &[Fault::Eio]),
-    ("sendto", &[Fault::Kill, Fault::ConnectionReset]),
-    ("recvfrom", &[Fault::ConnectionReset]),
+/// A fault, and whether it stays.
+type Kind = (Fault, bool);
+
+/// For workloads of one operation: all that the kernel could give.
+const ALL_KINDS: &[Kind] = &[
+    (Fault::Kill, false),
+    (Fault::Eio, false),
+    (Fault::Eio, true),
+    (Fault::EioReading, false),
+    (Fault::Enospc, false),
+    (Fault::Enospc, true),
+    (Fault::Emfile, false),
+    (Fault::Eacces, false),
+    (Fault::Eintr, false),
+    (Fault::ConnectionReset, false),
 ];
+/// For workloads of two, and where a process starts: what strikes where something changes. The calls that read are the same as those of
+/// one operation.
+const CHANGING_KINDS: &[Kind] = &[(Fault::Kill, false), (Fault::Eio, false), (Fault::Enospc, false)];
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -74,13 +82,21 @@ pub struct Options {
     pub lanes: usize,
     /// Go on after a failure.
     pub keep_going: bool,
+    /// The faults to try; all if none is named.
+    pub faults: Vec<Fault>,
+    /// Keep the place of a failure.
+    pub keep: bool,
+    /// Try only the tasks with this in their name, as the campaign prints it.
+    pub only: Option<String>,
+    /// The `black-box` program, which traces.
+    pub tracer: PathBuf,
 }
 
 /// What a campaign did.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// Runs in which a fault was injected.
-    pub points: u64,
+    pub points: BTreeMap<String, u64>,
     pub combinations: u64,
     pub combinations_left: u64,
     pub failures: Vec<String>,
@@ -96,28 +112,39 @@ enum Victim {
 
 const VICTIMS: [Victim; 3] = [Victim::Sender, Victim::Receiver, Victim::Server];
 
-/// A workload and its victim: what is tried together, since one traced run tells which calls it makes.
+/// When they fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// While the workload is done and synced.
+    Syncing,
+    /// While the victim starts, after the workload was done without it: it recovers and catches up.
+    Starting,
+}
+
+/// What is tried together, in one place.
 #[derive(Debug, Clone)]
 struct Task {
-    operations: Vec<Operation>,
+    workload: Workload,
     victim: Victim,
+    moment: Moment,
 }
 
 impl fmt::Display for Task {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?} on {:?}", self.operations, self.victim)
+        let moment = if self.moment == Moment::Starting { ", starting" } else { "" };
+        write!(formatter, "{} on {:?}{moment}", self.workload, self.victim)
     }
 }
 
 /// Runs a campaign.
 ///
 /// # Errors
-/// When a process or strace does not do its part. What a fault did to the product is in the outcome.
+/// When a process or the tracer does not do its part. What a fault did to the product is in the outcome.
 pub fn run(program: &Program, options: &Options) -> Result<Outcome> {
-    strace::check()?;
     let place = tempfile::tempdir()?;
     let program = &program.copied_into(place.path())?;
     let mut tasks = tasks(options.operations);
+    tasks.retain(|task| options.only.as_ref().is_none_or(|only| task.to_string().contains(only)));
     tasks.shuffle(&mut ChaCha8Rng::seed_from_u64(options.seed));
     let shared = Shared { tasks: Mutex::new(tasks), outcome: Mutex::default(), started: Instant::now() };
     thread::scope(|scope| {
@@ -126,20 +153,26 @@ pub fn run(program: &Program, options: &Options) -> Result<Outcome> {
         lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| anyhow!("a lane panicked"))?)
     })?;
     let mut outcome = locked(&shared.outcome)?.clone();
-    let (left, each) = (locked(&shared.tasks)?.len() as u64, CHANGING.iter().map(|(_, faults)| faults.len() as u64));
-    outcome.combinations_left += left * each.sum::<u64>();
+    outcome.combinations_left += locked(&shared.tasks)?.iter().map(|task| task.kinds().len() as u64).sum::<u64>();
     Ok(outcome)
 }
 
+impl Task {
+    fn kinds(&self) -> &'static [Kind] {
+        let small = matches!(&self.workload, Workload::Apart(operations) if operations.len() == 1);
+        if small && self.moment == Moment::Syncing { ALL_KINDS } else { CHANGING_KINDS }
+    }
+}
+
 fn tasks(operations: usize) -> Vec<Task> {
-    let ones = || ALL.iter().map(|operation| vec![*operation]);
-    let workloads: Vec<Vec<Operation>> = match operations {
-        2 => ones().flat_map(|one| ALL.iter().map(move |other| vec![one[0], *other])).collect(),
-        _ => ones().collect(),
-    };
-    let with_victims =
-        |operations: Vec<Operation>| VICTIMS.map(|victim| Task { operations: operations.clone(), victim });
-    workloads.into_iter().flat_map(with_victims).collect()
+    let moments: &[Moment] = if operations < 2 { &[Moment::Syncing, Moment::Starting] } else { &[Moment::Syncing] };
+    let mut tasks = Vec::new();
+    for workload in workload::all(operations) {
+        for victim in VICTIMS {
+            tasks.extend(moments.iter().map(|moment| Task { workload: workload.clone(), victim, moment: *moment }));
+        }
+    }
+    tasks
 }
 
 struct Shared {
@@ -161,7 +194,10 @@ struct Lane<'a> {
     server: Server,
     sender: Device,
     receiver: Device,
-    points: u64,
+    /// Folders that are ready for a workload.
+    prepared: Vec<String>,
+    /// What the folders of the last points must hold.
+    results: BTreeMap<String, Tree>,
 }
 
 impl<'a> Lane<'a> {
@@ -170,15 +206,22 @@ impl<'a> Lane<'a> {
         let server = site.start_server()?;
         let sender = site.start_device("sender", server.address())?;
         let receiver = site.start_device("receiver", server.address())?;
-        Ok(Self { program, site, options, shared, server, sender, receiver, points: 0 })
+        let (prepared, results) = Default::default();
+        Ok(Self { program, site, options, shared, server, sender, receiver, prepared, results })
     }
 
     fn run(mut self) -> Result<()> {
-        loop {
-            let Some(task) = self.next_task()? else { return Ok(()) };
-            self.try_task(&task)?;
-            println!("{task}: {} points so far, {:.0?}", self.points, self.shared.started.elapsed());
+        for turn in 1.. {
+            let Some(task) = self.next_task()? else { break };
+            let before = Instant::now();
+            let points = self.try_task(&task)?;
+            let (took, whole) = (before.elapsed(), self.shared.started.elapsed());
+            println!("{whole:.0?} {task}: {points} points in {took:.0?}");
+            if turn % TASKS_OF_A_SITE == 0 {
+                drop(self.begin_anew()?);
+            }
         }
+        Ok(())
     }
 
     fn next_task(&self) -> Result<Option<Task>> {
@@ -192,139 +235,233 @@ impl<'a> Lane<'a> {
         self.options.time.is_some_and(|time| self.shared.started.elapsed() >= time)
     }
 
-    /// Every fault at every call that the workload makes.
-    fn try_task(&mut self, task: &Task) -> Result<()> {
-        let made = self.calls_made(task)?;
-        for (call, faults) in CHANGING {
-            for fault in *faults {
-                // What is never called needs no fault.
-                if !made.contains(*call) || self.try_combination(task, call, *fault)? {
-                    locked(&self.shared.outcome)?.combinations += 1;
-                } else {
-                    locked(&self.shared.outcome)?.combinations_left += 1;
-                }
+    /// Every fault at every call that the workload makes; how many were injected.
+    fn try_task(&mut self, task: &Task) -> Result<u64> {
+        let mut points = 0;
+        let is_wanted = |fault| self.options.faults.is_empty() || self.options.faults.contains(fault);
+        for kind in task.kinds().iter().filter(|(fault, _)| is_wanted(fault)) {
+            if self.try_combination(task, *kind, &mut points)? {
+                locked(&self.shared.outcome)?.combinations += 1;
+            } else {
+                locked(&self.shared.outcome)?.combinations_left += 1;
             }
         }
-        Ok(())
-    }
-
-    /// Which of the calls the victim makes, by a run without a fault.
-    fn calls_made(&mut self, task: &Task) -> Result<BTreeSet<String>> {
-        let calls: Vec<&str> = CHANGING.iter().map(|(call, _)| *call).collect();
-        let folder = self.prepare(task)?;
-        let strace = Strace::attach(self.pid(task.victim)?, &calls.join(","), None, &self.site.path("strace.out"))?;
-        self.perform(task, &folder)?;
-        flush_all(&[&self.sender, &self.receiver], FLUSH_LIMIT)?;
-        let seen = strace.detach()?;
-        Ok(seen.calls)
+        if let Err(error) = self.clear_away() {
+            self.fail(format!("{task}, in the end: {error:#}"))?;
+        }
+        Ok(points)
     }
 
     /// Whether it was tried to its end: the time may be over before.
-    fn try_combination(&mut self, task: &Task, call: &str, fault: Fault) -> Result<bool> {
-        for number in 1..=CALLS {
+    fn try_combination(&mut self, task: &Task, (fault, sticky): Kind, points: &mut u64) -> Result<bool> {
+        for number in 1.. {
             if self.is_late() {
                 return Ok(false);
             }
-            match self.try_point(task, call, fault, number) {
+            let told = || {
+                let from = if sticky { "from" } else { "at" };
+                format!("{task}: {} {from} call {number}", fault.name())
+            };
+            if number > CALLS {
+                self.fail(format!("{}: it does not come to an end", told()))?;
+                break;
+            }
+            let before = Instant::now();
+            let tried = self.try_point(task, (fault, sticky), number);
+            if before.elapsed() > SLOW {
+                println!("slow: {} took {:.1?}", told(), before.elapsed());
+            }
+            match tried {
                 Ok(true) => {
-                    self.points += 1;
-                    locked(&self.shared.outcome)?.points += 1;
+                    *points += 1;
+                    let kind = if sticky { format!("{} sticky", fault.name()) } else { fault.name().to_owned() };
+                    let mut outcome = locked(&self.shared.outcome)?;
+                    *outcome.points.entry(kind).or_default() += 1;
+                    let all: u64 = outcome.points.values().sum();
+                    if all.is_multiple_of(TOLD_EVERY) {
+                        println!("{:.0?} {all} points", self.shared.started.elapsed());
+                    }
                 }
                 Ok(false) => break,
-                Err(error) => {
-                    let told = format!("{task}: {fault:?} at {call} number {number}: {error:#}");
-                    println!("FAILED {told}");
-                    locked(&self.shared.outcome)?.failures.push(told);
-                    self.begin_anew()?;
-                    break;
-                }
+                // The numbers after it are as interesting as before.
+                Err(error) => self.fail(format!("{}: {error:#}", told()))?,
             }
         }
         Ok(true)
     }
 
-    /// After a failure nothing in the old place is to be trusted.
-    fn begin_anew(&mut self) -> Result<()> {
-        let fresh = Site::with_shared_program(self.program)?;
-        self.server = fresh.start_server()?;
-        self.sender = fresh.start_device("sender", self.server.address())?;
-        self.receiver = fresh.start_device("receiver", self.server.address())?;
-        self.site = fresh;
+    fn fail(&mut self, told: String) -> Result<()> {
+        println!("FAILED {told}");
+        locked(&self.shared.outcome)?.failures.push(told);
+        let old = self.begin_anew()?;
+        if self.options.keep {
+            println!("kept: {}", old.keep().display());
+        }
         Ok(())
     }
 
-    /// Whether anything was injected; an error is what the fault did to the product.
-    fn try_point(&mut self, task: &Task, call: &str, fault: Fault, number: u32) -> Result<bool> {
-        let folder = self.prepare(task)?;
-        let before = Tree::read(&self.sender.folder().join(&folder))?;
-        let injection = Some((fault, number));
-        let strace = Strace::attach(self.pid(task.victim)?, call, injection, &self.site.path("strace.out"))?;
-        self.perform(task, &folder)?;
-        let after = Tree::read(&self.sender.folder().join(&folder))?;
-        // What does not come to an end because of the fault is finished below.
-        for device in [&self.sender, &self.receiver, &self.sender] {
-            if !strace.has_struck()? || fault != Fault::Kill {
-                drop(device.flush(FAULTY_LIMIT));
-            }
-        }
-        let seen = strace.detach()?;
-        self.check_paths(&folder, &before, &after, "right after the fault")?;
-        self.recover()?;
-        self.check_end(&folder, &after)?;
-        Ok(seen.injected)
+    /// After a failure nothing in the old place is to be trusted; and what many tasks left behind costs time.
+    fn begin_anew(&mut self) -> Result<Site> {
+        let old = std::mem::replace(self, Self::start(self.program, self.options, self.shared)?);
+        Ok(old.site)
     }
 
-    /// Starts again what ended, and lets all come to rest. A fault may end a process some moments later, too.
+    /// Whether anything was injected; an error is what the fault did to the product.
+    fn try_point(&mut self, task: &Task, (fault, sticky): Kind, number: u64) -> Result<bool> {
+        let folder = self.prepared_folder(task)?;
+        let injection = Injection { fault, number, sticky, folder: folder.clone() };
+        let place = self.sender.folder().join(&folder);
+        let mut states = vec![Tree::read(&place)?];
+        let mut look = || {
+            states.push(Tree::read(&place)?);
+            Ok(())
+        };
+        let mut injector = match task.moment {
+            Moment::Syncing => {
+                let injector = self.attach(task.victim, &injection)?;
+                task.workload.perform(&place, &mut look)?;
+                injector
+            }
+            Moment::Starting => {
+                self.kill(task.victim)?;
+                task.workload.perform(&place, &mut look)?;
+                self.start_held(task.victim)?;
+                self.attach(task.victim, &injection)?
+            }
+        };
+        self.wait_for_strike(&mut injector, task, sticky)?;
+        let struck = injector.detach()?;
+        let tried = self.check_paths(task, &folder, &states).and_then(|()| {
+            self.recover()?;
+            let after = states.pop().context("the workload has an end")?;
+            if self.check_end(&folder, &after).is_err() {
+                self.wait_for_problems()?;
+            }
+            self.check_end(&folder, &after)?;
+            self.results.insert(folder, after);
+            Ok(())
+        });
+        tried.with_context(|| struck.clone().unwrap_or_else(|| "without a fault".to_owned()))?;
+        Ok(struck.is_some())
+    }
+
+    /// Until the fault has done its work, or all is in sync.
+    fn wait_for_strike(&self, injector: &mut Injector, task: &Task, sticky: bool) -> Result<()> {
+        let deadline = Instant::now() + STRIKE_LIMIT;
+        while task.moment == Moment::Starting && injector.struck().is_none() && !self.is_up(task.victim) {
+            if Instant::now() > deadline {
+                bail!("not up in {STRIKE_LIMIT:?}");
+            }
+            thread::sleep(TRY_AGAIN);
+        }
+        for device in [&self.sender, &self.receiver, &self.sender, &self.receiver] {
+            let mut flush = device.begin_flush(STRIKE_LIMIT)?;
+            while !flush.has_ended()? {
+                if injector.struck().is_some() {
+                    if sticky {
+                        thread::sleep(STICKY_TIME);
+                    }
+                    return Ok(());
+                }
+                if Instant::now() > deadline {
+                    bail!("neither struck nor in sync in {STRIKE_LIMIT:?}");
+                }
+                thread::sleep(LOOK_AGAIN);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts again what ended, and lets all come to rest. A fault may end a process some moments later, and
+    /// a device that could not read its folder looks again after a while.
     fn recover(&mut self) -> Result<()> {
-        let mut result = Ok(());
-        for _ in 0..RECOVERIES {
+        let deadline = Instant::now() + RECOVERY_LIMIT;
+        loop {
             self.server.start()?;
             self.sender.start()?;
             self.receiver.start()?;
-            result = flush_all(&[&self.sender, &self.receiver], FLUSH_LIMIT);
-            if result.is_ok() {
-                break;
+            // All that came from the sender is with the receiver then; `clear_away` looks for anything that
+            // would come later.
+            let result = self.sender.flush(FLUSH_LIMIT).and_then(|()| self.receiver.flush(FLUSH_LIMIT));
+            if result.is_ok() || Instant::now() > deadline {
+                return result;
             }
-            thread::sleep(ENDING);
+            thread::sleep(TRY_AGAIN);
         }
-        result
     }
 
-    /// Puts in what the workload needs, in a folder of its own.
-    fn prepare(&mut self, task: &Task) -> Result<String> {
-        let folder = format!("point-{:016x}", self.site.next_number());
-        let place = self.sender.folder().join(&folder);
-        std::fs::create_dir(&place)?;
-        for (turn, operation) in task.operations.iter().enumerate() {
-            operation.prepare(&place, turn)?;
+    /// What failed several times is reported, and tried again after a while.
+    fn wait_for_problems(&self) -> Result<()> {
+        let deadline = Instant::now() + PROBLEM_LIMIT;
+        for device in [&self.sender, &self.receiver] {
+            while !device.problems()?.is_empty() && Instant::now() < deadline {
+                thread::sleep(STICKY_TIME);
+            }
         }
-        flush_all(&[&self.sender, &self.receiver], FLUSH_LIMIT).context("before the fault")?;
-        Ok(folder)
+        flush_all(&[&self.sender, &self.receiver], FLUSH_LIMIT)
     }
 
-    fn perform(&self, task: &Task, folder: &str) -> Result<()> {
-        let place = self.sender.folder().join(folder);
-        task.operations.iter().enumerate().try_for_each(|(turn, operation)| operation.perform(&place, turn))
+    /// A folder with what the workload needs, in sync.
+    fn prepared_folder(&mut self, task: &Task) -> Result<String> {
+        if self.prepared.is_empty() {
+            self.clear_away()?;
+            for _ in 0..PREPARED {
+                let folder = format!("{POINT}{:016x}", self.site.next_number());
+                let place = self.sender.folder().join(&folder);
+                std::fs::create_dir(&place)?;
+                task.workload.prepare(&place)?;
+                self.prepared.push(folder);
+            }
+            flush_all(&[&self.sender, &self.receiver], FLUSH_LIMIT).context("before the fault")?;
+        }
+        self.prepared.pop().context("some were prepared")
     }
 
-    fn pid(&self, victim: Victim) -> Result<u32> {
+    fn attach(&self, victim: Victim, injection: &Injection) -> Result<Injector> {
         let pid = match victim {
             Victim::Sender => self.sender.pid(),
             Victim::Receiver => self.receiver.pid(),
             Victim::Server => self.server.pid(),
         };
-        pid.context("the victim runs")
+        Injector::attach(&self.options.tracer, pid.context("the victim runs")?, injection)
+    }
+
+    fn kill(&mut self, victim: Victim) -> Result<()> {
+        match victim {
+            Victim::Sender => self.sender.kill(),
+            Victim::Receiver => self.receiver.kill(),
+            Victim::Server => self.server.kill(),
+        }
+    }
+
+    fn start_held(&mut self, victim: Victim) -> Result<()> {
+        match victim {
+            Victim::Sender => self.sender.start_held(),
+            Victim::Receiver => self.receiver.start_held(),
+            Victim::Server => self.server.start_held(),
+        }
+    }
+
+    fn is_up(&self, victim: Victim) -> bool {
+        match victim {
+            Victim::Sender => self.sender.is_up(),
+            Victim::Receiver => self.receiver.is_up(),
+            Victim::Server => self.server.is_up(),
+        }
     }
 
     /// The user's own folder shows what the user did; the other one each path as before, as after, or not.
-    fn check_paths(&self, folder: &str, before: &Tree, after: &Tree, when: &str) -> Result<()> {
+    fn check_paths(&self, task: &Task, folder: &str, states: &[Tree]) -> Result<()> {
+        let when = "right after the fault";
         let mine = Tree::read(&self.sender.folder().join(folder))?;
+        let after = states.last().context("the workload has an end")?;
         fail_on(&mine.differences("the sender", after, "the user"), when)?;
-        let theirs = read_if_there(&self.receiver.folder().join(folder))?;
-        let known = |path: &Path, entry: &Entry| {
-            [before, after].iter().any(|tree| tree.0.get(path).is_some_and(|known| is_same_content(known, entry)))
+        let theirs = read_while_changing(&self.receiver.folder().join(folder))?;
+        let anywhere = task.workload.is_about_one_file();
+        let is_in = |tree: &Tree, path: &Path, entry: &Entry| {
+            tree.0.iter().any(|(at, known)| (at == path || anywhere) && is_same_content(known, entry))
         };
-        let torn = theirs.0.iter().filter(|(path, entry)| !known(path, entry));
+        let torn = theirs.0.iter().filter(|(path, entry)| !states.iter().any(|tree| is_in(tree, path, entry)));
         let torn: Vec<String> = torn.map(|(path, entry)| format!("{}: {entry:?}", path.display())).collect();
         fail_on(&torn, when)
     }
@@ -333,6 +470,18 @@ impl<'a> Lane<'a> {
         for device in [&self.sender, &self.receiver] {
             let tree = Tree::read(&device.folder().join(folder))?;
             fail_on(&tree.differences(device.name(), after, "the user"), "at the end")?;
+        }
+        Ok(())
+    }
+
+    /// Looks once more at the folders of the last points, when everything has come to rest, and removes them:
+    /// each scan would read them.
+    fn clear_away(&mut self) -> Result<()> {
+        flush_all(&[&self.sender, &self.receiver], FLUSH_LIMIT)?;
+        let results = std::mem::take(&mut self.results);
+        results.iter().try_for_each(|(folder, after)| self.check_end(folder, after).context("later"))?;
+        for folder in results.into_keys().chain(self.prepared.drain(..)) {
+            std::fs::remove_dir_all(self.sender.folder().join(folder))?;
         }
         Ok(())
     }
@@ -346,8 +495,19 @@ fn is_same_content(known: &Entry, found: &Entry) -> bool {
     }
 }
 
-fn read_if_there(folder: &Path) -> Result<Tree> {
-    if folder.is_dir() { Tree::read(folder) } else { Ok(Tree(BTreeMap::new())) }
+/// A folder in which a device may be at work.
+fn read_while_changing(folder: &Path) -> Result<Tree> {
+    let mut result = Ok(Tree::default());
+    for _ in 0..READS {
+        if !folder.is_dir() {
+            return Ok(Tree::default());
+        }
+        result = Tree::read(folder);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 fn fail_on(findings: &[String], when: &str) -> Result<()> {

@@ -128,12 +128,22 @@ impl Ledger {
         self.replaced.contains(origin) || self.deleted.contains_key(origin)
     }
 
-    /// Deleted by one while the other moved it: it depends on who came first.
+    /// Deleted by one while the other moved it: it depends on who came first. An edit that its own user
+    /// deleted again may have gone nowhere: what it replaced was then simply deleted.
     fn is_doubtful(&self, origin: &Origin) -> bool {
-        let Some(deleters) = self.deleted.get(origin) else { return false };
-        let lineage = std::iter::successors(Some(origin), |origin| self.before.get(*origin));
-        let mut movers = lineage.filter_map(|origin| self.moved.get(origin)).flatten();
-        !self.replaced.contains(origin) && movers.any(|mover| deleters.iter().any(|deleter| deleter != mover))
+        let movers: Vec<_> =
+            Self::lineage(&self.before, origin).filter_map(|origin| self.moved.get(origin)).flatten().collect();
+        // Who deletes what another one edited ends nothing.
+        let is_free = |last: &Origin| last != origin || !self.replaced.contains(origin);
+        let ended_by = |last: &Origin| is_free(last) && Self::lineage(&self.before, last).any(|one| one == origin);
+        let successors = self.deleted.iter().filter(|(last, _)| ended_by(last));
+        let mut deleters = successors.flat_map(|(_, deleters)| deleters);
+        deleters.any(|deleter| movers.iter().any(|mover| *mover != deleter))
+    }
+
+    /// A value and all that it was put in place of, one after the other.
+    fn lineage<'a>(before: &'a BTreeMap<Origin, Origin>, origin: &'a Origin) -> impl Iterator<Item = &'a Origin> {
+        std::iter::successors(Some(origin), |origin| before.get(*origin))
     }
 
     /// Sentences about what a tree lacks or has too much.
@@ -254,6 +264,19 @@ mod tests {
         ledger.move_to("b", Path::new("f"), hash("0"), Path::new("g"));
         assert_eq!(ledger.complaints(&tree(&[])), Vec::<String>::new());
         assert_eq!(ledger.complaints(&tree(&[("g", "1")])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_an_edit_replaced_that_was_deleted_again_while_the_file_was_moved_may_end_either_way() {
+        let mut ledger = Ledger::of(&tree(&[("f", "0")]));
+        ledger.write(hash("1"), "1 by a".into());
+        ledger.replace("a", Path::new("f"), hash("0"), hash("1"));
+        ledger.delete("a", Path::new("f"), hash("1"));
+        assert_eq!(ledger.complaints(&tree(&[("f", "0")])).len(), 2, "nobody moved it");
+        ledger.move_to("b", Path::new("f"), hash("0"), Path::new("g"));
+        assert_eq!(ledger.complaints(&tree(&[])), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("g", "0")])), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("g", "0"), ("h", "0")])).len(), 1, "but not twice");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, reason = "a campaign tells the person who runs it how far it is")]
 
 pub mod acceptance;
+#[cfg(target_arch = "x86_64")]
 pub mod crash_points;
 pub mod fsx;
 mod ledger;
@@ -20,5 +21,7 @@ pub mod mysteries;
 pub mod program;
 pub mod proxy;
 pub mod site;
+#[cfg(target_arch = "x86_64")]
+pub mod tracer;
 pub mod tree;
 pub mod unison;

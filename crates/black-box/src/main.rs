@@ -4,7 +4,9 @@
 
 use anyhow::{Result, bail};
 use black_box::program::Program;
-use black_box::{acceptance, crash_points, fsx, mysteries};
+use black_box::{acceptance, fsx, mysteries};
+#[cfg(target_arch = "x86_64")]
+use black_box::{crash_points, tracer};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +47,9 @@ enum Campaign {
         /// Run this many histories; 100 if no time is given
         #[arg(long)]
         histories: Option<u64>,
+        /// Go on after a history that cannot be explained
+        #[arg(long)]
+        keep_going: bool,
     },
     /// Random writes into one file, watched from another device
     Fsx {
@@ -53,6 +58,7 @@ enum Campaign {
         operations: u64,
     },
     /// One fault at each system call of each small workload
+    #[cfg(target_arch = "x86_64")]
     CrashPoints {
         /// Operations in a workload
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
@@ -61,11 +67,29 @@ enum Campaign {
         #[arg(long)]
         seconds: Option<u64>,
         /// Servers with devices that are tried side by side
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 4)]
         lanes: usize,
         /// Go on after a failure
         #[arg(long)]
         keep_going: bool,
+        /// Inject only these faults, such as `kill,eio`
+        #[arg(long, value_delimiter = ',')]
+        faults: Vec<tracer::Fault>,
+        /// Try only the tasks with this in their name, as the campaign prints it
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// Make one call of a process fail; for `crash-points`
+    #[cfg(target_arch = "x86_64")]
+    #[command(hide = true)]
+    Trace {
+        pid: u32,
+        fault: tracer::Fault,
+        number: u64,
+        folder: String,
+        /// And all calls after it
+        #[arg(long)]
+        sticky: bool,
     },
 }
 
@@ -75,7 +99,7 @@ const HISTORIES: u64 = 100;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let started = Instant::now();
-    let result = Program::find_or_build().and_then(|program| run(&program, &arguments));
+    let result = run(&arguments);
     match result {
         Ok(line) => {
             println!("{line}, in {:.1} s", started.elapsed().as_secs_f64());
@@ -89,22 +113,28 @@ fn main() -> ExitCode {
 }
 
 /// Runs one campaign; the result is its closing line.
-fn run(program: &Program, arguments: &Arguments) -> Result<String> {
+fn run(arguments: &Arguments) -> Result<String> {
+    let program = Program::find_or_build;
     let (seed, keep) = (arguments.seed, arguments.keep);
     match &arguments.campaign {
         Campaign::Acceptance { dir, only_dir, kills } => {
             let mut input = if *only_dir { Vec::new() } else { vec![acceptance::downloaded_sources()?] };
             input.extend(dir.iter().cloned());
             let options = acceptance::Options { input, seed, kills: *kills, keep };
-            let outcome = acceptance::run(program, &options)?;
+            let outcome = acceptance::run(&program()?, &options)?;
             let acceptance::Outcome { phases, changes, kills } = outcome;
             Ok(format!("acceptance: passed {phases} comparisons after {changes} changes and {kills} kills"))
         }
-        Campaign::Mysteries { seconds, histories } => {
+        Campaign::Mysteries { seconds, histories, keep_going } => {
             let time = seconds.map(Duration::from_secs);
             let histories = histories.or_else(|| time.is_none().then_some(HISTORIES));
-            let outcome = mysteries::run(program, mysteries::Options { seed, histories, time, keep })?;
-            let mysteries::Outcome { histories, steps, kills, weathers, conflicts, too_vague, unison_asked } = outcome;
+            let options = mysteries::Options { seed, histories, time, keep, keep_going: *keep_going };
+            let outcome = mysteries::run(&program()?, options)?;
+            let mysteries::Outcome { histories, steps, kills, weathers, conflicts, too_vague, unison_asked, failures } =
+                outcome;
+            if !failures.is_empty() {
+                bail!("{} of {histories} histories cannot be explained; they are told above", failures.len());
+            }
             let unison = unison_asked.map_or("unison is not installed".to_owned(), |times| {
                 format!("{times} times unison had nothing to do")
             });
@@ -113,25 +143,33 @@ fn run(program: &Program, arguments: &Arguments) -> Result<String> {
                  network failures, {conflicts} conflicted copies, {too_vague} files too vague, {unison}"
             ))
         }
-        Campaign::CrashPoints { ops, seconds, lanes, keep_going } => {
+        #[cfg(target_arch = "x86_64")]
+        Campaign::CrashPoints { ops, seconds, lanes, keep_going, faults, only } => {
             let (time, operations) = (seconds.map(Duration::from_secs), usize::from(*ops));
-            let options = crash_points::Options { operations, time, seed, lanes: *lanes, keep_going: *keep_going };
-            let outcome = crash_points::run(program, &options)?;
-            if !outcome.failures.is_empty() {
-                bail!(
-                    "{} of {} points failed:\n{}",
-                    outcome.failures.len(),
-                    outcome.points,
-                    outcome.failures.join("\n")
-                );
+            let (lanes, keep_going, tracer) = (*lanes, *keep_going, std::env::current_exe()?);
+            let (faults, only) = (faults.clone(), only.clone());
+            let options =
+                crash_points::Options { operations, time, seed, lanes, keep_going, faults, keep, only, tracer };
+            let crash_points::Outcome { points, combinations, combinations_left, failures } =
+                crash_points::run(&program()?, &options)?;
+            let (faults, each): (u64, Vec<String>) =
+                (points.values().sum(), points.iter().map(|(kind, points)| format!("{kind} {points}")).collect());
+            let each = each.join(", ");
+            if !failures.is_empty() {
+                bail!("{} failures beside {faults} faults ({each}):\n{}", failures.len(), failures.join("\n"));
             }
-            let crash_points::Outcome { points, combinations, combinations_left, .. } = outcome;
             Ok(format!(
-                "crash points: {points} faults in {combinations} combinations, {combinations_left} not completed"
+                "crash points: {faults} faults ({each}) in {combinations} combinations, {combinations_left} not completed"
             ))
         }
+        #[cfg(target_arch = "x86_64")]
+        Campaign::Trace { pid, fault, number, folder, sticky } => {
+            let (fault, number, folder, sticky) = (*fault, *number, folder.clone(), *sticky);
+            tracer::run(*pid, tracer::Injection { fault, number, sticky, folder })?;
+            Ok("traced".to_owned())
+        }
         Campaign::Fsx { operations } => {
-            let fsx::Outcome { operations, versions, seen } = fsx::run(program, seed, *operations)?;
+            let fsx::Outcome { operations, versions, seen } = fsx::run(&program()?, seed, *operations)?;
             Ok(format!("fsx: {operations} operations, {versions} versions, {seen} of them seen on the other device"))
         }
     }

@@ -54,6 +54,8 @@ pub struct Options {
     pub histories: Option<u64>,
     pub time: Option<Duration>,
     pub keep: bool,
+    /// Go on after a history that cannot be explained.
+    pub keep_going: bool,
 }
 
 /// What a campaign did.
@@ -68,19 +70,22 @@ pub struct Outcome {
     pub too_vague: u64,
     /// `None` if Unison was never asked, since it is not installed.
     pub unison_asked: Option<u64>,
+    /// What cannot be explained, each with all that happened in its history.
+    pub failures: Vec<String>,
 }
 
 /// Runs a campaign.
 ///
 /// # Errors
-/// The first history that cannot be explained, with all that happened in it.
+/// When a process does not do its part, or the devices differ at rest. Histories that cannot be explained are
+/// in the outcome.
 pub fn run(program: &Program, options: Options) -> Result<Outcome> {
     let site = Site::new(program)?;
     let mut campaign = Campaign::start(&site, options)?;
     let result = campaign.run();
     let outcome = campaign.outcome.clone();
     drop(campaign);
-    if result.is_err() && options.keep {
+    if options.keep && (result.is_err() || !outcome.failures.is_empty()) {
         println!("kept: {}", site.keep().display());
     }
     result.map(|()| outcome)
@@ -113,7 +118,8 @@ impl<'a> Campaign<'a> {
         let wanted = self.options.histories.unwrap_or(u64::MAX);
         for batch in 0.. {
             let is_late = self.options.time.is_some_and(|time| started.elapsed() >= time);
-            if self.outcome.histories >= wanted || is_late {
+            let has_failed = !self.options.keep_going && !self.outcome.failures.is_empty();
+            if self.outcome.histories >= wanted || is_late || has_failed {
                 break;
             }
             let seed = self.options.seed.wrapping_add(batch);
@@ -145,8 +151,9 @@ impl<'a> Campaign<'a> {
     }
 
     fn run_until_rest(&mut self, histories: &mut [History], chance: &mut ChaCha8Rng) -> Result<()> {
-        let mut left: BTreeMap<usize, usize> =
-            (0..histories.len()).map(|number| (number, chance.random_range(STEPS))).collect();
+        let steps = |number: usize| (number, chance.random_range(STEPS));
+        let mut left: BTreeMap<usize, usize> = (0..histories.len()).map(steps).collect();
+        left.retain(|number, _| !histories[*number].has_failed());
         let mut troubles: Vec<(usize, Trouble)> = Vec::new();
         let mut step = 0;
         while let Some(number) = left.keys().copied().collect::<Vec<_>>().choose(chance).copied() {
@@ -159,12 +166,15 @@ impl<'a> Campaign<'a> {
                 histories.iter_mut().for_each(|history| history.tell(format!("{trouble}")));
                 troubles.push((step + chance.random_range(TROUBLE_STEPS), trouble));
             }
-            self.do_step(&mut histories[number], chance)?;
+            let done = self.do_step(&mut histories[number], chance);
             self.outcome.steps += 1;
             let remaining = left.entry(number).or_default();
             *remaining = remaining.saturating_sub(1);
-            if *remaining == 0 {
+            if *remaining == 0 || done.is_err() {
                 left.remove(&number);
+            }
+            if let Err(error) = done {
+                self.fail(&mut histories[number], &error);
             }
         }
         troubles.into_iter().try_for_each(|(_, trouble)| self.end(trouble))
@@ -224,12 +234,23 @@ impl<'a> Campaign<'a> {
                 bail!("at rest, but not equal:\n  {}\n{}", differences.join("\n  "), told.join("\n"));
             }
         }
-        for history in histories {
-            let rest = history.rest(&trees[0], self.devices[0].folder())?;
-            self.outcome.conflicts += rest.conflicts;
-            self.outcome.too_vague += rest.too_vague;
+        for history in histories.iter_mut().filter(|history| !history.has_failed()) {
+            match history.rest(&trees[0], self.devices[0].folder()) {
+                Ok(rest) => {
+                    self.outcome.conflicts += rest.conflicts;
+                    self.outcome.too_vague += rest.too_vague;
+                }
+                Err(error) => self.fail(history, &error),
+            }
         }
         Ok(())
+    }
+
+    fn fail(&mut self, history: &mut History, error: &anyhow::Error) {
+        let told = format!("{error:#}");
+        println!("FAILED {told}");
+        self.outcome.failures.push(told);
+        history.give_up();
     }
 
     fn ask_unison(&mut self) -> Result<()> {

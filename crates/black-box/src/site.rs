@@ -19,9 +19,12 @@ const EMAIL: &str = "alice@example.org";
 const PASSWORD: &str = "correct horse battery staple";
 /// How long a daemon may take until it answers, and how long one may take to end.
 const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// Rounds of flushes after which all must agree: out, back, and once more for what the first round made.
 const FLUSH_ROUNDS: usize = 3;
+
+/// Lines of a log that a failure tells.
+const LAST_LINES: usize = 4;
 
 /// A place for a server and devices.
 #[derive(Debug)]
@@ -131,7 +134,7 @@ impl Site {
 
 /// A process that ends with its owner.
 #[derive(Debug)]
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
     fn kill(mut self) -> Result<()> {
@@ -140,7 +143,11 @@ impl Running {
         Ok(())
     }
 
-    fn has_ended(&mut self) -> Result<bool> {
+    /// Whether it is over, however it went.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.0.try_wait()?.is_some())
     }
 }
@@ -194,9 +201,7 @@ impl Server {
         {
             return Ok(());
         }
-        let mut command = self.program.command();
-        command.args(["server", "--data", text(&self.data)?, "--listen", &self.address, "--json"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(append(&self.log)?).spawn()?;
+        let mut child = self.command()?.stdout(Stdio::piped()).stderr(append(&self.log)?).spawn()?;
         let stdout = child.stdout.take().context("its output is piped")?;
         self.process = Some(Running(child));
         let mut line = String::new();
@@ -206,6 +211,29 @@ impl Server {
         let address = listening["address"].as_str().context("the server names its address")?;
         address.trim_start_matches("http://").clone_into(&mut self.address);
         Ok(())
+    }
+}
+
+impl Server {
+    fn command(&self) -> Result<Command> {
+        let mut command = self.program.command();
+        command.args(["server", "--data", text(&self.data)?, "--listen", &self.address, "--json"]);
+        Ok(command)
+    }
+
+    /// Begins to start it, and holds it before its first step until it is traced.
+    ///
+    /// # Errors
+    /// When it does not come so far.
+    pub fn start_held(&mut self) -> Result<()> {
+        self.process = Some(held(&self.command()?, append(&self.log)?)?);
+        Ok(())
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        std::net::TcpStream::connect(&self.address).is_ok()
     }
 }
 
@@ -252,14 +280,12 @@ impl Device {
         if self.is_running()? {
             return Ok(());
         }
-        let mut command = self.program.command();
-        command.args(["--home", text(&self.home)?, "start", "--foreground"]).env("SYNCLINE_LOG", "info");
-        let child = command.stdout(Stdio::null()).stderr(append(&self.log)?).spawn()?;
+        let child = self.command()?.stdout(Stdio::null()).stderr(append(&self.log)?).spawn()?;
         self.process = Some(Running(child));
         let deadline = Instant::now() + PATIENCE;
         while !self.try_run(&["status"])?.is_ok() {
             if !self.is_running()? {
-                bail!("the daemon of {} ended at once; its log is {}", self.name, self.log.display());
+                bail!("the daemon of {} ended at once; its log ends with: {}", self.name, end_of(&self.log));
             }
             if Instant::now() > deadline {
                 bail!("the daemon of {} does not answer; its log is {}", self.name, self.log.display());
@@ -267,6 +293,27 @@ impl Device {
             thread::sleep(LOOK_AGAIN);
         }
         Ok(())
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = self.program.command();
+        command.args(["--home", text(&self.home)?, "start", "--foreground"]).env("SYNCLINE_LOG", "info");
+        Ok(command)
+    }
+
+    /// Begins to start its daemon, and holds it before its first step until it is traced.
+    ///
+    /// # Errors
+    /// When it does not come so far.
+    pub fn start_held(&mut self) -> Result<()> {
+        self.process = Some(held(&self.command()?, append(&self.log)?)?);
+        Ok(())
+    }
+
+    /// Whether its daemon answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.try_run(&["status"]).is_ok_and(|ran| ran.is_ok())
     }
 
     /// Whether its daemon is alive.
@@ -339,6 +386,17 @@ impl Device {
         flushed.map(drop).with_context(|| self.told_status())
     }
 
+    /// The same, without waiting for its end.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn begin_flush(&self, limit: Duration) -> Result<Running> {
+        let mut command = self.program.command();
+        command.args(["--home", text(&self.home)?, "flush", "--timeout", &format!("{:.1}", limit.as_secs_f64())]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Ok(Running(child.context("cannot run the program")?))
+    }
+
     /// What its status says, for a failure's report.
     fn told_status(&self) -> String {
         let status = self.try_run(&["status", "--json"]).map(|ran| ran.stdout).unwrap_or_default();
@@ -355,6 +413,28 @@ impl Device {
         let problems = status["problem_list"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(problems.iter().map(ToString::to_string).collect())
     }
+}
+
+/// A process that stops itself before it becomes the program. Who traces it lets it go on.
+fn held(command: &Command, log: File) -> Result<Running> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("cannot run a shell")?;
+    let (stat, deadline) = (format!("/proc/{}/stat", child.id()), Instant::now() + PATIENCE);
+    let running = Running(child);
+    while !fs::read_to_string(&stat)?.contains(") T ") {
+        if Instant::now() > deadline {
+            bail!("a process did not stop itself");
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(running)
 }
 
 /// Lets all devices tell and hear everything. Each must run.
@@ -374,6 +454,13 @@ pub fn is_installed(program: &str, version_flag: &str) -> bool {
     let mut command = Command::new(program);
     command.arg(version_flag).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+/// The last words of a log.
+fn end_of(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }
 
 fn append(path: &Path) -> Result<File> {

@@ -47,6 +47,8 @@ pub(super) struct History {
     /// The number of the last value.
     last: u32,
     trace: Vec<String>,
+    /// It could not be explained; what comes after that says nothing.
+    failed: bool,
 }
 
 enum Kind {
@@ -65,12 +67,20 @@ impl History {
         } else {
             Kind::Tree(Box::default())
         };
-        Self { name: format!("h{seed}-{number}"), chance, kind, last: 0, trace: Vec::new() }
+        Self { name: format!("h{seed}-{number}"), chance, kind, last: 0, trace: Vec::new(), failed: false }
     }
 
     /// The name of its folder.
     pub(super) fn folder(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(super) fn give_up(&mut self) {
+        self.failed = true;
     }
 
     /// Notes something for whoever reads the history.
