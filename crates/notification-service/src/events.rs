@@ -1,7 +1,7 @@
 //! `GET events`: a subscription as a stream of server-sent events.
 //!
 //! ```text
-//! retry: 812
+//! retry: 2000
 //!
 //! event: head
 //! data: 0f…a3 17
@@ -38,19 +38,13 @@ const HEAD_READS: usize = 3;
 pub struct Events {
     hub: Arc<Hub>,
     meta: Arc<dyn MetaForNotification>,
-    /// A random number below the one given.
-    below: Box<dyn Fn(u64) -> u64 + Send + Sync>,
 }
 
 impl Events {
-    /// Streams of what the hub hears. `below(n)` gives a random number from 0 to `n - 1`.
+    /// Streams of what the hub hears.
     #[must_use]
-    pub fn new(
-        hub: Arc<Hub>,
-        meta: Arc<dyn MetaForNotification>,
-        below: impl Fn(u64) -> u64 + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        Arc::new(Self { hub, meta, below: Box::new(below) })
+    pub fn new(hub: Arc<Hub>, meta: Arc<dyn MetaForNotification>) -> Arc<Self> {
+        Arc::new(Self { hub, meta })
     }
 
     /// Opens a device's subscription and reads its first heads. Blocks.
@@ -77,12 +71,11 @@ impl Events {
         Ok(())
     }
 
-    /// When a client whose connection ends is to come back: a random moment within the time that this
-    /// many clients need at the admitted rate, and half as much again (SPEC 11).
+    /// Over how long clients whose connections end are to spread their return: the time that this many
+    /// need at the admitted rate, and half as much again. Each draws its own moment within it.
     fn retry(&self) -> Duration {
         let spread = Duration::from_millis(self.hub.streams() as u64 * 1500 / RECONNECTS_PER_SECOND as u64);
-        let spread = u64::try_from(spread.max(SHORTEST_SPREAD).as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis((self.below)(spread))
+        spread.max(SHORTEST_SPREAD)
     }
 }
 
@@ -262,14 +255,14 @@ mod tests {
     impl Connection {
         async fn open() -> Self {
             let (hub, meta) = (Hub::new(), Arc::new(Meta(Mutex::new(vec![(ONE, Position(3))]))));
-            let events = Events::new(hub.clone(), meta.clone(), |n| n - 1);
+            let events = Events::new(hub.clone(), meta.clone());
             let mut headers = HeaderMap::new();
             let bearer = format!("Bearer {}", Token([7; 32]).to_hex());
             headers.insert(header::AUTHORIZATION, bearer.parse().expect("is a header"));
             let response = open_stream(State(events), headers).await;
             assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
             let mut connection = Self { hub, meta, body: response.into_body() };
-            assert_eq!(connection.read().await, "retry: 1999\n\n");
+            assert_eq!(connection.read().await, "retry: 2000\n\n");
             assert_eq!(connection.read().await, format!("event: head\ndata: {ONE} 3\n\n"));
             connection
         }
@@ -318,7 +311,7 @@ mod tests {
     async fn a_shutdown_says_when_to_come_back() {
         let mut connection = Connection::open().await;
         connection.hub.shut_down();
-        assert_eq!(connection.read().await, "retry: 1999\n\n");
+        assert_eq!(connection.read().await, "retry: 2000\n\n");
         assert_eq!(connection.read().await, "");
         drop(connection.body);
         assert_eq!(connection.hub.streams(), 0);
@@ -326,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_valid_token_there_is_no_stream() {
-        let events = Events::new(Hub::new(), Arc::new(Meta(Mutex::default())), |_| 0);
+        let events = Events::new(Hub::new(), Arc::new(Meta(Mutex::default())));
         let response = open_stream(State(events), HeaderMap::new()).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let bytes = response.into_body().collect().await.expect("no error").to_bytes();

@@ -98,7 +98,7 @@ impl Services {
     }
 
     fn router(&self, hub: &Arc<Hub>, tasks: &TaskTracker) -> axum::Router {
-        let events = Events::new(hub.clone(), self.meta.clone(), world::below);
+        let events = Events::new(hub.clone(), self.meta.clone());
         router(
             self.meta.clone(),
             [
