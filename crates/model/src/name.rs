@@ -3,6 +3,8 @@
 use crate::limits;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 /// The folder in which a client keeps what is its own inside a synced folder. It is never synced.
@@ -11,8 +13,8 @@ pub const RESERVED_NAME: &str = ".syncline";
 /// One legal component of a path, in Unicode NFC, in the user's spelling of upper and lower case.
 ///
 /// `Name::parse` is the only door: a `Name` that exists keeps every rule of [`NameError`].
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Name(Box<str>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
 
 /// What two names must not share within one folder: the name case-folded and normalised.
 ///
@@ -54,7 +56,7 @@ impl Name {
         if text.len() > 3 * limits::NAME_BYTES {
             return Err(NameError::TooManyBytes);
         }
-        let name: Box<str> = if is_nfc(text) { text.into() } else { text.nfc().collect::<String>().into() };
+        let name: Arc<str> = if is_nfc(text) { text.into() } else { text.nfc().collect::<String>().into() };
         check(&name)?;
         let name = Self(name);
         if &*name.key().0 == RESERVED_NAME {
@@ -117,6 +119,15 @@ impl Name {
 }
 
 impl NameKey {
+    /// A short digest for indexes in memory. Two keys may share one, and another release may compute
+    /// others.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// The key's text, as stored in the unique index.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -156,6 +167,12 @@ impl fmt::Display for Name {
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

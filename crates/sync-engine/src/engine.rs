@@ -302,7 +302,7 @@ impl Engine {
     fn rebuild_index(&mut self) {
         let files: Vec<NodeId> = self.trees.rows().filter(|(_, row)| row.local.is_some()).map(|(id, _)| id).collect();
         for id in files {
-            if let Some(mut local) = self.trees.local(id).cloned() {
+            if let Some(mut local) = self.trees.local(id) {
                 if let crate::tree::Seen::File(content) = &mut local.seen {
                     *content = None;
                 }
@@ -489,7 +489,7 @@ impl Engine {
             }
         }
         for id in self.trees.take_touched() {
-            writes.push(Write::Node(id, self.trees.row(id).cloned().map(Box::new)));
+            writes.push(Write::Node(id, self.trees.row(id).map(Box::new)));
         }
         self.persist_at = None;
         if self.state_touched {

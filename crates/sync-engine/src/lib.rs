@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod io;
 pub mod observe;
+mod packed;
 pub mod plan;
 pub mod status;
 pub mod tree;

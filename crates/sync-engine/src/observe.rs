@@ -244,7 +244,7 @@ impl Observer {
             .local_children(folder)
             .filter(|child| {
                 let Some(local) = trees.local(*child) else { return false };
-                let name = Trees::disk_name(local);
+                let name = Trees::disk_name(&local);
                 let within = match &target.extent {
                     Extent::All => true,
                     Extent::Names(names) => names.contains(name),
@@ -273,7 +273,7 @@ impl Observer {
             self.meet(trees, Newcomer { folder, name, found: found.clone(), old_place_checked: false }, random);
             return trees.local_child(folder, &key);
         };
-        let local = trees.local(child)?.clone();
+        let local = trees.local(child)?;
         if Trees::disk_name(&local) != &*found.name {
             let other_spelling_exists = listing.entries.iter().any(|entry| *entry.name == *Trees::disk_name(&local));
             if other_spelling_exists {
@@ -333,7 +333,7 @@ impl Observer {
         if same_file(local, &found.print) {
             return false;
         }
-        let moved_over = |other: NodeId| found.kind == FileKind::Directory || trees.synced(other).is_some();
+        let moved_over = |other: NodeId| found.kind == FileKind::Directory || trees.has_synced(other);
         self.previous(trees, found).is_some_and(|other| other != child && moved_over(other))
     }
 
@@ -343,7 +343,7 @@ impl Observer {
         let is_same = |local: &Local| same_kind(&local.seen, found.kind) && same_file(local, &found.print);
         let inode = (found.print.device, found.print.inode);
         match trees.by_inode(inode.0, inode.1) {
-            Some(candidate) => trees.local(candidate).is_some_and(is_same).then_some(candidate),
+            Some(candidate) => trees.local(candidate).is_some_and(|local| is_same(&local)).then_some(candidate),
             None => self.departed.get(&inode).filter(|gone| is_same(&gone.local)).map(|gone| gone.node),
         }
     }
@@ -351,7 +351,7 @@ impl Observer {
     /// The node, if it was deleted here and the server does not know it yet.
     fn departed(&self, trees: &Trees, id: NodeId, found: &Found) -> Option<&Departed> {
         let gone = self.departed.get(&(found.print.device, found.print.inode)).filter(|gone| gone.node == id)?;
-        (trees.local(id).is_none() && trees.synced(id).is_some()).then_some(gone)
+        (trees.local(id).is_none() && trees.has_synced(id)).then_some(gone)
     }
 
     /// The server is told of the deletion: nothing that turns up is this node any more.
@@ -395,7 +395,8 @@ impl Observer {
         let named = name.as_str().parse().ok().filter(|id| *id != trees.root() && *id != PARKED && *id != LIMBO);
         let id = self.previous(trees, found).or(named).unwrap_or_else(|| NodeId(random()));
         let local = trees.local(id);
-        let known = local.is_some_and(|local| same_kind(&local.seen, found.kind) && same_file(local, &found.print));
+        let known =
+            local.as_ref().is_some_and(|local| same_kind(&local.seen, found.kind) && same_file(local, &found.print));
         if known || local.is_none() {
             let place = Place { parent: PARKED, name: name.clone() };
             self.missing.remove(&id);
@@ -469,7 +470,7 @@ impl Observer {
                 Some(old) if !matched.contains(&old) && self.has_moved(trees, old, &newcomer) => {
                     matched.insert(old);
                     let departed = self.departed(trees, old, &newcomer.found).map(|gone| gone.local.clone());
-                    let local = trees.local(old).cloned().or(departed);
+                    let local = trees.local(old).or(departed);
                     moved.push((newcomer, old, local));
                 }
                 _ => fresh.push(newcomer),
@@ -486,7 +487,7 @@ impl Observer {
             self.free_name(trees, newcomer.folder, &newcomer.name.key());
             let unchanged = local.filter(|local| same_content(local, &newcomer.found));
             self.put(trees, old, newcomer);
-            if let (Some(before), Some(mut now)) = (unchanged, trees.local(old).cloned()) {
+            if let (Some(before), Some(mut now)) = (unchanged, trees.local(old)) {
                 now.seen = before.seen;
                 trees.set_local(old, Some(now));
             }
@@ -508,7 +509,7 @@ impl Observer {
         let Some(there) = trees.local_child(*folder, &name.key()).filter(|id| self.missing.contains(id)) else {
             return false;
         };
-        let Some(local) = trees.local(there).cloned().filter(|local| same_kind(&local.seen, found.kind)) else {
+        let Some(local) = trees.local(there).filter(|local| same_kind(&local.seen, found.kind)) else {
             return false;
         };
         self.missing.remove(&there);
@@ -523,7 +524,7 @@ impl Observer {
     /// elsewhere in this round.
     fn free_name(&mut self, trees: &mut Trees, folder: NodeId, key: &NameKey) {
         let Some(there) = trees.local_child(folder, key) else { return };
-        let (Some(mut local), Ok(name)) = (trees.local(there).cloned(), Name::parse(&there.to_string())) else {
+        let (Some(mut local), Ok(name)) = (trees.local(there), Name::parse(&there.to_string())) else {
             return;
         };
         self.homes.insert(there, trees.namespace_below(folder));
@@ -542,7 +543,7 @@ impl Observer {
     }
 
     fn end_round(&mut self, trees: &mut Trees) {
-        self.departed.retain(|_, gone| trees.synced(gone.node).is_some() && !trees.has_local(gone.node));
+        self.departed.retain(|_, gone| trees.has_synced(gone.node) && !trees.has_local(gone.node));
         for id in std::mem::take(&mut self.missing) {
             self.remember(trees, id);
             remove_from_disk_tree(trees, id);
@@ -556,7 +557,7 @@ impl Observer {
     fn remember(&mut self, trees: &Trees, top: NodeId) {
         let Some(namespace) = self.home(trees, top) else { return };
         for id in trees.local_subtree(top).into_iter().chain([top]) {
-            if let Some(local) = trees.local(id).filter(|_| trees.synced(id).is_some())
+            if let Some(local) = trees.local(id).filter(|_| trees.has_synced(id))
                 && self.departed.len() < MAX_DEPARTED
                 && self.home(trees, id) == Some(namespace)
             {
@@ -588,7 +589,7 @@ impl Observer {
 
     fn check_old_place(&mut self, trees: &Trees, id: NodeId) {
         if let Some(local) = trees.local(id) {
-            let name: Box<[u8]> = Trees::disk_name(local).into();
+            let name: Box<[u8]> = Trees::disk_name(&local).into();
             self.add_to_round(local.place.parent, Look { extent: Extent::Names(BTreeSet::from([name])), deep: false });
         }
     }
@@ -744,7 +745,7 @@ fn same_file(local: &Local, print: &Fingerprint) -> bool {
 /// [`Observer::is_foreign`] to say.
 fn is_this_folder(trees: &Trees, folder: NodeId, print: &Fingerprint) -> bool {
     trees.local(folder).is_none_or(|local| {
-        local.seen == Seen::Directory && (local.print.device != print.device || same_file(local, print))
+        local.seen == Seen::Directory && (local.print.device != print.device || same_file(&local, print))
     })
 }
 

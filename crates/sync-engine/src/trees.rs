@@ -2,6 +2,7 @@
 //! which nodes are out of sync.
 
 use crate::io::LocalPath;
+use crate::packed::{Children, Packed, Sides};
 use crate::tree::{Content, FileContent, Local, NodeRow, PARKED, Remote, Synced};
 use model::name::RESERVED_NAME;
 use model::{Name, NameKey, NamespaceId, NodeId, limits};
@@ -13,16 +14,12 @@ const MAX_WALK: usize = 2 * limits::TREE_DEPTH + 4;
 /// Versions of one file that are remembered while it is out of sync.
 const MAX_PASSED: usize = 64;
 
-/// The index of one tree's children: folder, name key, child. More than one child may share a key for
-/// the moments between two entries of one commit.
-type Children = BTreeSet<(NodeId, NameKey, NodeId)>;
-
 /// Three trees over one set of node ids.
 pub struct Trees {
     root: NodeId,
-    rows: BTreeMap<NodeId, NodeRow>,
-    local_children: Children,
-    remote_children: Children,
+    rows: BTreeMap<NodeId, Packed>,
+    /// More than one child may share a name's key for the moments between two entries of one commit.
+    children: Children,
     by_inode: BTreeMap<(u64, u64), NodeId>,
     excluded: BTreeSet<NodeId>,
     /// Nodes whose row differs from the client database.
@@ -49,8 +46,7 @@ impl Trees {
         let mut trees = Self {
             root: root.root(),
             rows: BTreeMap::new(),
-            local_children: Children::new(),
-            remote_children: Children::new(),
+            children: Children::default(),
             by_inode: BTreeMap::new(),
             excluded,
             touched: BTreeSet::new(),
@@ -84,45 +80,63 @@ impl Trees {
 
     /// The node in all three trees.
     #[must_use]
-    pub fn row(&self, id: NodeId) -> Option<&NodeRow> {
-        self.rows.get(&id)
+    pub fn row(&self, id: NodeId) -> Option<NodeRow> {
+        self.rows.get(&id).map(Packed::row)
     }
 
     #[must_use]
-    pub fn local(&self, id: NodeId) -> Option<&Local> {
-        self.rows.get(&id)?.local.as_ref()
+    pub fn local(&self, id: NodeId) -> Option<Local> {
+        self.rows.get(&id)?.local()
     }
 
     #[must_use]
-    pub fn synced(&self, id: NodeId) -> Option<&Synced> {
-        self.rows.get(&id)?.synced.as_ref()
+    pub fn synced(&self, id: NodeId) -> Option<Synced> {
+        self.rows.get(&id)?.synced()
     }
 
     #[must_use]
-    pub fn remote(&self, id: NodeId) -> Option<&Remote> {
-        self.rows.get(&id)?.remote.as_ref()
+    pub fn remote(&self, id: NodeId) -> Option<Remote> {
+        self.rows.get(&id)?.remote()
+    }
+
+    /// Whether both sides agreed on the node at some time.
+    #[must_use]
+    pub fn has_synced(&self, id: NodeId) -> bool {
+        self.rows.get(&id).is_some_and(Packed::has_synced)
+    }
+
+    /// The folder in which the disk has the node.
+    #[must_use]
+    pub fn local_parent(&self, id: NodeId) -> Option<NodeId> {
+        self.rows.get(&id)?.local_place().map(|place| place.parent)
+    }
+
+    /// The folder in which the server has the node.
+    #[must_use]
+    pub fn remote_parent(&self, id: NodeId) -> Option<NodeId> {
+        self.rows.get(&id)?.remote_place().map(|place| place.parent)
     }
 
     /// Whether the node is on disk; the root always is.
     #[must_use]
     pub fn has_local(&self, id: NodeId) -> bool {
-        id == self.root || self.local(id).is_some()
+        id == self.root || self.local_parent(id).is_some()
     }
 
     /// Whether the server has the node; the root always.
     #[must_use]
     pub fn has_remote(&self, id: NodeId) -> bool {
-        id == self.root || self.remote(id).is_some()
+        id == self.root || self.remote_parent(id).is_some()
     }
 
     /// All nodes, in the order of their ids.
-    pub fn rows(&self) -> impl Iterator<Item = (NodeId, &NodeRow)> {
-        self.rows.iter().map(|(id, row)| (*id, row))
+    pub fn rows(&self) -> impl Iterator<Item = (NodeId, NodeRow)> + '_ {
+        self.rows.iter().map(|(id, row)| (*id, row.row()))
     }
 
     /// Sets the node in the local tree.
     pub fn set_local(&mut self, id: NodeId, local: Option<Local>) {
-        let mut row = self.rows.get(&id).cloned().unwrap_or_default();
+        let mut row = self.row(id).unwrap_or_default();
         if row.local != local {
             row.local = local;
             self.replace(id, row);
@@ -131,7 +145,7 @@ impl Trees {
 
     /// Sets the node in the synced tree.
     pub fn set_synced(&mut self, id: NodeId, synced: Option<Synced>) {
-        let mut row = self.rows.get(&id).cloned().unwrap_or_default();
+        let mut row = self.row(id).unwrap_or_default();
         if row.synced != synced {
             row.synced = synced;
             self.replace(id, row);
@@ -140,7 +154,7 @@ impl Trees {
 
     /// Sets the node in the remote tree.
     pub fn set_remote(&mut self, id: NodeId, remote: Option<Remote>) {
-        let mut row = self.rows.get(&id).cloned().unwrap_or_default();
+        let mut row = self.row(id).unwrap_or_default();
         if row.remote != remote {
             if let Some(Remote { content: Content::File(version), .. }) = &row.remote {
                 self.pass(id, *version);
@@ -173,39 +187,41 @@ impl Trees {
 
     /// Gives what is on disk as `from` the identity `to`, which must not be on disk. Its children follow.
     pub fn relabel(&mut self, from: NodeId, to: NodeId) {
-        let Some(local) = self.local(from).cloned() else { return };
+        let Some(local) = self.local(from) else { return };
         assert!(!self.has_local(to), "{to:?} is on disk already");
         let children: Vec<NodeId> = self.local_children(from).collect();
         self.set_local(from, None);
         self.set_local(to, Some(local));
         for child in children {
-            if let Some(mut below) = self.local(child).cloned() {
+            if let Some(mut below) = self.local(child) {
                 below.place.parent = to;
                 self.set_local(child, Some(below));
             }
         }
     }
 
-    /// The children of a folder in the local tree, by name key.
+    /// The children of a folder in the local tree.
     pub fn local_children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        children(&self.local_children, parent)
+        self.children.of(parent, Sides::LOCAL)
     }
 
-    /// The children of a folder in the remote tree, by name key.
+    /// The children of a folder in the remote tree.
     pub fn remote_children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        children(&self.remote_children, parent)
+        self.children.of(parent, Sides::REMOTE)
     }
 
     /// Who has the name in the folder on disk.
     #[must_use]
     pub fn local_child(&self, parent: NodeId, key: &NameKey) -> Option<NodeId> {
-        child(&self.local_children, parent, key)
+        let named = |id: &NodeId| self.rows[id].local_place().is_some_and(|place| place.name.key() == *key);
+        self.children.with_digest(parent, key.digest(), Sides::LOCAL).find(named)
     }
 
     /// Who has the name in the folder on the server.
     #[must_use]
     pub fn remote_child(&self, parent: NodeId, key: &NameKey) -> Option<NodeId> {
-        child(&self.remote_children, parent, key)
+        let named = |id: &NodeId| self.rows[id].remote_place().is_some_and(|place| place.name.key() == *key);
+        self.children.with_digest(parent, key.digest(), Sides::REMOTE).find(named)
     }
 
     /// The node that was last seen with this inode.
@@ -217,36 +233,29 @@ impl Trees {
     /// All that is below `top` on disk, folders before what they hold; without `top`.
     #[must_use]
     pub fn local_subtree(&self, top: NodeId) -> Vec<NodeId> {
-        subtree(&self.local_children, top)
+        self.subtree(top, Sides::LOCAL)
     }
 
     /// All that is below `top` on the server, folders before what they hold; without `top`.
     #[must_use]
     pub fn remote_subtree(&self, top: NodeId) -> Vec<NodeId> {
-        subtree(&self.remote_children, top)
+        self.subtree(top, Sides::REMOTE)
     }
 
     /// The ids from the node's parent to the root on disk; empty when the chain is broken.
     pub fn local_ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        std::iter::successors(self.local(id).map(|l| l.place.parent), |id| self.local(*id).map(|l| l.place.parent))
-            .take(MAX_WALK)
+        std::iter::successors(self.local_parent(id), |id| self.local_parent(*id)).take(MAX_WALK)
     }
 
     /// The ids from the node's parent to the root on the server.
     pub fn remote_ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        std::iter::successors(self.remote(id).map(|r| r.place.parent), |id| self.remote(*id).map(|r| r.place.parent))
-            .take(MAX_WALK)
+        std::iter::successors(self.remote_parent(id), |id| self.remote_parent(*id)).take(MAX_WALK)
     }
 
     /// Whether the node is the mount of a shared folder, or was until the server withdrew it.
     #[must_use]
     pub fn is_mount(&self, id: NodeId) -> bool {
-        let Some(row) = self.rows.get(&id) else { return false };
-        match (&row.remote, &row.synced) {
-            (Some(remote), _) => remote.content == Content::Mount,
-            (None, Some(synced)) => synced.content == Content::Mount,
-            (None, None) => false,
-        }
+        self.rows.get(&id).and_then(Packed::remote_or_synced_content) == Some(&Content::Mount)
     }
 
     /// The namespace to which children of this folder on disk belong.
@@ -317,9 +326,9 @@ impl Trees {
         let mut names = Vec::new();
         let mut at = id;
         while at != self.root && at != PARKED {
-            let local = self.local(at)?;
-            names.push(Self::disk_name(local));
-            at = local.place.parent;
+            let row = self.rows.get(&at)?;
+            names.push(row.disk_name()?);
+            at = row.local_place()?.parent;
             if names.len() > MAX_WALK {
                 return None;
             }
@@ -336,7 +345,7 @@ impl Trees {
         }
         path.components().try_fold(self.root, |folder, name| {
             let child = self.local_child(folder, &Name::parse_bytes(name).ok()?.key())?;
-            (Self::disk_name(self.local(child)?) == name).then_some(child)
+            (self.rows.get(&child)?.disk_name()? == name).then_some(child)
         })
     }
 
@@ -347,7 +356,7 @@ impl Trees {
             return path.to_string();
         }
         let name_of = |id: NodeId| {
-            let row = self.rows.get(&id)?;
+            let row = self.row(id)?;
             let place = row.remote.as_ref().map(|r| &r.place).or(row.synced.as_ref().map(|s| &s.place))?;
             Some((place.parent, place.name.to_string()))
         };
@@ -468,8 +477,9 @@ impl Trees {
         if let Some(old) = self.rows.remove(&id) {
             self.unindex(id, &old);
         }
-        self.index(id, &row);
         if row != NodeRow::default() {
+            let row = Packed::new(row);
+            self.index(id, &row);
             self.rows.insert(id, row);
         }
         self.touched.insert(id);
@@ -480,7 +490,7 @@ impl Trees {
     fn update_dirty(&mut self, id: NodeId) {
         let clean = match self.rows.get(&id) {
             None => true,
-            Some(NodeRow { local: None, synced: None, remote: Some(_) }) => self.is_excluded(id),
+            Some(row) if row.is_remote_only() => self.is_excluded(id),
             Some(row) => row.agrees() && !self.is_excluded(id),
         };
         if clean {
@@ -491,31 +501,44 @@ impl Trees {
         }
     }
 
-    fn index(&mut self, id: NodeId, row: &NodeRow) {
-        if let Some(local) = &row.local {
-            self.local_children.insert((local.place.parent, local.place.name.key(), id));
-            self.by_inode.insert((local.print.device, local.print.inode), id);
+    fn index(&mut self, id: NodeId, row: &Packed) {
+        if let Some(place) = row.local_place() {
+            self.children.insert(place, id, Sides::LOCAL);
         }
-        if let Some(remote) = &row.remote {
-            self.remote_children.insert((remote.place.parent, remote.place.name.key(), id));
+        if let Some(inode) = row.inode() {
+            self.by_inode.insert(inode, id);
+        }
+        if let Some(place) = row.remote_place() {
+            self.children.insert(place, id, Sides::REMOTE);
         }
         self.synced_files += u64::from(row.is_synced_file());
         self.deleted_files += u64::from(row.is_locally_deleted_file());
     }
 
-    fn unindex(&mut self, id: NodeId, row: &NodeRow) {
-        if let Some(local) = &row.local {
-            self.local_children.remove(&(local.place.parent, local.place.name.key(), id));
-            let inode = (local.print.device, local.print.inode);
-            if self.by_inode.get(&inode) == Some(&id) {
-                self.by_inode.remove(&inode);
-            }
+    fn unindex(&mut self, id: NodeId, row: &Packed) {
+        if let Some(place) = row.local_place() {
+            self.children.remove(place, id, Sides::LOCAL);
         }
-        if let Some(remote) = &row.remote {
-            self.remote_children.remove(&(remote.place.parent, remote.place.name.key(), id));
+        if let Some(inode) = row.inode()
+            && self.by_inode.get(&inode) == Some(&id)
+        {
+            self.by_inode.remove(&inode);
+        }
+        if let Some(place) = row.remote_place() {
+            self.children.remove(place, id, Sides::REMOTE);
         }
         self.synced_files -= u64::from(row.is_synced_file());
         self.deleted_files -= u64::from(row.is_locally_deleted_file());
+    }
+
+    fn subtree(&self, top: NodeId, side: Sides) -> Vec<NodeId> {
+        let mut found: Vec<NodeId> = self.children.of(top, side).collect();
+        let mut at = 0;
+        while at < found.len() {
+            found.extend(self.children.of(found[at], side).filter(|id| *id != top).collect::<Vec<_>>());
+            at += 1;
+        }
+        found
     }
 }
 
@@ -534,35 +557,4 @@ impl NodeRow {
             _ => false,
         }
     }
-
-    fn is_synced_file(&self) -> bool {
-        matches!(&self.synced, Some(Synced { content: Content::File(_), .. }))
-    }
-
-    fn is_locally_deleted_file(&self) -> bool {
-        self.is_synced_file() && self.local.is_none() && self.remote.is_some()
-    }
-}
-
-fn children(index: &Children, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-    index
-        .range((parent, NameKey::default(), NodeId([0; 16]))..)
-        .take_while(move |(above, _, _)| *above == parent)
-        .map(|(_, _, child)| *child)
-}
-
-fn child(index: &Children, parent: NodeId, key: &NameKey) -> Option<NodeId> {
-    let from = (parent, key.clone(), NodeId([0; 16]));
-    index.range(from..).next().filter(|(p, k, _)| *p == parent && k == key).map(|(_, _, child)| *child)
-}
-
-fn subtree(index: &Children, top: NodeId) -> Vec<NodeId> {
-    let mut found: Vec<NodeId> = children(index, top).collect();
-    let mut at = 0;
-    while at < found.len() {
-        let below: Vec<NodeId> = children(index, found[at]).filter(|id| *id != top).collect();
-        found.extend(below);
-        at += 1;
-    }
-    found
 }

@@ -147,7 +147,7 @@ fn deleted_locally(trees: &Trees, context: &Context<'_>, id: NodeId, synced: &Sy
         return if owned { Verdict::Edit(Edit::DropSyncedSubtree) } else { Verdict::Push(Push::Delete) };
     }
     let parent = remote.place.parent;
-    if parent != trees.root() && !trees.has_local(parent) && trees.synced(parent).is_some() {
+    if parent != trees.root() && !trees.has_local(parent) && trees.has_synced(parent) {
         // The folder around it is gone too: its one tombstone covers this node, or the folder comes
         // back and this node is decided about again.
         return Verdict::Wait(parent);
@@ -209,7 +209,7 @@ fn new_on_disk(trees: &Trees, context: &Context<'_>, id: NodeId, local: &Local) 
     if let Some(mount) = trees.withdrawn_mount(folder) {
         return Verdict::MoveOut { mount };
     }
-    if !trees.has_remote(folder) && trees.synced(folder).is_some() {
+    if !trees.has_remote(folder) && trees.has_synced(folder) {
         // The folder was deleted remotely; it becomes a new folder because of this node.
         return Verdict::Wait(folder);
     }
@@ -300,7 +300,7 @@ fn must_go_back(trees: &Trees, id: NodeId, folder: NodeId) -> bool {
 
 /// Whether the folder into which the user moved the node is gone or belongs to another namespace.
 fn cannot_take(trees: &Trees, id: NodeId, folder: NodeId) -> bool {
-    let gone = !trees.has_remote(folder) && (trees.synced(folder).is_some() || trees.withdrawn_mount(folder).is_some());
+    let gone = !trees.has_remote(folder) && (trees.has_synced(folder) || trees.withdrawn_mount(folder).is_some());
     gone || trees.namespace_below(folder) != trees.remote_namespace(id)
 }
 

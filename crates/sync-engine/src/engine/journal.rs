@@ -38,7 +38,7 @@ impl Engine {
             }
             Change::Edit { body } => {
                 let content = self.content_of(&body);
-                let Some(remote) = self.trees.remote(node).cloned() else { return };
+                let Some(remote) = self.trees.remote(node) else { return };
                 if content == Content::Mount && remote.content != Content::Mount {
                     // The folder was shared: what it holds is told by its own journal from now on.
                     for below in self.trees.remote_subtree(node) {
@@ -49,7 +49,7 @@ impl Engine {
                 self.trees.set_remote(node, Some(Remote { content, content_rev: position, ..remote }));
             }
             Change::Move { parent, name } => {
-                if let Some(remote) = self.trees.remote(node).cloned() {
+                if let Some(remote) = self.trees.remote(node) {
                     let place = Place { parent, name };
                     self.trees.set_remote(node, Some(Remote { place, location_rev: position, ..remote }));
                 }
@@ -126,11 +126,11 @@ impl Engine {
                 }
                 Operation::Edit { body, .. } => {
                     let content = self.content_of(body);
-                    self.trees.synced(node).cloned().map(|synced| Synced { content, ..synced })
+                    self.trees.synced(node).map(|synced| Synced { content, ..synced })
                 }
                 Operation::Move { parent, name, .. } => {
                     let place = Place { parent: *parent, name: name.clone() };
-                    self.trees.synced(node).cloned().map(|synced| Synced { place, ..synced })
+                    self.trees.synced(node).map(|synced| Synced { place, ..synced })
                 }
                 Operation::Delete { .. } => {
                     self.agree_on_deletion(node);

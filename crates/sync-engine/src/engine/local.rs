@@ -223,7 +223,7 @@ impl Engine {
         for (task, (node, result)) in tasks.into_iter().zip(results) {
             debug_assert_eq!(task.node, node, "one result per task, in order");
             let tries = self.local.unsettled.remove(&node).map_or(0, |(_, tries)| tries);
-            let Some(local) = self.trees.local(node).cloned() else { continue };
+            let Some(local) = self.trees.local(node) else { continue };
             if local.print != task.print {
                 continue;
             }
@@ -249,7 +249,7 @@ impl Engine {
     /// Looks at where the tree has the node.
     pub(super) fn look_at_node(&mut self, node: NodeId) {
         if let Some(local) = self.trees.local(node) {
-            let name: Box<[u8]> = crate::trees::Trees::disk_name(local).into();
+            let name: Box<[u8]> = crate::trees::Trees::disk_name(&local).into();
             self.observer.look_at_name(local.place.parent, &name);
         }
     }
@@ -313,7 +313,7 @@ impl Engine {
             (After::Replaced { content }, Some(print)) => self.replaced(node, content, print),
             (After::Moved { place }, Some(print)) => {
                 self.moved(node, place.clone(), print);
-                if let Some(synced) = self.trees.synced(node).cloned() {
+                if let Some(synced) = self.trees.synced(node) {
                     self.trees.set_synced(node, Some(Synced { place, ..synced }));
                 }
                 self.tell(ActivityKind::MovedLocally, node, None);
@@ -356,7 +356,7 @@ impl Engine {
     }
 
     fn replaced(&mut self, node: NodeId, content: Content, print: Fingerprint) {
-        if let (Some(local), Some(synced)) = (self.trees.local(node).cloned(), self.trees.synced(node).cloned()) {
+        if let (Some(local), Some(synced)) = (self.trees.local(node), self.trees.synced(node)) {
             self.trees.set_local(node, Some(Local { seen: seen_after(&content, &print), print, ..local }));
             self.trees.set_synced(node, Some(Synced { content, ..synced }));
             self.tell(ActivityKind::Downloaded, node, None);
@@ -365,7 +365,7 @@ impl Engine {
     }
 
     fn moved(&mut self, node: NodeId, place: Place, print: Fingerprint) {
-        if let Some(local) = self.trees.local(node).cloned() {
+        if let Some(local) = self.trees.local(node) {
             self.put_on_disk_tree(node, Local { place, print, disk_name: None, ..local });
         }
     }
@@ -376,7 +376,7 @@ impl Engine {
         self.moved(node, place, print);
         let mut all = self.trees.local_subtree(node);
         all.push(node);
-        all.retain(|id| self.trees.synced(*id).is_some());
+        all.retain(|id| self.trees.has_synced(*id));
         for id in all {
             self.trees.relabel(id, NodeId((env.random)()));
             self.trees.set_synced(id, None);

@@ -327,7 +327,7 @@ impl Engine {
             self.trees.decide_again(other);
         }
         for node in plan.to_hash {
-            if let Some(mut local) = self.trees.local(node).cloned() {
+            if let Some(mut local) = self.trees.local(node) {
                 local.seen = crate::tree::Seen::File(None);
                 self.trees.set_local(node, Some(local));
             }

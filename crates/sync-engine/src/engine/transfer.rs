@@ -424,7 +424,7 @@ impl Engine {
         let trees = &self.trees;
         let current = |node: &NodeId, fetch: &Fetch| {
             trees.dirty().contains(node)
-                && matches!(trees.remote(*node).map(|r| &r.content), Some(Content::File(file)) if file.hash == fetch.content.hash)
+                && matches!(trees.remote(*node).map(|r| r.content), Some(Content::File(file)) if file.hash == fetch.content.hash)
         };
         let stale: Vec<NodeId> = self
             .transfers

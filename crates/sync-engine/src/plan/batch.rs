@@ -174,7 +174,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn create(&mut self, id: NodeId) -> Result<(), Blocked> {
-        let Some(remote) = self.trees.remote(id).cloned() else { return Err(Blocked::On(id)) };
+        let Some(remote) = self.trees.remote(id) else { return Err(Blocked::On(id)) };
         let temp = self.content_for(id, &remote.content)?;
         let folder = self.folder(remote.place.parent)?;
         self.free_slot(id, &remote.place)?;
@@ -195,7 +195,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn replace(&mut self, id: NodeId) -> Result<(), Blocked> {
-        let (Some(remote), Some(local)) = (self.trees.remote(id).cloned(), self.trees.local(id).cloned()) else {
+        let (Some(remote), Some(local)) = (self.trees.remote(id), self.trees.local(id)) else {
             return Err(Blocked::On(id));
         };
         let temp = self.content_for(id, &remote.content)?;
@@ -211,7 +211,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn set_attributes(&mut self, id: NodeId, content: FileContent) -> Result<(), Blocked> {
-        let Some(local) = self.trees.local(id).cloned() else { return Err(Blocked::On(id)) };
+        let Some(local) = self.trees.local(id) else { return Err(Blocked::On(id)) };
         let path = self.path(id)?;
         let step = LocalStep::SetAttributes { node: id, path, content, expect: Expect::Print(local.print) };
         self.emit(step, After::Replaced { content: Content::File(content) });
@@ -258,7 +258,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn delete(&mut self, id: NodeId) -> Result<(), Blocked> {
-        let Some(local) = self.trees.local(id).cloned() else { return Err(Blocked::On(id)) };
+        let Some(local) = self.trees.local(id) else { return Err(Blocked::On(id)) };
         if local.seen == Seen::Directory {
             let children: Vec<NodeId> = self.trees.local_children(id).collect();
             for child in children {
@@ -283,7 +283,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn rename_aside(&mut self, id: NodeId, label: Label) -> Result<(), Blocked> {
-        let Some(local) = self.trees.local(id).cloned() else { return Err(Blocked::On(id)) };
+        let Some(local) = self.trees.local(id) else { return Err(Blocked::On(id)) };
         let folder = self.folder(local.place.parent)?;
         let name = self.free_name(local.place.parent, &local.place.name, label.as_str())?;
         let to = folder.join(name.as_str().as_bytes());
@@ -292,7 +292,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn move_out(&mut self, id: NodeId, mount: NodeId) -> Result<(), Blocked> {
-        let (Some(local), Some(share)) = (self.trees.local(id).cloned(), self.trees.synced(mount).cloned()) else {
+        let (Some(local), Some(share)) = (self.trees.local(id), self.trees.synced(mount)) else {
             return Err(Blocked::On(id));
         };
         let label = format!("Unsynced ({} {})", share.place.name, self.naming.date);
@@ -341,7 +341,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn emit_move(&mut self, id: NodeId, place: &Place, to: LocalPath, after: After) -> Result<(), Blocked> {
-        let Some(local) = self.trees.local(id).cloned() else { return Err(Blocked::On(id)) };
+        let Some(local) = self.trees.local(id) else { return Err(Blocked::On(id)) };
         let from = self.path(id)?;
         self.gone.insert(id);
         self.taken.insert((place.parent, place.name.key()), id);
@@ -383,7 +383,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
         if self.context.frozen.contains(&id) {
             return Err(Blocked::On(id));
         }
-        if self.trees.synced(id).is_some() && self.trees.has_remote(id) {
+        if self.trees.has_synced(id) && self.trees.has_remote(id) {
             // The user deleted a folder into which something of theirs goes: it comes back.
             self.trees.set_synced(id, None);
         }

@@ -289,7 +289,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
         if is_moving_away(self.trees, theirs) || is_pending_deletion(self.trees, theirs) {
             return self.push(theirs);
         }
-        match self.trees.row(theirs).map(|row| (&row.local, &row.synced, &row.remote)) {
+        match self.trees.row(theirs).map(|row| (row.local, row.synced, row.remote)) {
             Some((None, None, Some(remote))) if content.is_folder() && !remote.content.is_folder() => {
                 // A directory keeps the name; the file goes beside it.
                 let name = self.free_remote_name(place.parent, &remote.place.name).ok_or(Unready::On(theirs))?;
