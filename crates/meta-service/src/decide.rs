@@ -3,6 +3,11 @@
 //! What must hold is the tree after the whole batch, so swaps of names, inversions of folders and a
 //! file's replacement by a folder are legal. One order matters all the same, since a journal is read
 //! entry by entry: a node that leaves a folder which the batch deletes must move before the deletion.
+//!
+//! A commit must meet six conditions, by whose numbers comments and tests call them: P1 the device is
+//! linked and its account may write; P2 the key is new, or it is answered as before; P3 the epoch is the
+//! server's; P4 the account may use every block; P5 every node is as the commit's bases say; P6 the tree
+//! after it is valid. P1 to P3 are checked by [`crate::commit`], the rest here.
 
 use metadata_store::port::Answer;
 use metadata_store::{Child, NodeKind, NodeRecord};

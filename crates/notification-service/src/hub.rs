@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Streams of one account; the oldest ends when there would be more (SECURITY: a stolen or looping
+/// Streams of one account; the oldest ends when there would be more (a stolen or looping
 /// client must not eat the server's sockets).
 pub(crate) const STREAMS_PER_ACCOUNT: usize = 20;
 /// Announcements that are remembered, so that a subscriber misses none between reading the heads and

@@ -1,7 +1,7 @@
 //! The state that exists only in the test: what users have written, and what became of it.
 //!
 //! Every content that a user writes is unique. A write or deletion at a device supersedes exactly the
-//! content that this device held there at that moment, whatever other devices hold (SPEC, section 1).
+//! content that this device held there at that moment, whatever other devices hold.
 
 use crate::disk::{content_hash, lock};
 use model::{ContentHash, Name, NameKey};

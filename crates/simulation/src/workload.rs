@@ -1,7 +1,7 @@
 //! Random histories: their conditions, and what users, devices and the server do next.
 //!
 //! Arguments are chosen among what is there at that moment, biased to few names: a uniform choice hardly
-//! ever lets two devices touch the same thing (SPEC, section 7).
+//! ever lets two devices touch the same thing.
 
 use crate::chance::Chance;
 use crate::disk::{Disk, Habits, Naming, Thing};

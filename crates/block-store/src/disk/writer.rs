@@ -80,7 +80,7 @@ impl Writer {
 
     /// Blocks that are there already are written and synced all the same, behind the new ones, and
     /// then overwritten by the next group: they cost no space, but as much time as a new block, so that
-    /// an uploader cannot tell by the clock what others have stored (SECURITY: dedup is not observable).
+    /// an uploader cannot tell by the clock what others have stored.
     fn put(&mut self, blocks: Vec<Block>) -> Result<(), StoreError> {
         let (fresh, echoes) = self.sort(blocks)?;
         let bytes = fresh.iter().chain(&echoes).map(|block| RECORD_HEADER as u64 + u64::from(block.0.len())).sum();

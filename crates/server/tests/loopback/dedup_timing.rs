@@ -1,4 +1,4 @@
-//! SECURITY 1, R3: an uploader cannot tell by the clock whether others have stored a block.
+//! An uploader cannot tell by the clock whether others have stored a block.
 
 use crate::support::{Device, TestServer};
 use std::time::{Duration, Instant};

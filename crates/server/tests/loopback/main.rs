@@ -41,7 +41,7 @@ async fn a_commit_that_names_blocks_nobody_uploaded_is_rejected() {
     assert_eq!(rejections[0].reason, Reason::MissingBlocks(vec![BlockHash::of(b"never sent")]));
 }
 
-/// SECURITY 1: whoever knows a hash can neither fetch the block, nor learn that it is stored, nor get
+/// Whoever knows a hash can neither fetch the block, nor learn that it is stored, nor get
 /// it without sending all of its bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn anothers_blocks_are_as_good_as_absent() {
