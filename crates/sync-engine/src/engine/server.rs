@@ -154,8 +154,8 @@ impl Engine {
 
     fn take_reply(&mut self, kind: RequestKind, reply: Reply, env: &mut Environment<'_>) {
         match (kind, reply) {
-            (RequestKind::Changes, Reply::Changes(changes)) => self.take_changes(changes),
-            (RequestKind::Server, Reply::Server(server)) => self.meet_server(&server),
+            (RequestKind::Changes, Reply::Changes(changes)) => self.take_changes(changes, env),
+            (RequestKind::Server, Reply::Server(server)) => self.meet_server(&server, env),
             (RequestKind::Commit, Reply::Commit(outcome) | Reply::Changeset { outcome: Some(outcome) }) => {
                 self.take_outcome(outcome, env);
             }
@@ -202,6 +202,10 @@ impl Engine {
     fn refused(&mut self, kind: &RequestKind, refusal: &ApiError, env: &mut Environment<'_>) {
         match refusal.code {
             ErrorCode::Unlinked | ErrorCode::WrongCredentials => self.server.unlinked = true,
+            // Who is there does not depend on an epoch: what answers so is not in its right mind.
+            ErrorCode::EpochChanged if matches!(kind, RequestKind::Server) => {
+                self.back_off(&RequestError::Refused(refusal.clone()), env);
+            }
             ErrorCode::EpochChanged => {
                 if !self.server.asking {
                     self.server.asking = true;
@@ -242,13 +246,18 @@ impl Engine {
 
     /// Another instance or epoch: what both sides agreed on is void. Everything is compared again, and
     /// merged; nothing is deleted because it is not there.
-    fn meet_server(&mut self, server: &ServerReply) {
+    fn meet_server(&mut self, server: &ServerReply, env: &mut Environment<'_>) {
         let state = &mut self.state;
         if server.instance != state.instance {
             // An account of another server is not ours, whatever it holds.
             self.server.unlinked = true;
             return;
         }
+        if server.epoch == state.epoch && state.cursor.values().all(|position| *position == Position::START) {
+            // It refuses even those who know nothing yet. To forget once more would not help.
+            self.back_off(&RequestError::NotSyncline("it refuses its own epoch".into()), env);
+        }
+        let state = &mut self.state;
         state.epoch = server.epoch;
         state.in_flight = None;
         state.cursor = BTreeMap::from([(state.root, Position::START)]);
@@ -265,7 +274,8 @@ impl Engine {
         self.report(Activity { kind: ActivityKind::ServerChanged, path: String::new(), detail });
     }
 
-    fn take_changes(&mut self, changes: ChangesReply) {
+    fn take_changes(&mut self, changes: ChangesReply, env: &mut Environment<'_>) {
+        let says_nothing = changes.namespaces.iter().all(|part| part.entries.is_empty());
         for part in changes.namespaces {
             let namespace = part.namespace;
             match part.role {
@@ -288,6 +298,9 @@ impl Engine {
         if behind {
             self.server.journal_read = false;
             self.server.pull_wanted = true;
+            if says_nothing {
+                self.back_off(&RequestError::NotSyncline("the answer lacks what it announces".into()), env);
+            }
         } else {
             self.server.journal_read = true;
             self.server.pulls = self.server.asked;

@@ -1,5 +1,6 @@
 //! Rules of the engine that a random test would rarely meet, one by one.
 
+mod answers;
 mod build;
 mod deciding;
 mod observing;

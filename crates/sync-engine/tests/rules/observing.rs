@@ -137,3 +137,11 @@ fn what_is_missing_in_one_folder_may_turn_up_in_a_later_one() {
     });
     assert_eq!(where_is(&trees, B), Some(path("e/g").to_string()));
 }
+
+#[test]
+fn two_names_of_one_inode_are_two_files_and_neither_moves() {
+    let mut trees = trees(vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+    observe(&mut trees, |_| root_with(vec![found_file("a", print(11, 5)), found_file("b", print(11, 5))]));
+    assert_eq!(where_is(&trees, A).as_deref(), Some("a"));
+    assert_eq!(trees.local_children(trees.root()).count(), 2);
+}

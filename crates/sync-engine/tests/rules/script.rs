@@ -149,10 +149,15 @@ impl Script {
 
     /// Answers scans until there are none: these entries are at the root, and all folders are empty.
     pub(crate) fn answer_scans(&mut self, entries: &[Found]) {
+        self.answer_scans_by(|directory| if directory.is_root() { entries.to_vec() } else { Vec::new() });
+    }
+
+    /// Answers scans until there are none, with what each directory holds.
+    pub(crate) fn answer_scans_by(&mut self, entries: impl Fn(&LocalPath) -> Vec<Found>) {
         while let Some((id, Job::Scan(targets))) = self.job(|job| matches!(job, Job::Scan(_))) {
-            let look = |directory: &LocalPath| match directory.is_root() {
-                true => listing(print(0, 0), entries.to_vec()),
-                false => listing(print(9, 0), Vec::new()),
+            let look = |directory: &LocalPath| {
+                let inode = if directory.is_root() { 0 } else { 9 };
+                listing(print(inode, 0), entries(directory))
             };
             let directories = targets
                 .iter()
