@@ -235,6 +235,31 @@ fn the_last_thousand_activities_are_kept() {
     assert_eq!(database.activities(2).map(|entry| entry.time).collect::<Vec<_>>(), [1498, 1499]);
 }
 
+/// Whichever statement meets a full disk or a busy database: the transaction is undone, the error says
+/// which, and the next try brings everything.
+#[test]
+fn a_full_or_busy_database_is_an_error_that_changes_nothing_and_heals() {
+    let (_directory, path, mut database) = new_database();
+    database.persist(&[write(1, file_row(1))]).expect("persisted");
+    let writes: Vec<Write> = (1..400).map(|n| write(n, file_row(n + 1))).collect();
+    let pages: i64 = database.connection.pragma_query_value(None, "page_count", |row| row.get(0)).expect("told");
+    for spare in 0..8 {
+        database.connection.pragma_update(None, "max_page_count", pages + spare).expect("set");
+        let error = database.persist(&writes).expect_err("does not fit");
+        assert!(matches!(error, DatabaseError::Full { .. }) && !error.is_unsafe_to_continue(), "{error:?}");
+        assert_eq!(database.load_rows().expect("still readable"), [(node(1), file_row(1))], "{spare} pages");
+    }
+    database.connection.pragma_update(None, "max_page_count", 1_000_000).expect("set");
+    let other = Connection::open(&path).expect("opened");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    database.connection.busy_timeout(Duration::ZERO).expect("set");
+    let error = database.persist(&writes).expect_err("is locked");
+    assert!(matches!(error, DatabaseError::Sqlite { .. }), "{error:?}");
+    other.execute_batch("ROLLBACK").expect("unlocked");
+    database.persist(&writes).expect("persisted");
+    assert_eq!(database.load_rows().expect("readable").len(), 399);
+}
+
 /// Prints its figures: `cargo test -p client --release large_tree -- --nocapture`.
 #[test]
 fn a_large_tree_loads_and_saves_fast() {
