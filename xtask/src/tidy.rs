@@ -6,6 +6,7 @@
 
 mod arrows;
 mod documents;
+mod scenarios;
 mod sources;
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +48,7 @@ pub(crate) fn run(root: &Path) -> Result<String> {
     let mut findings = arrows::check(&packages);
     findings.extend(sources::check(&files));
     findings.extend(documents::check(&files, &|path| root.join(path).exists()));
+    findings.extend(scenarios::check(&files));
     for finding in &findings {
         eprintln!("{finding}");
     }

@@ -5,7 +5,7 @@ mod support;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
-use support::{BOB, Device, Server, eventually, flush_both};
+use support::{BOB, Device, Server, WebPage, eventually, flush_both};
 
 fn two_devices() -> (Server, Device, Device) {
     let server = Server::start();
@@ -357,6 +357,25 @@ fn a_synced_folder_that_is_not_there_stops_for_safety_and_deletes_nothing() {
     eventually("it goes on", || laptop.run(&["flush", "--timeout", "10"]).code == 0);
     desktop.flush();
     assert_eq!(desktop.tree().len(), 10);
+}
+
+#[test]
+fn a_proxy_that_answers_every_call_with_a_page_deletes_nothing() {
+    let (mut server, laptop, desktop) = two_devices();
+    ten_files(&laptop);
+    flush_both(&laptop, &desktop);
+    server.kill();
+    for status in ["404 Not Found", "200 OK"] {
+        let page = WebPage::serve(&server.address, status);
+        laptop.write("written meanwhile", status);
+        eventually("both have asked a few times", || page.answered() >= 8);
+        assert_eq!(laptop.json(&["status"])["state"], "offline");
+        assert_eq!((laptop.tree().len(), desktop.tree().len()), (11, 10), "{status}");
+    }
+    server.restart();
+    flush_both(&laptop, &desktop);
+    assert_eq!(desktop.tree(), laptop.tree());
+    assert_eq!(laptop.tree().len(), 11);
 }
 
 #[test]

@@ -6,8 +6,11 @@
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -200,6 +203,50 @@ fn serve(data: &Path, listen: &str) -> (String, Running) {
     BufReader::new(stdout).read_line(&mut line).expect("a line");
     let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
     (listening["address"].as_str().expect("an address").to_owned(), running)
+}
+
+/// Something at a server's address that answers every call with a page for people, until it is dropped.
+pub struct WebPage {
+    address: String,
+    answered: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl WebPage {
+    pub fn serve(address: &str, status: &'static str) -> Self {
+        let address = address.strip_prefix("http://").expect("an address").to_owned();
+        let listener = TcpListener::bind(&address).expect("the port is free");
+        let (answered, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, stop) = (answered.clone(), ended.clone());
+        let thread = thread::spawn(move || {
+            for connection in listener.incoming() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let page = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: text/html\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>"
+                );
+                // Whether the client waits for it is its own business.
+                connection.and_then(|mut connection| connection.write_all(page.as_bytes())).ok();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { address, answered, ended, thread: Some(thread) }
+    }
+
+    /// How many calls it has answered.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for WebPage {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        TcpStream::connect(&self.address).ok();
+        self.thread.take().map(thread::JoinHandle::join);
+    }
 }
 
 /// One device: a home and a folder.
