@@ -44,7 +44,8 @@ pub enum FsError {
     /// The file system does not take the name: too long, or with bytes it does not allow.
     #[error("the file system does not take the name")]
     NameRefused,
-    /// A symlink is on the way or at the end, or the path leaves the root.
+    /// A symlink is on the way or at the end, or the path leaves the root. A symlink in the place of the
+    /// very folder is [`FsError::NotADirectory`].
     #[error("the path leads through a symlink or out of the synced folder")]
     Escapes,
     /// Another file system is mounted in between.

@@ -10,6 +10,8 @@
 //!
 //! Deliberately not here: what to do about anything. That is the engine's.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod disk;
 pub mod fs;
 pub mod jobs;

@@ -90,7 +90,7 @@ impl SimFs {
 
     fn open_file(&self, path: &LocalPath) -> Result<SimFile, FsError> {
         let mut disk = lock(&self.disk);
-        let ino = disk.resolve(path)?;
+        let ino = disk.entry(path)?;
         match &disk.get(ino)?.body {
             Body::File(_) => {}
             Body::Directory(_) => return Err(FsError::IsADirectory),
@@ -170,7 +170,7 @@ impl Fs for SimFs {
     fn stat(&self, path: &LocalPath) -> Result<Option<Stat>, FsError> {
         self.mounted()?;
         let disk = lock(&self.disk);
-        match disk.resolve(path) {
+        match disk.entry(path) {
             Ok(ino) => disk.stat_of(ino).map(Some),
             Err(FsError::NotFound | FsError::NotADirectory) => Ok(None),
             Err(error) => Err(error),
@@ -186,7 +186,10 @@ impl Fs for SimFs {
         self.mounted_with_space()?;
         let path = temp_path(temp)?;
         let empty = Body::File(Arc::default());
-        lock(&self.disk).make(&path, empty, NEW_FILE_PERMISSIONS, Author::Client)?;
+        let mut disk = lock(&self.disk);
+        disk.make_own_directories();
+        disk.make(&path, empty, NEW_FILE_PERMISSIONS, Author::Client)?;
+        drop(disk);
         Ok(Box::new(self.open_file(&path)?))
     }
 
@@ -198,7 +201,7 @@ impl Fs for SimFs {
     fn rename_new(&self, from: &LocalPath, to: &LocalPath) -> Result<(), FsError> {
         self.mounted()?;
         let mut disk = lock(&self.disk);
-        let moved = disk.resolve(from)?;
+        let moved = disk.entry(from)?;
         let (parent, name) = disk.parent(to)?;
         if disk.lookup(parent, &name)?.is_some() {
             return Err(FsError::AlreadyExists);
@@ -225,17 +228,18 @@ impl Fs for SimFs {
     fn rmdir(&self, path: &LocalPath) -> Result<(), FsError> {
         self.mounted()?;
         let mut disk = lock(&self.disk);
-        let ino = disk.resolve(path)?;
-        if !disk.entries(ino)?.is_empty() {
-            return Err(FsError::NotEmpty);
+        let ino = disk.entry(path)?;
+        match disk.entries(ino) {
+            Ok(entries) if entries.is_empty() => disk.remove_entry(path),
+            Ok(_) => Err(FsError::NotEmpty),
+            Err(_) => Err(FsError::NotADirectory),
         }
-        disk.remove_entry(path)
     }
 
     fn unlink(&self, path: &LocalPath) -> Result<(), FsError> {
         self.mounted()?;
         let mut disk = lock(&self.disk);
-        let ino = disk.resolve(path)?;
+        let ino = disk.entry(path)?;
         if disk.entries(ino).is_ok() {
             return Err(FsError::IsADirectory);
         }
@@ -261,6 +265,9 @@ impl Disk {
         let (b_parent, b_name) = self.parent(b)?;
         let a_ino = self.lookup(a_parent, &a_name)?.ok_or(FsError::NotFound)?;
         let b_ino = self.lookup(b_parent, &b_name)?.ok_or(FsError::NotFound)?;
+        if self.is_below(a_parent, b_ino) || self.is_below(b_parent, a_ino) {
+            return Err(FsError::NameRefused);
+        }
         self.repoint(a_parent, &a_name, b_ino)?;
         self.repoint(b_parent, &b_name, a_ino)?;
         let now = self.tick();

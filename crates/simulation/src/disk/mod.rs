@@ -182,13 +182,18 @@ impl Disk {
         };
         let root = disk.inode(Body::Directory(BTreeMap::new()), 0o755, Author::Client);
         disk.inodes.insert(ROOT, Arc::new(root));
-        for own in [OWN_DIRECTORY, TEMP_DIRECTORY, PARKED_DIRECTORY] {
-            disk.make(&own_path(own), Body::Directory(BTreeMap::new()), 0o755, Author::Client).ok();
-        }
+        disk.make_own_directories();
         disk.make(&own_path(ROOT_MARKER), Body::File(Arc::new(b"the root".to_vec())), 0o644, Author::Client).ok();
         disk.hints.clear();
         disk.settle();
         disk
+    }
+
+    /// Makes what is missing of Syncline's own folders.
+    fn make_own_directories(&mut self) {
+        for own in [OWN_DIRECTORY, TEMP_DIRECTORY, PARKED_DIRECTORY] {
+            self.make(&own_path(own), Body::Directory(BTreeMap::new()), 0o755, Author::Client).ok();
+        }
     }
 
     /// Sets the wall clock.
@@ -342,9 +347,21 @@ impl Disk {
     fn resolve(&self, path: &LocalPath) -> Result<Ino, FsError> {
         let mut at = ROOT;
         for name in path.components() {
+            if matches!(self.get(at)?.body, Body::Symlink(_)) {
+                return Err(FsError::Escapes);
+            }
             at = self.lookup(at, name)?.ok_or(FsError::NotFound)?;
         }
         Ok(at)
+    }
+
+    /// What is at a path, by way of its folder: a link in the folder's place is no folder.
+    fn entry(&self, path: &LocalPath) -> Result<Ino, FsError> {
+        if path.is_root() {
+            return Ok(ROOT);
+        }
+        let (parent, name) = self.parent(path)?;
+        self.lookup(parent, &name)?.ok_or(FsError::NotFound)
     }
 
     /// The child of a folder. An error when the folder is none.
@@ -356,8 +373,7 @@ impl Disk {
     fn entries(&self, directory: Ino) -> Result<&BTreeMap<Box<[u8]>, Entry>, FsError> {
         match &self.get(directory)?.body {
             Body::Directory(entries) => Ok(entries),
-            Body::File(_) => Err(FsError::NotADirectory),
-            Body::Symlink(_) => Err(FsError::Escapes),
+            Body::File(_) | Body::Symlink(_) => Err(FsError::NotADirectory),
         }
     }
 
@@ -433,7 +449,8 @@ impl Disk {
         let ino = self.lookup(from_parent, &from_name)?.ok_or(FsError::NotFound)?;
         let (to_parent, to_name) = self.parent(to)?;
         if self.is_below(to_parent, ino) {
-            return Err(FsError::Other { what: "rename", path: to.clone(), errno: 22 });
+            // As the kernel refuses it, and as the real disk must understand that.
+            return Err(FsError::NameRefused);
         }
         self.check_name(&to_name)?;
         self.saw_entry(from);
