@@ -128,8 +128,7 @@ pub fn server_config(bytes: &[u8]) -> Verdict {
 }
 
 fn server_loads(file: &Path) -> bool {
-    let given = server::Overrides { data_dir: None, listen: None };
-    match server::Config::load(Some(file), given) {
+    match server::Config::load(Some(file), server::Overrides::default()) {
         Ok(config) => {
             assert!(config.data_dir.is_absolute(), "a relative directory is one beside the file");
             true

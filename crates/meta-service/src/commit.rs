@@ -1,16 +1,17 @@
 //! Commits: the queue in front of them, and the transaction around the decision.
 
 use crate::decide::{Decision, Effects, Terms, TreeView, decide};
-use crate::failure::{Failure, bad_request, epoch_changed, forbidden};
+use crate::failure::{Failure, bad_request, epoch_changed, forbidden, gone_back};
 use crate::group::{GroupCommit, GroupError};
 use crate::service::{MetaService, News, check_linked, identity};
+use crate::watermark::Watermarks;
 use api::service::Identity;
 use api::{ApiError, ErrorCode};
 use metadata_store::port::Answer;
-use metadata_store::{Child, NodeRecord, Transaction};
+use metadata_store::{Child, Namespace, NodeRecord, Transaction, Writers};
 use model::{
-    BlockHash, Body, Commit, CommitOutcome, NameKey, NamespaceId, NodeId, Operation, Reason, Rejection, Role,
-    Timestamp, limits,
+    AccountId, BlockHash, Body, Commit, CommitOutcome, NameKey, NamespaceId, NodeId, Operation, Reason, Rejection,
+    Role, Timestamp, limits,
 };
 
 /// Commits that may wait for their transaction; more are told to come back.
@@ -28,7 +29,27 @@ pub(crate) struct Request {
 type Reply = Result<Option<CommitOutcome>, ApiError>;
 
 /// The commits that wait for a transaction.
-pub(crate) struct CommitQueue(GroupCommit<Request, Reply>);
+pub(crate) struct CommitQueue(GroupCommit<Lane, Request, Reply>);
+
+/// What shares transactions: where transactions on two namespaces run beside each other, they are not put
+/// into one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    All,
+    Namespace(NamespaceId),
+    /// Stored blocks without a commit, which concern no namespace.
+    Account(AccountId),
+}
+
+impl Lane {
+    fn of(request: &Request, writers: Writers) -> Self {
+        match (writers, &request.commit) {
+            (Writers::One, _) => Self::All,
+            (Writers::PerNamespace, Some(commit)) => Self::Namespace(commit.namespace),
+            (Writers::PerNamespace, None) => Self::Account(request.who.account),
+        }
+    }
+}
 
 impl CommitQueue {
     pub(crate) fn with_limits() -> Self {
@@ -54,7 +75,8 @@ impl MetaService {
         if let Some(commit) = &request.commit {
             check_size(commit)?;
         }
-        let reply = self.commits.0.submit(request, |requests| self.run(requests));
+        let lane = Lane::of(&request, self.store.writers());
+        let reply = self.commits.0.submit(lane, request, |requests| self.run(requests));
         reply.unwrap_or_else(|error| match error {
             GroupError::Full => Err(ApiError {
                 retry_after_ms: Some(RETRY_MS),
@@ -71,12 +93,15 @@ impl MetaService {
     fn run(&self, requests: &[Request]) -> Vec<Reply> {
         match self.run_together(requests) {
             Ok(replies) => replies,
-            Err(error) if requests.len() == 1 => vec![Err(error)],
+            Err(failure) if requests.len() == 1 || failure.concerns_all() => {
+                let error = ApiError::from(failure);
+                vec![Err(error); requests.len()]
+            }
             Err(_) => requests
                 .iter()
                 .map(|request| {
-                    let alone = self.run_together(std::slice::from_ref(request));
-                    alone.and_then(|mut replies| replies.pop().unwrap_or(Ok(None)))
+                    let mut replies = self.run_together(std::slice::from_ref(request))?;
+                    replies.pop().unwrap_or(Ok(None))
                 })
                 .collect(),
         }
@@ -84,13 +109,13 @@ impl MetaService {
 
     /// Requests are decided in order, each against what the earlier ones left. An answer that is an
     /// error has written nothing but the note of stored blocks, which holds whatever becomes of the
-    /// commit.
-    fn run_together(&self, requests: &[Request]) -> Result<Vec<Reply>, ApiError> {
-        let now = self.environment.now();
-        self.write(|tx, news| {
+    /// commit. Done twice it does nothing more than once, since it looks for its outcomes first.
+    fn run_together(&self, requests: &[Request]) -> Result<Vec<Reply>, Failure> {
+        let round = Round { now: self.environment.now(), watermarks: &self.watermarks };
+        self.write_again(|tx, news| {
             let mut replies = Vec::with_capacity(requests.len());
             for request in requests {
-                replies.push(match run_one(tx, request, now, news) {
+                replies.push(match run_one(tx, request, &round, news) {
                     Ok(outcome) => Ok(outcome),
                     Err(Failure::Api(error)) => Err(error),
                     Err(Failure::Store(error)) => return Err(error.into()),
@@ -101,21 +126,37 @@ impl MetaService {
     }
 }
 
+/// What the requests of one transaction share.
+struct Round<'s> {
+    now: Timestamp,
+    watermarks: &'s Watermarks,
+}
+
 fn run_one(
     tx: &dyn Transaction,
     request: &Request,
-    now: Timestamp,
+    round: &Round<'_>,
     news: &mut News,
 ) -> Result<Option<CommitOutcome>, Failure> {
-    let who = request.who;
+    let (who, now) = (request.who, round.now);
+    // The lock comes before all that is to hold: of one commit that reached two servers, the second waits
+    // here and then finds the outcome of the first.
+    let namespace = match &request.commit {
+        Some(commit) => tx.lock_namespace(commit.namespace)?,
+        None => None,
+    };
     check_linked(tx, who)?;
     tx.add_uploaded_blocks(who.account, &request.stored, now)?;
     let Some(commit) = &request.commit else { return Ok(None) };
-    if let Some(outcome) = tx.outcome(who.device, commit.key)? {
+    if let Some(outcome) = tx.outcome(commit.namespace, who.device, commit.key)? {
+        // Told once more: what was committed without an answer was committed without a word to the others.
+        if let CommitOutcome::Accepted { head, .. } = outcome {
+            news.reached(commit.namespace, head);
+        }
         return Ok(Some(outcome));
     }
-    let outcome = settle(tx, who, commit, now, news)?;
-    tx.put_outcome(who.device, commit.key, &outcome, now)?;
+    let outcome = settle(tx, who, commit, namespace, round, news)?;
+    tx.put_outcome(commit.namespace, who.device, commit.key, &outcome, now)?;
     Ok(Some(outcome))
 }
 
@@ -124,14 +165,19 @@ fn settle(
     tx: &dyn Transaction,
     who: Identity,
     commit: &Commit,
-    now: Timestamp,
+    namespace: Option<Namespace>,
+    round: &Round<'_>,
     news: &mut News,
 ) -> Result<CommitOutcome, Failure> {
+    let now = round.now;
     if commit.epoch != identity(tx)?.epoch {
         return Err(epoch_changed().into());
     }
     let role = tx.role(commit.namespace, who.account)?.ok_or_else(forbidden)?;
-    let namespace = tx.lock_namespace(commit.namespace)?.ok_or_else(forbidden)?;
+    let namespace = namespace.ok_or_else(forbidden)?;
+    if round.watermarks.is_behind(commit.epoch, commit.namespace, namespace.head) {
+        return Err(gone_back(commit.namespace, namespace.head).into());
+    }
     if commit.seen > namespace.head {
         return Err(epoch_changed().into());
     }
@@ -151,6 +197,7 @@ fn settle(
             write_effects(tx, commit.namespace, &effects, news)?;
             end_memberships(tx, who, &effects, news)?;
             let head = effects.entries.last().map_or(namespace.head, |entry| entry.position);
+            news.epoch = Some(commit.epoch);
             Ok(CommitOutcome::Accepted { head, time: now })
         }
     }
@@ -176,7 +223,7 @@ pub(crate) fn write_effects(
     tx.set_live_nodes(namespace, effects.live_nodes)?;
     tx.add_named_blocks(namespace, &effects.blocks)?;
     tx.append(namespace, &effects.entries)?;
-    news.reached.insert(namespace, last.position);
+    news.reached(namespace, last.position);
     Ok(())
 }
 

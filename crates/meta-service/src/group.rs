@@ -1,10 +1,11 @@
 //! Group commit: callers that wait at the same time share one transaction.
 //!
-//! Whoever finds nobody leading leads: it runs a batch of what waits, its own request among it or soon,
-//! and hands out the results. There is no thread behind it; with one caller at a time every request is
+//! Requests wait in lanes, and only those of one lane share a transaction. Whoever finds nobody leading its
+//! lane leads it: it runs a batch of what waits there, its own request among it or soon, and hands out the
+//! results. There is no thread behind it; with one caller at a time every request is
 //! run at once, by its caller, which makes it deterministic.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Why a request was not run.
@@ -16,58 +17,74 @@ pub(crate) enum GroupError {
     Lost,
 }
 
-/// A queue of requests `Q` with results `R`.
-pub(crate) struct GroupCommit<Q, R> {
+/// A queue of requests `Q` with results `R` in lanes `L`.
+pub(crate) struct GroupCommit<L, Q, R> {
     batch: usize,
     capacity: usize,
-    state: Mutex<State<Q, R>>,
+    state: Mutex<State<L, Q, R>>,
     turn: Condvar,
 }
 
-struct State<Q, R> {
-    waiting: VecDeque<(u64, Q)>,
+struct State<L, Q, R> {
+    /// The requests that nobody has taken; a lane that has none is not there.
+    waiting: BTreeMap<L, VecDeque<(u64, Q)>>,
+    /// How many those are.
+    length: usize,
     /// Results that their callers have not fetched; `None`: lost.
     done: BTreeMap<u64, Option<R>>,
     next: u64,
-    leading: bool,
+    /// The lanes of which somebody runs a batch.
+    leading: BTreeSet<L>,
 }
 
-impl<Q, R> GroupCommit<Q, R> {
+impl<L: Copy + Ord, Q, R> GroupCommit<L, Q, R> {
     /// A queue that holds `capacity` requests and runs at most `batch` of them at once.
     pub(crate) fn new(batch: usize, capacity: usize) -> Self {
-        let state = State { waiting: VecDeque::new(), done: BTreeMap::new(), next: 0, leading: false };
+        let (waiting, done, leading) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let state = State { waiting, length: 0, done, next: 0, leading };
         Self { batch, capacity, state: Mutex::new(state), turn: Condvar::new() }
     }
 
-    /// Runs a request, alone or with others. `run` gives one result per request, in order.
-    pub(crate) fn submit(&self, request: Q, run: impl Fn(&[Q]) -> Vec<R>) -> Result<R, GroupError> {
+    /// Runs a request, alone or with others of its lane. `run` gives one result per request, in order.
+    pub(crate) fn submit(&self, lane: L, request: Q, run: impl Fn(&[Q]) -> Vec<R>) -> Result<R, GroupError> {
         let mut state = self.lock();
-        if state.waiting.len() >= self.capacity {
+        if state.length >= self.capacity {
             return Err(GroupError::Full);
         }
         let ticket = state.next;
         state.next += 1;
-        state.waiting.push_back((ticket, request));
+        state.length += 1;
+        state.waiting.entry(lane).or_default().push_back((ticket, request));
         loop {
             if let Some(result) = state.done.remove(&ticket) {
                 return result.ok_or(GroupError::Lost);
             }
-            if state.leading {
+            if state.leading.contains(&lane) {
                 state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
             } else {
-                drop(self.lead(state, &run));
+                drop(self.lead(lane, state, &run));
                 state = self.lock();
             }
         }
     }
 
     /// Takes a batch, runs it without the lock, and stores its results when the leader is dropped.
-    fn lead<'g>(&'g self, mut state: MutexGuard<'g, State<Q, R>>, run: impl Fn(&[Q]) -> Vec<R>) -> Leader<'g, Q, R> {
-        state.leading = true;
-        let size = state.waiting.len().min(self.batch);
-        let (tickets, requests): (Vec<u64>, Vec<Q>) = state.waiting.drain(..size).unzip();
+    fn lead<'g>(
+        &'g self,
+        lane: L,
+        mut state: MutexGuard<'g, State<L, Q, R>>,
+        run: impl Fn(&[Q]) -> Vec<R>,
+    ) -> Leader<'g, L, Q, R> {
+        state.leading.insert(lane);
+        let mut waiting = state.waiting.remove(&lane).unwrap_or_default();
+        let rest = waiting.split_off(waiting.len().min(self.batch));
+        if !rest.is_empty() {
+            state.waiting.insert(lane, rest);
+        }
+        state.length -= waiting.len();
         drop(state);
-        let mut leader = Leader { group: self, tickets, results: Vec::new() };
+        let (tickets, requests): (Vec<u64>, Vec<Q>) = waiting.into_iter().unzip();
+        let mut leader = Leader { group: self, lane, tickets, results: Vec::new() };
         leader.results = run(&requests);
         leader
     }
@@ -75,27 +92,28 @@ impl<Q, R> GroupCommit<Q, R> {
     /// How many requests wait.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        self.lock().waiting.len()
+        self.lock().length
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<Q, R>> {
+    fn lock(&self) -> MutexGuard<'_, State<L, Q, R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Ends a leadership, also when the batch panicked: nobody may wait for ever.
-struct Leader<'g, Q, R> {
-    group: &'g GroupCommit<Q, R>,
+struct Leader<'g, L: Copy + Ord, Q, R> {
+    group: &'g GroupCommit<L, Q, R>,
+    lane: L,
     tickets: Vec<u64>,
     results: Vec<R>,
 }
 
-impl<Q, R> Drop for Leader<'_, Q, R> {
+impl<L: Copy + Ord, Q, R> Drop for Leader<'_, L, Q, R> {
     fn drop(&mut self) {
         let mut state = self.group.lock();
         let mut results = self.results.drain(..);
         state.done.extend(self.tickets.drain(..).map(|ticket| (ticket, results.next())));
-        state.leading = false;
+        state.leading.remove(&self.lane);
         self.group.turn.notify_all();
     }
 }
@@ -109,18 +127,18 @@ mod tests {
     #[test]
     fn a_lone_caller_runs_its_own_request_at_once() {
         let group = GroupCommit::new(4, 8);
-        assert_eq!(group.submit(7, |batch| batch.iter().map(|n| n * 2).collect()), Ok(14));
+        assert_eq!(group.submit(0, 7, |batch| batch.iter().map(|n| n * 2).collect()), Ok(14));
     }
 
     #[test]
     fn callers_that_wait_share_a_batch_and_each_gets_its_own_result() {
-        let group = Arc::new(GroupCommit::<usize, usize>::new(16, 64));
+        let group = Arc::new(GroupCommit::<u8, usize, usize>::new(16, 64));
         let batches = Arc::new(AtomicUsize::new(0));
         let gate = Arc::new(Barrier::new(2));
         let first = std::thread::spawn({
             let (group, gate) = (Arc::clone(&group), Arc::clone(&gate));
             move || {
-                group.submit(100, |batch| {
+                group.submit(0, 100, |batch| {
                     gate.wait();
                     gate.wait();
                     batch.to_vec()
@@ -132,7 +150,7 @@ mod tests {
             .map(|n| {
                 let (group, batches) = (Arc::clone(&group), Arc::clone(&batches));
                 std::thread::spawn(move || {
-                    group.submit(n, |batch| {
+                    group.submit(0, n, |batch| {
                         batches.fetch_add(1, Ordering::Relaxed);
                         batch.to_vec()
                     })
@@ -151,13 +169,32 @@ mod tests {
     }
 
     #[test]
+    fn lanes_run_beside_each_other_and_never_share_a_batch() {
+        let group = Arc::new(GroupCommit::<u8, u8, u8>::new(16, 64));
+        let both_run = Arc::new(Barrier::new(2));
+        let lanes = [0, 1].map(|lane| {
+            let (group, both_run) = (Arc::clone(&group), Arc::clone(&both_run));
+            std::thread::spawn(move || {
+                group.submit(lane, lane, |batch| {
+                    both_run.wait();
+                    assert_eq!(batch, [lane]);
+                    batch.to_vec()
+                })
+            })
+        });
+        for (lane, caller) in lanes.into_iter().enumerate() {
+            assert_eq!(caller.join().expect("no panic").map(usize::from), Ok(lane));
+        }
+    }
+
+    #[test]
     fn a_batch_that_panics_does_not_leave_the_others_waiting() {
-        let group = Arc::new(GroupCommit::<u8, u8>::new(4, 8));
+        let group = Arc::new(GroupCommit::<u8, u8, u8>::new(4, 8));
         let leader = std::thread::spawn({
             let group = Arc::clone(&group);
-            move || group.submit(1, |_| panic!("the store is broken"))
+            move || group.submit(0, 1, |_| panic!("the store is broken"))
         });
         assert!(leader.join().is_err());
-        assert_eq!(group.submit(2, <[u8]>::to_vec), Ok(2));
+        assert_eq!(group.submit(0, 2, <[u8]>::to_vec), Ok(2));
     }
 }

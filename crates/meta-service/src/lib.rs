@@ -22,6 +22,7 @@ mod paths;
 mod restore;
 mod service;
 mod sharing;
+mod watermark;
 
 pub use accounts::AccountSummary;
 pub use environment::{Environment, PasswordCost};

@@ -31,10 +31,10 @@ impl MetaService {
     pub fn restore(&self, who: Identity, request: &RestoreRequest) -> Result<RestoreReply, ApiError> {
         let now = self.environment.now();
         self.write(|tx, news| {
+            let namespace = tx.lock_namespace(request.namespace)?.ok_or_else(crate::failure::forbidden)?;
             if !role(tx, who, request.namespace)?.may_write() {
                 return Err(crate::failure::forbidden().into());
             }
-            let namespace = tx.lock_namespace(request.namespace)?.ok_or_else(crate::failure::forbidden)?;
             let node = tx.node(request.namespace, request.node)?;
             let node = node.ok_or_else(|| not_found("there never was such a file or folder here"))?;
             let new_id = || NodeId(self.environment.random());

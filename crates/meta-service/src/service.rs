@@ -5,6 +5,7 @@ use crate::environment::Environment;
 use crate::failure::{Failure, forbidden, of_store, unlinked};
 use crate::login_limit::LoginLimit;
 use crate::password::Passwords;
+use crate::watermark::Watermarks;
 use api::service::{Announce, Identity, MetaForBlocks, MetaForNotification, StoredBlock};
 use api::{ApiError, ServerReply, Token};
 use metadata_store::{MetadataStore, Reading, ServerIdentity, StoreError, Transaction};
@@ -19,6 +20,9 @@ const OUTCOME_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Rows that one round of clean-up removes, so that it never holds the database for long.
 const CLEAN_UP_ROWS: usize = 10_000;
 
+/// How often a transaction is done again whose commit broke off in the middle.
+const UNKNOWN_OUTCOMES: usize = 3;
+
 /// The meta service. Its calls block; async callers move them to a blocking thread.
 pub struct MetaService {
     pub(crate) store: Arc<dyn MetadataStore>,
@@ -27,14 +31,25 @@ pub struct MetaService {
     pub(crate) passwords: Passwords,
     pub(crate) login_limit: LoginLimit,
     pub(crate) commits: CommitQueue,
+    pub(crate) watermarks: Watermarks,
 }
 
 /// What others are told once a transaction is durable.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     pub(crate) reached: BTreeMap<NamespaceId, Position>,
+    /// The epoch of the positions, if they are to be remembered.
+    pub(crate) epoch: Option<Epoch>,
     pub(crate) memberships: BTreeSet<AccountId>,
     pub(crate) unlinked: BTreeSet<DeviceId>,
+}
+
+impl News {
+    /// A journal reached a position; an earlier one is no news.
+    pub(crate) fn reached(&mut self, namespace: NamespaceId, position: Position) {
+        let known = self.reached.entry(namespace).or_insert(position);
+        *known = position.max(*known);
+    }
 }
 
 impl MetaService {
@@ -52,11 +67,16 @@ impl MetaService {
         store
             .write(|tx| match tx.server()? {
                 Some(_) => Ok(()),
-                None => tx.set_server(ServerIdentity { instance, epoch: Epoch(1) }),
+                // Another server that starts now may come first; its answer is as good.
+                None => match tx.insert_server(ServerIdentity { instance, epoch: Epoch(1) }) {
+                    Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+                    Err(other) => Err(other),
+                },
             })
             .map_err(|error: StoreError| of_store(&error))?;
-        let (login_limit, commits) = (LoginLimit::default(), CommitQueue::with_limits());
-        Ok(Self { store, announce, environment, passwords, login_limit, commits })
+        let (login_limit, commits, watermarks) =
+            (LoginLimit::default(), CommitQueue::with_limits(), Watermarks::default());
+        Ok(Self { store, announce, environment, passwords, login_limit, commits, watermarks })
     }
 
     /// `server`: who this is.
@@ -109,6 +129,30 @@ impl MetaService {
         Ok(result)
     }
 
+    /// As [`MetaService::write`], for work that recognises what it has done before: it is done again when
+    /// the connection to the database broke in the middle of the commit.
+    pub(crate) fn write_again<T>(
+        &self,
+        mut work: impl FnMut(&dyn Transaction, &mut News) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut once = || {
+            self.store.write(|tx| {
+                let mut news = News::default();
+                work(tx, &mut news).map(|result| (result, news))
+            })
+        };
+        let mut done = once();
+        for _ in 0..UNKNOWN_OUTCOMES {
+            if !matches!(done, Err(Failure::Store(StoreError::OutcomeUnknown { .. }))) {
+                break;
+            }
+            done = once();
+        }
+        let (result, news) = done?;
+        self.tell(&news);
+        Ok(result)
+    }
+
     /// Reads a snapshot.
     pub(crate) fn snapshot<T>(&self, work: impl FnMut(&dyn Reading) -> Result<T, Failure>) -> Result<T, ApiError> {
         Ok(self.store.snapshot(work)?)
@@ -116,6 +160,9 @@ impl MetaService {
 
     pub(crate) fn tell(&self, news: &News) {
         for (namespace, position) in &news.reached {
+            if let Some(epoch) = news.epoch {
+                self.watermarks.note(epoch, *namespace, *position);
+            }
             self.announce.reached(*namespace, *position);
         }
         for account in &news.memberships {

@@ -37,6 +37,7 @@ impl MetaService {
         self.write(|tx, news| {
             let guest = self.guest(tx, who, &request.email)?;
             let namespace = shared_namespace(tx, who, request, now, news)?;
+            tx.lock_namespace(namespace)?;
             if role(tx, who, namespace)? != Role::Owner {
                 return Err(forbidden().into());
             }
@@ -70,6 +71,7 @@ impl MetaService {
     pub fn leave(&self, who: Identity, request: &LeaveRequest) -> Result<(), ApiError> {
         let now = self.environment.now();
         self.write(|tx, news| {
+            tx.lock_namespace(request.namespace)?;
             if role(tx, who, request.namespace)? == Role::Owner {
                 return Err(bad_request(owner_hint(tx, who, request.namespace)?).into());
             }
@@ -85,6 +87,7 @@ impl MetaService {
     pub fn remove_member(&self, who: Identity, request: &RemoveMemberRequest) -> Result<(), ApiError> {
         let now = self.environment.now();
         self.write(|tx, news| {
+            tx.lock_namespace(request.namespace)?;
             if role(tx, who, request.namespace)? != Role::Owner {
                 return Err(forbidden().into());
             }
@@ -128,11 +131,12 @@ fn shared_namespace(
             .then_some(request.namespace)
             .ok_or_else(|| bad_request("a folder inside a shared folder cannot be shared on its own").into());
     }
+    let old = lock(tx, root)?;
     let node = tx.node(root, request.node)?.filter(NodeRecord::is_live);
     let node = node.ok_or_else(|| not_found("there is no such folder"))?;
     match node.body {
         Body::Mount => Ok(node.node.as_namespace()),
-        Body::Directory => convert(tx, who, root, node, now, news),
+        Body::Directory => convert(tx, who, old, node, now, news),
         Body::File { .. } | Body::Symlink { .. } => Err(bad_request("only a folder can be shared").into()),
     }
 }
@@ -142,13 +146,12 @@ fn shared_namespace(
 fn convert(
     tx: &dyn Transaction,
     who: Identity,
-    root: NamespaceId,
+    old: Namespace,
     folder: NodeRecord,
     now: Timestamp,
     news: &mut News,
 ) -> Result<NamespaceId, Failure> {
     let shared = folder.node.as_namespace();
-    let old = lock(tx, root)?;
     tx.insert_namespace(shared).map_err(|error| match error {
         StoreError::AlreadyExists { .. } => {
             Failure::Api(ApiError::new(ErrorCode::AlreadyExists, "the folder cannot be shared: its id is taken"))
@@ -156,7 +159,7 @@ fn convert(
         other => Failure::Store(other),
     })?;
     tx.set_member(shared, who.account, Role::Owner)?;
-    let descendants = descendants(tx, root, folder.node)?;
+    let descendants = descendants(tx, old.namespace, folder.node)?;
     leave_behind(tx, who.device, old, folder, &descendants, now, news)?;
     settle_in(tx, who.device, shared, descendants, now, news)?;
     news.memberships.insert(who.account);
@@ -302,8 +305,8 @@ fn dismiss(
     tx.remove_member(shared, member)?;
     news.memberships.insert(member);
     let root = account(tx, member)?.root;
-    let Some(mount) = mount(tx, root, shared)? else { return Ok(()) };
     let place = lock(tx, root)?;
+    let Some(mount) = mount(tx, root, shared)? else { return Ok(()) };
     let position = place.head.next();
     let entry = JournalEntry { position, node: mount.node, change: Change::Delete, device: None, time: now };
     let effects = Effects {

@@ -149,8 +149,13 @@ fn own_writes(store: &dyn MetadataStore) {
 }
 
 fn server_identity(store: &dyn MetadataStore) {
-    for epoch in [1, 2] {
-        let identity = ServerIdentity { instance: InstanceId([3; 16]), epoch: Epoch(epoch) };
+    let first = ServerIdentity { instance: InstanceId([3; 16]), epoch: Epoch(1) };
+    write(store, |tx| tx.insert_server(first));
+    let second = store.write(|tx| tx.insert_server(ServerIdentity { instance: InstanceId([4; 16]), ..first }));
+    assert!(matches!(second, Err(StoreError::AlreadyExists { .. })), "it is inserted once: {second:?}");
+    assert_eq!(read(store, |r| r.server()), Some(first));
+    for epoch in [2, 3] {
+        let identity = ServerIdentity { epoch: Epoch(epoch), ..first };
         write(store, |tx| tx.set_server(identity));
         assert_eq!(read(store, |r| r.server()), Some(identity));
     }
@@ -188,7 +193,7 @@ fn devices(store: &dyn MetadataStore) {
         tx.insert_account(&account(1, "a@b", NS))?;
         tx.insert_device(&new, &token(1))?;
         tx.insert_device(&old, &token(2))?;
-        tx.put_outcome(old.device, CommitKey([1; 16]), &CommitOutcome::Rejected(vec![]), Timestamp(0))
+        tx.put_outcome(NS, old.device, CommitKey([1; 16]), &CommitOutcome::Rejected(vec![]), Timestamp(0))
     });
     assert_eq!(read(store, |r| r.devices(AccountId([1; 16]))), [old.clone(), new.clone()]);
     assert_eq!(read(store, |r| r.device_by_token(&token(2))), Some(old.clone()));
@@ -201,7 +206,7 @@ fn devices(store: &dyn MetadataStore) {
         assert_eq!(r.device_by_token(&token(2))?, None);
         assert_eq!(r.devices(AccountId([1; 16]))?.len(), 1);
         assert_eq!(r.device(old.device)?, Some(Device { active: false, ..old.clone() }), "the journal names it");
-        assert_eq!(r.outcome(old.device, CommitKey([1; 16]))?, None);
+        assert_eq!(r.outcome(NS, old.device, CommitKey([1; 16]))?, None);
         Ok(())
     });
 }
@@ -398,15 +403,15 @@ fn outcomes(store: &dyn MetadataStore) {
         CommitOutcome::Rejected(vec![Rejection { index: 3, reason: Reason::MissingBlocks(vec![BlockHash([1; 32])]) }]);
     let accepted = CommitOutcome::Accepted { head: Position(4), time: Timestamp(9) };
     write(store, |tx| {
-        tx.put_outcome(device, CommitKey([1; 16]), &rejected, Timestamp(1))?;
-        tx.put_outcome(device, CommitKey([2; 16]), &accepted, Timestamp(2))
+        tx.put_outcome(NS, device, CommitKey([1; 16]), &rejected, Timestamp(1))?;
+        tx.put_outcome(NS, device, CommitKey([2; 16]), &accepted, Timestamp(2))
     });
-    assert_eq!(read(store, |r| r.outcome(device, CommitKey([1; 16]))), Some(rejected));
-    assert_eq!(read(store, |r| r.outcome(device, CommitKey([2; 16]))), Some(accepted.clone()));
-    assert_eq!(read(store, |r| r.outcome(DeviceId([2; 16]), CommitKey([2; 16]))), None);
+    assert_eq!(read(store, |r| r.outcome(NS, device, CommitKey([1; 16]))), Some(rejected));
+    assert_eq!(read(store, |r| r.outcome(NS, device, CommitKey([2; 16]))), Some(accepted.clone()));
+    assert_eq!(read(store, |r| r.outcome(NS, DeviceId([2; 16]), CommitKey([2; 16]))), None);
     assert_eq!(write(store, |tx| tx.forget_outcomes(Timestamp(2), 10)), 1);
-    assert_eq!(read(store, |r| r.outcome(device, CommitKey([1; 16]))), None);
-    assert_eq!(read(store, |r| r.outcome(device, CommitKey([2; 16]))), Some(accepted));
+    assert_eq!(read(store, |r| r.outcome(NS, device, CommitKey([1; 16]))), None);
+    assert_eq!(read(store, |r| r.outcome(NS, device, CommitKey([2; 16]))), Some(accepted));
 }
 
 fn blocks(store: &dyn MetadataStore) {

@@ -12,6 +12,22 @@ pub enum StoreError {
     /// The database did not become free in time; a later try may succeed.
     #[error("the database was busy for too long during {subject}")]
     Busy { subject: &'static str },
+    /// The database could not be reached, or the connection broke before anything was committed.
+    #[error("the metadata database cannot be reached")]
+    Unreachable {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The connection broke while the transaction was being committed: it may have happened, whole, or
+    /// not at all. Only who can recognise its effects may do the work again.
+    #[error("the connection to the metadata database broke during a commit; whether it happened is unknown")]
+    OutcomeUnknown {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database takes no changes: a replica, or one that its operator has set so.
+    #[error("the metadata database is read-only")]
+    ReadOnly,
     /// The disk under the database is full. Nothing was written.
     #[error("the disk of the metadata database is full")]
     DiskFull,

@@ -14,10 +14,25 @@ use std::ops::RangeInclusive;
 /// What every question to the store answers with.
 pub type Answer<T> = Result<T, StoreError>;
 
+/// Which write transactions run beside each other; the others wait for one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// None: work that waits is best done in one transaction.
+    One,
+    /// Those on different namespaces. A transaction on several holds all of them up, and where namespaces
+    /// are spread over machines it costs far more than one on each.
+    PerNamespace,
+}
+
 /// A metadata database.
 ///
 /// Calls must not nest: neither `transact` nor `read` may be called from inside the work of either.
 pub trait MetadataStore: Send + Sync {
+    /// Whether transactions run beside each other.
+    fn writers(&self) -> Writers {
+        Writers::One
+    }
+
     /// Runs `work` in a write transaction and makes its effects durable when it returns `Ok`; when it
     /// returns an error nothing has happened. The adapter may run `work` again after a conflict, so it
     /// must build its results anew each time.
@@ -77,7 +92,7 @@ fn settle<T, E: From<StoreError>>(done: Answer<()>, result: Option<Result<T, E>>
 
 /// Questions to one snapshot. Lists come in the order that each method names.
 pub trait Reading {
-    /// Who this server is; `None` until [`Transaction::set_server`].
+    /// Who this server is; `None` until [`Transaction::insert_server`].
     fn server(&self) -> Answer<Option<ServerIdentity>>;
 
     /// An account.
@@ -139,8 +154,8 @@ pub trait Reading {
     /// The node's first own move or deletion after `after`.
     fn departure(&self, namespace: NamespaceId, node: NodeId, after: Position) -> Answer<Option<Position>>;
 
-    /// The outcome stored under a commit's key.
-    fn outcome(&self, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>>;
+    /// The outcome stored under the key of a commit to this namespace.
+    fn outcome(&self, namespace: NamespaceId, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>>;
 
     /// For each block, whether the namespace's journal names it.
     fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>>;
@@ -150,7 +165,9 @@ pub trait Reading {
 
 /// A write transaction: it reads its own writes.
 pub trait Transaction: Reading {
-    /// Sets who this server is.
+    /// Sets who this server is, for good. `AlreadyExists` if another has done so, before or meanwhile.
+    fn insert_server(&self, identity: ServerIdentity) -> Answer<()>;
+    /// Changes who this server is.
     fn set_server(&self, identity: ServerIdentity) -> Answer<()>;
 
     /// Adds an account whose root namespace exists. `AlreadyExists` for an e-mail that is taken.
@@ -164,7 +181,9 @@ pub trait Transaction: Reading {
 
     /// Adds an empty namespace. `AlreadyExists` if there is one with this id.
     fn insert_namespace(&self, namespace: NamespaceId) -> Answer<()>;
-    /// The namespace, locked against other writers until the transaction ends.
+    /// The namespace, locked against other writers until the transaction ends. What the transaction reads
+    /// of the namespace afterwards is what the last holder of the lock left; what it read before may have
+    /// changed meanwhile, so that the lock comes before whatever is to hold.
     fn lock_namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>>;
     /// Makes the account a member, or changes its role.
     fn set_member(&self, namespace: NamespaceId, account: AccountId, role: Role) -> Answer<()>;
@@ -182,7 +201,14 @@ pub trait Transaction: Reading {
     fn append(&self, namespace: NamespaceId, entries: &[model::JournalEntry]) -> Answer<()>;
 
     /// Stores a commit's outcome.
-    fn put_outcome(&self, device: DeviceId, key: CommitKey, outcome: &CommitOutcome, time: Timestamp) -> Answer<()>;
+    fn put_outcome(
+        &self,
+        namespace: NamespaceId,
+        device: DeviceId,
+        key: CommitKey,
+        outcome: &CommitOutcome,
+        time: Timestamp,
+    ) -> Answer<()>;
     /// Notes blocks that the namespace's journal names now.
     fn add_named_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<()>;
     /// Notes blocks that the account has uploaded; a block uploaded again gets the later time.

@@ -1,7 +1,8 @@
 //! The rows of the metadata database.
 
 use model::{
-    AccountId, Body, Change, DeviceId, Epoch, InstanceId, JournalEntry, Name, NamespaceId, NodeId, Position, Timestamp,
+    AccountId, Body, Change, DeviceId, Epoch, InstanceId, JournalEntry, Name, NamespaceId, NodeId, Position, Role,
+    Timestamp,
 };
 
 /// The SHA-256 of a device's token. The token itself is never stored.
@@ -24,6 +25,33 @@ pub struct Account {
     pub password_hash: String,
     pub root: NamespaceId,
     pub created: Timestamp,
+}
+
+/// What makes two e-mail addresses the same account.
+#[must_use]
+pub fn email_key(email: &str) -> String {
+    email.to_lowercase()
+}
+
+/// The stored number of a role.
+#[must_use]
+pub const fn role_number(role: Role) -> i64 {
+    match role {
+        Role::Viewer => 0,
+        Role::Editor => 1,
+        Role::Owner => 2,
+    }
+}
+
+/// The role that is stored as `number`.
+#[must_use]
+pub const fn role_from_number(number: i64) -> Option<Role> {
+    match number {
+        0 => Some(Role::Viewer),
+        1 => Some(Role::Editor),
+        2 => Some(Role::Owner),
+        _ => None,
+    }
 }
 
 /// One linked installation.
@@ -185,4 +213,22 @@ pub struct PageLimit {
     pub entries: usize,
     /// Blocks named by all entries together.
     pub blocks: usize,
+}
+
+/// Where an entry brought its node, if it did: what [`Arrival`]s are found by.
+#[must_use]
+pub fn destination(change: &Change) -> Option<(NodeId, &Name)> {
+    match change {
+        Change::Create { parent, name, .. } | Change::Move { parent, name } => Some((*parent, name)),
+        Change::Edit { .. } | Change::Delete => None,
+    }
+}
+
+/// How many blocks an entry names, for [`PageLimit::blocks`].
+#[must_use]
+pub fn blocks_of(change: &Change) -> usize {
+    match change {
+        Change::Create { body, .. } | Change::Edit { body } => body.blocks().len(),
+        Change::Move { .. } | Change::Delete => 0,
+    }
 }

@@ -1,13 +1,18 @@
 //! The server's settings.
 
+use metadata_store_mysql::{BadOptions, MysqlOptions};
 use serde::Deserialize;
+use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Where a server listens when nobody says otherwise: this machine only.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8420";
+
+/// The longest file with a password that is read; anything longer is another file.
+const PASSWORD_FILE_BYTES: u64 = 4096;
 
 /// Valid settings of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +21,51 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address and port on which it listens; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where the metadata database is.
+    pub metadata: Metadata,
 }
 
-/// Settings from the command line, which come before those of the file.
+/// Where the metadata database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Metadata {
+    /// A file in the data directory.
+    InDataDir,
+    /// A database that other servers can share.
+    Mysql { options: MysqlOptions, password: Option<Secret> },
+}
+
+/// A password, which no log and no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Settings from the command line and the environment, which come before those of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<String>,
+    /// The URL of a database.
+    pub metadata: Option<String>,
+    pub metadata_password_file: Option<PathBuf>,
+    /// From the environment: the command line is for all to see.
+    pub metadata_password: Option<Secret>,
 }
 
 /// Why there are no valid settings.
@@ -36,16 +79,27 @@ pub enum ConfigError {
     NoDataDir,
     #[error("`{text}` is not an address and a port")]
     BadListen { text: String },
+    #[error("the metadata database is not named as it must be")]
+    BadMetadata { source: BadOptions },
+    #[error("cannot read the database's password from {path}")]
+    UnreadablePassword { path: PathBuf, source: io::Error },
+    #[error("a password for the metadata database is given, and no URL")]
+    PasswordAlone,
 }
 
 impl ConfigError {
     /// What to do about it.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
+    pub const fn hint(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "check that the file exists and that this user may read it",
-            Self::Invalid { .. } => "the settings are `data = \"DIRECTORY\"` and `listen = \"ADDRESS:PORT\"`",
+            Self::Invalid { .. } => {
+                "the settings are `data`, `listen`, `metadata` and `metadata_password_file`, each a text in quotes"
+            }
             Self::NoDataDir => "pass `--data DIR`, or set `data` in the configuration file",
+            Self::BadMetadata { source } => source.hint(),
+            Self::UnreadablePassword { .. } => "the file holds the password alone, in UTF-8, readable for this user",
+            Self::PasswordAlone => "set `metadata` to a URL like mysql://syncline@db.example.org/syncline",
             Self::BadListen { .. } => "write it like 127.0.0.1:8420, 0.0.0.0:8420 or [::]:8420",
         }
     }
@@ -58,9 +112,18 @@ struct ConfigFile {
     /// Relative to the file's own directory.
     data: Option<PathBuf>,
     listen: Option<String>,
+    metadata: Option<String>,
+    /// Relative to the file's own directory.
+    metadata_password_file: Option<PathBuf>,
 }
 
 impl Config {
+    /// Settings of a server that keeps everything in its data directory.
+    #[must_use]
+    pub const fn embedded(data_dir: PathBuf, listen: SocketAddr) -> Self {
+        Self { data_dir, listen, metadata: Metadata::InDataDir }
+    }
+
     /// The settings that the command line and the file (if there is one) give together.
     ///
     /// # Errors
@@ -70,8 +133,31 @@ impl Config {
         let data_dir = overrides.data_dir.or(read.data).ok_or(ConfigError::NoDataDir)?;
         let listen = overrides.listen.or(read.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let listen = listen.parse().map_err(|_| ConfigError::BadListen { text: listen })?;
-        Ok(Self { data_dir, listen })
+        let password_file = overrides.metadata_password_file.or(read.metadata_password_file);
+        let password = match (overrides.metadata_password, password_file) {
+            (Some(password), _) => Some(password),
+            (None, Some(file)) => Some(read_password(&file)?),
+            (None, None) => None,
+        };
+        let metadata = match (overrides.metadata.or(read.metadata), password) {
+            (Some(url), password) => {
+                let options = MysqlOptions::from_url(&url).map_err(|source| ConfigError::BadMetadata { source })?;
+                Metadata::Mysql { options, password }
+            }
+            (None, None) => Metadata::InDataDir,
+            (None, Some(_)) => return Err(ConfigError::PasswordAlone),
+        };
+        Ok(Self { data_dir, listen, metadata })
     }
+}
+
+/// The file's only line.
+fn read_password(path: &Path) -> Result<Secret, ConfigError> {
+    let mut text = String::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(PASSWORD_FILE_BYTES).read_to_string(&mut text))
+        .map_err(|source| ConfigError::UnreadablePassword { path: path.to_owned(), source })?;
+    Ok(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
@@ -80,6 +166,7 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
         .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })?;
     let base = path.parent().unwrap_or(Path::new(""));
     file.data = file.data.map(|data| base.join(data));
+    file.metadata_password_file = file.metadata_password_file.map(|file| base.join(file));
     Ok(file)
 }
 
@@ -102,15 +189,43 @@ mod tests {
     fn a_file_gives_what_the_command_line_leaves_open() {
         let config = load("data = \"d\"\nlisten = \"0.0.0.0:1\"", Overrides::default()).expect("is valid");
         assert_eq!((config.data_dir, config.listen), ("BASE/d".into(), ([0, 0, 0, 0], 1).into()));
-        let overrides = Overrides { data_dir: Some("/e".into()), listen: Some("[::1]:2".into()) };
+        let overrides =
+            Overrides { data_dir: Some("/e".into()), listen: Some("[::1]:2".into()), ..Overrides::default() };
         let config = load("data = \"d\"\nlisten = \"0.0.0.0:1\"", overrides).expect("is valid");
         assert_eq!((config.data_dir, config.listen.to_string()), ("/e".into(), "[::1]:2".into()));
     }
 
     #[test]
     fn without_a_listen_setting_only_this_machine_is_served() {
-        let overrides = Overrides { data_dir: Some("/d".into()), listen: None };
+        let overrides = Overrides { data_dir: Some("/d".into()), ..Overrides::default() };
         assert!(Config::load(None, overrides).expect("is valid").listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn a_database_is_named_by_a_url_and_its_password_stands_in_a_file_or_the_environment() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("password");
+        fs::write(&file, "from the file\n").expect("writes");
+        let text = format!("data = \"d\"\nmetadata = \"mysql://s@db/m\"\nmetadata_password_file = {file:?}");
+        let password = |overrides| match load(&text, overrides).expect("is valid").metadata {
+            Metadata::Mysql { password, .. } => password.map(|password| password.expose().to_owned()),
+            Metadata::InDataDir => panic!("the URL is lost"),
+        };
+        assert_eq!(password(Overrides::default()).as_deref(), Some("from the file"));
+        let environment = Overrides { metadata_password: Some(Secret("other".into())), ..Overrides::default() };
+        assert_eq!(password(environment).as_deref(), Some("other"));
+        let config = load(&text, Overrides::default()).expect("is valid");
+        assert!(!format!("{config:?}").contains("from the file"), "no log shows it");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_meant_is_an_error() {
+        let refused = |text| load(text, Overrides::default()).expect_err("is refused");
+        assert!(matches!(refused("data = \"d\"\nmetadata = \"mysql://s:p@db/m\""), ConfigError::BadMetadata { .. }));
+        let missing = "data = \"d\"\nmetadata = \"mysql://s@db/m\"\nmetadata_password_file = \"none\"";
+        assert!(matches!(refused(missing), ConfigError::UnreadablePassword { .. }));
+        let alone = Overrides { metadata_password: Some(Secret("p".into())), ..Overrides::default() };
+        assert!(matches!(load("data = \"d\"", alone), Err(ConfigError::PasswordAlone)));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl DataDir {
         SqliteStore::open(&path).map_err(|error| match error {
             metadata_store::StoreError::NewerFormat { .. } => ServerError::NewerFormat { path: self.path.clone() },
             metadata_store::StoreError::DiskFull => ServerError::DiskFull { path: self.path.clone() },
-            other => ServerError::Metadata { path, source: other.into() },
+            other => ServerError::Metadata { place: path.display().to_string(), source: other.into() },
         })
     }
 

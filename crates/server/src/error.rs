@@ -23,8 +23,10 @@ pub enum ServerError {
     ForeignBlocks { path: PathBuf, source: block_store::StoreError },
     #[error("cannot open the blocks in {path}")]
     Blocks { path: PathBuf, source: block_store::StoreError },
-    #[error("cannot open the metadata database {path}")]
-    Metadata { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("cannot open the metadata database {place}")]
+    Metadata { place: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("cannot open the metadata database")]
+    Database { source: metadata_store_mysql::OpenError },
     #[error("cannot start the server's threads")]
     Runtime { source: io::Error },
 }
@@ -46,6 +48,7 @@ impl ServerError {
             Self::Blocks { .. } => {
                 "check the disk; the block index is rebuilt by itself when `blocks/index.sqlite` is removed"
             }
+            Self::Database { source } => source.hint(),
             Self::Metadata { .. } => "check the disk, and run `syncline admin verify`",
             Self::Runtime { .. } => "check the limits on threads and memory of this user",
         }

@@ -6,7 +6,7 @@
 //! ```text
 //! data directory
 //!   server.lock    held by the one server that runs on it
-//!   meta.sqlite    the metadata database; `open` uses it beside a running server
+//!   meta.sqlite    the metadata database, unless it is a MySQL server's; `open` uses it beside a running server
 //!   blocks/        the block store
 //! ```
 
@@ -19,6 +19,6 @@ mod run;
 mod stall_guard;
 mod world;
 
-pub use config::{Config, ConfigError, DEFAULT_LISTEN, Overrides};
+pub use config::{Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, Secret};
 pub use error::ServerError;
 pub use run::{open, run, runtime};

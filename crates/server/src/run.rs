@@ -4,16 +4,16 @@ use crate::connections;
 use crate::data_dir::DataDir;
 use crate::router::router;
 use crate::world;
-use crate::{Config, ServerError};
+use crate::{Config, Metadata, Secret, ServerError};
 use api::ApiError;
 use api::service::Announce;
 use block_service::BlockService;
 use meta_service::MetaService;
 use metadata_store::MetadataStore;
+use metadata_store_mysql::{MysqlStore, Pauses};
 use notification_service::{Events, Hub};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -38,14 +38,14 @@ pub fn runtime() -> Result<Runtime, ServerError> {
     builder.build().map_err(|source| ServerError::Runtime { source })
 }
 
-/// The meta service of a data directory, for administration. Works beside a running server, whose
+/// The meta service of a configuration, for administration. Works beside a running server, whose
 /// clients then hear of changes by their next poll.
 ///
 /// # Errors
 /// [`ServerError`].
-pub fn open(data_dir: &Path) -> Result<MetaService, ServerError> {
-    let data_dir = DataDir::prepare(data_dir)?;
-    open_meta(&data_dir, Hub::new())
+pub fn open(config: &Config) -> Result<MetaService, ServerError> {
+    let data_dir = DataDir::prepare(&config.data_dir)?;
+    open_meta(&data_dir, &config.metadata, Hub::new())
 }
 
 /// Runs a server until `shutdown` completes. Tells `ready` on which address it listens, once it does.
@@ -63,7 +63,7 @@ pub async fn run(
     let address = listener.local_addr().map_err(|source| ServerError::Listen { address: config.listen, source })?;
     let (hub, tasks) = (Hub::new(), TaskTracker::new());
     // Nothing else runs yet that opening could hold up.
-    let services = Services::open(&data_dir, &hub)?;
+    let services = Services::open(&data_dir, &config.metadata, &hub)?;
     ready(address);
     tracing::info!(%address, data = %config.data_dir.display(), "the server is running");
     let router = services.router(&hub, &tasks);
@@ -89,9 +89,9 @@ struct Services {
 }
 
 impl Services {
-    fn open(data_dir: &DataDir, hub: &Arc<Hub>) -> Result<Self, ServerError> {
-        let meta = Arc::new(open_meta(data_dir, hub.clone())?);
-        let instance = meta.server().map_err(|error| unusable(data_dir, error))?.instance;
+    fn open(data_dir: &DataDir, metadata: &Metadata, hub: &Arc<Hub>) -> Result<Self, ServerError> {
+        let meta = Arc::new(open_meta(data_dir, metadata, hub.clone())?);
+        let instance = meta.server().map_err(|error| unusable(data_dir, metadata, error))?.instance;
         let store = Arc::new(data_dir.blocks(instance)?);
         let blocks = Arc::new(BlockService::new(store, meta.clone()));
         Ok(Self { meta, blocks })
@@ -110,13 +110,24 @@ impl Services {
     }
 }
 
-fn open_meta(data_dir: &DataDir, announce: Arc<dyn Announce>) -> Result<MetaService, ServerError> {
-    let store: Arc<dyn MetadataStore> = Arc::new(data_dir.metadata()?);
-    MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, error))
+fn open_meta(data_dir: &DataDir, metadata: &Metadata, announce: Arc<dyn Announce>) -> Result<MetaService, ServerError> {
+    let store: Arc<dyn MetadataStore> = match metadata {
+        Metadata::InDataDir => Arc::new(data_dir.metadata()?),
+        Metadata::Mysql { options, password } => {
+            let pauses = Pauses::new(std::thread::sleep, world::below);
+            let opened = MysqlStore::open(options, password.as_ref().map(Secret::expose), pauses);
+            Arc::new(opened.map_err(|source| ServerError::Database { source })?)
+        }
+    };
+    MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, metadata, error))
 }
 
-fn unusable(data_dir: &DataDir, error: ApiError) -> ServerError {
-    ServerError::Metadata { path: data_dir.metadata_path(), source: error.into() }
+fn unusable(data_dir: &DataDir, metadata: &Metadata, error: ApiError) -> ServerError {
+    let place = match metadata {
+        Metadata::InDataDir => data_dir.metadata_path().display().to_string(),
+        Metadata::Mysql { options, .. } => format!("at {}", options.place()),
+    };
+    ServerError::Metadata { place, source: error.into() }
 }
 
 /// Never ends. A failure is tried again at the next turn.

@@ -12,6 +12,13 @@ pub(crate) fn environment() -> Environment {
     Environment::new(now, random)
 }
 
+/// A random number below `n`, which is not 0.
+pub(crate) fn below(n: u64) -> u64 {
+    let mut bytes = [0; 8];
+    random(&mut bytes);
+    u64::from_le_bytes(bytes) % n.max(1)
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the clock that the rest of the server is given")]
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

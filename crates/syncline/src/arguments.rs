@@ -162,9 +162,25 @@ pub(crate) struct ServerOptions {
     /// A file with these settings
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataOptions,
     /// Which part of the server to run
     #[arg(long, value_enum, default_value_t = ServerRole::All)]
     pub(crate) role: ServerRole,
+}
+
+/// Where the metadata database is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MetadataOptions {
+    /// A MySQL database for the metadata, as mysql://USER@HOST/DATABASE; without it, a file in the data directory
+    ///
+    /// The password stands in a file or in the variable SYNCLINE_METADATA_PASSWORD. Connections to other
+    /// machines are encrypted; `?tls=off` at the URL's end changes that, `?ca=FILE` names an authority of your own.
+    #[arg(long, value_name = "URL")]
+    pub(crate) metadata: Option<String>,
+    /// The file with the password of that database
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_password_file: Option<PathBuf>,
 }
 
 /// The parts of a server.
@@ -181,6 +197,8 @@ pub(crate) struct AdminOptions {
     /// The server's configuration file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataOptions,
     #[command(subcommand)]
     pub(crate) verb: AdminVerb,
 }
@@ -190,6 +208,11 @@ pub(crate) enum AdminVerb {
     /// Manage accounts
     #[command(subcommand)]
     User(UserVerb),
+    /// Let all devices compare what they have with what is here, after a backup was restored
+    ///
+    /// To be run before the server starts on a metadata database that is older than what devices have seen.
+    /// They then merge, and delete nothing.
+    RaiseEpoch,
 }
 
 #[derive(Debug, Subcommand)]
@@ -377,6 +400,9 @@ mod tests {
             "server --data d --listen 127.0.0.1:0 --role all",
             "admin --data d user add a@b.c --password-stdin",
             "admin --config f user list",
+            "admin --data d raise-epoch",
+            "server --data d --metadata mysql://u@h/d --metadata-password-file f",
+            "admin --data d --metadata mysql://u@h/d user list",
             "link http://x --email a@b.c --password-stdin --folder d --name n",
             "unlink",
             "start",

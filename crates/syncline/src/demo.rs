@@ -10,12 +10,14 @@ use crate::{log, output, signals};
 use client::{Daemon, Failure, Home, LinkOptions};
 use place::{EMAIL, Place};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use view::Ended;
 
+/// Where the demonstration's server listens: the system chooses the port.
+const ANY_LOCAL_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// The names of the two devices and of their folders.
 const DEVICES: [&str; 2] = ["Laptop", "Desktop"];
 
@@ -72,7 +74,7 @@ async fn start_server(
     stopped: watch::Receiver<bool>,
 ) -> Result<(SocketAddr, JoinHandle<Result<(), Failure>>), Failure> {
     let (tell, told) = oneshot::channel();
-    let config = server::Config { data_dir: place.server(), listen: SocketAddr::from(([127, 0, 0, 1], 0)) };
+    let config = server::Config::embedded(place.server(), ANY_LOCAL_PORT);
     // Nobody waits any more when the person has ended the demonstration already.
     let ready = move |address| {
         tell.send(address).ok();

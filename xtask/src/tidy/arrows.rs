@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sync-engine", &["model", "api"]),
     // ports and their adapters
     ("metadata-store", &["model"]),
+    ("metadata-store-mysql", &["model", "metadata-store"]),
     ("block-store", &["model"]),
     ("local-files", &["model", "sync-engine"]),
     // drivers; no service sees another
@@ -25,7 +26,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     // where the services meet
     (
         "server",
-        &["model", "api", "metadata-store", "block-store", "meta-service", "block-service", "notification-service"],
+        &[
+            "model",
+            "api",
+            "metadata-store",
+            "metadata-store-mysql",
+            "block-store",
+            "meta-service",
+            "block-service",
+            "notification-service",
+        ],
     ),
     // programs
     ("syncline", &["model", "api", "sync-engine", "client", "server"]),

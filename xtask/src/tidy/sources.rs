@@ -21,8 +21,12 @@ const IMPURE_WORDS: &[&str] = &[
 ];
 
 /// Adapters and the crate that each belongs to. Others know the port's trait only.
-const ADAPTERS: &[(&str, &str)] =
-    &[("SqliteStore", "metadata-store"), ("DiskBlockStore", "block-store"), ("MemoryBlockStore", "block-store")];
+const ADAPTERS: &[(&str, &str)] = &[
+    ("SqliteStore", "metadata-store"),
+    ("MysqlStore", "metadata-store-mysql"),
+    ("DiskBlockStore", "block-store"),
+    ("MemoryBlockStore", "block-store"),
+];
 /// Where adapters are chosen. This crate is here for the table above.
 const WIRING: &[&str] = &["server", "simulation", "fuzzing", "xtask"];
 

@@ -1,6 +1,7 @@
 //! Many callers at once.
 
 use super::*;
+use api::ErrorCode;
 use metadata_store::{Reading, Transaction};
 use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
@@ -130,6 +131,89 @@ fn send_behind_first(
         gate.wait();
         senders.into_iter().map(|sender| sender.join().expect("no panic")).collect()
     })
+}
+
+#[test]
+fn a_commit_whose_transaction_broke_off_is_done_again_and_happens_once() {
+    for happened in [true, false] {
+        let store = Arc::new(BreaksOff { inner: SqliteStore::in_memory().expect("opens"), next: Mutex::new(None) });
+        let bench = Bench::over(store.clone());
+        let me = bench.user("a@x");
+        let node = create(bench.new_node(), me.root.root(), "a", empty_file());
+        let draft = bench.draft(me.root, Position(0), vec![node]);
+        *store.next.lock().expect("no panic") = Some(happened);
+        let outcome = bench.service.commit(me.who, draft).expect("an outcome");
+        assert!(matches!(outcome, CommitOutcome::Accepted { head: Position(1), .. }), "{outcome:?}");
+        assert_eq!(bench.head(me.root), Position(1));
+        let heard = bench.heard.reached.lock().expect("no panic").clone();
+        assert_eq!(heard, [(me.root, Position(1))], "the others hear of it although its first answer was lost");
+        bench.check(me.root);
+    }
+}
+
+/// A store whose next transaction breaks off in its commit.
+struct BreaksOff {
+    inner: SqliteStore,
+    /// Whether that one has happened nevertheless.
+    next: Mutex<Option<bool>>,
+}
+
+impl MetadataStore for BreaksOff {
+    fn transact(&self, work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let lost = || StoreError::OutcomeUnknown { source: "the connection broke".into() };
+        match self.next.lock().expect("no panic").take() {
+            None => self.inner.transact(work),
+            Some(true) => self.inner.transact(work).and(Err(lost())),
+            Some(false) => self.inner.transact(&mut |tx| work(tx).and(Err(StoreError::Abandoned))).or(Err(lost())),
+        }
+    }
+    fn read(&self, work: &mut dyn FnMut(&dyn Reading) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.inner.read(work)
+    }
+}
+
+#[test]
+fn a_database_that_went_back_takes_no_commit_until_the_epoch_rises() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = SqliteStore::open(&folder.path().join("meta.db")).expect("opens");
+    let store = Arc::new(FailsOver { current: Mutex::new(Arc::new(first)) });
+    let bench = Bench::over(store.clone());
+    let me = bench.user("a@x");
+    let commit = |text: &str, epoch| {
+        let node = create(bench.new_node(), me.root.root(), text, empty_file());
+        let draft = Commit { epoch, ..bench.draft(me.root, Position(0), vec![node]) };
+        bench.service.commit(me.who, draft)
+    };
+    let epoch = bench.server().epoch;
+    commit("a", epoch).expect("an outcome");
+    let older = folder.path().join("older.db");
+    store.current().copy_to(&older).expect("copies");
+    commit("b", epoch).expect("an outcome");
+    *store.current.lock().expect("no panic") = Arc::new(SqliteStore::open(&older).expect("opens"));
+    let refused = commit("c", epoch).expect_err("its position was given away before");
+    assert_eq!(refused.code, ErrorCode::Unavailable);
+    let epoch = bench.service.bump_epoch().expect("rises");
+    assert!(matches!(commit("c", epoch), Ok(CommitOutcome::Accepted { .. })));
+}
+
+/// A database that another one can take the place of.
+struct FailsOver {
+    current: Mutex<Arc<SqliteStore>>,
+}
+
+impl FailsOver {
+    fn current(&self) -> Arc<SqliteStore> {
+        Arc::clone(&self.current.lock().expect("no panic"))
+    }
+}
+
+impl MetadataStore for FailsOver {
+    fn transact(&self, work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.current().transact(work)
+    }
+    fn read(&self, work: &mut dyn FnMut(&dyn Reading) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.current().read(work)
+    }
 }
 
 #[test]

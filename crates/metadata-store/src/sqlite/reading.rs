@@ -1,11 +1,11 @@
 //! [`Reading`] in SQL.
 
-use super::row::{count, formatted, id, integer, name, optional_id, ordinal, position, role_from_number, unsigned};
+use super::row::{count, formatted, id, integer, name, optional_id, ordinal, position, unsigned};
 use super::{Session, failed};
 use crate::port::{Answer, Reading};
 use crate::record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
-    PageLimit, ServerIdentity, TokenHash,
+    PageLimit, ServerIdentity, TokenHash, blocks_of, destination, email_key, role_from_number,
 };
 use model::{
     AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId,
@@ -219,10 +219,7 @@ impl Reading for Session<'_> {
             params![namespace.as_bytes(), node.as_bytes(), integer(at)],
             |row| formatted::<Change>(row, 0),
         )?;
-        Ok(change.and_then(|change| match change {
-            Change::Create { parent, name, .. } | Change::Move { parent, name } => Some((parent, name)),
-            Change::Edit { .. } | Change::Delete => None,
-        }))
+        Ok(change.as_ref().and_then(destination).map(|(parent, name)| (parent, name.clone())))
     }
 
     fn arrivals(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey, limit: usize) -> Answer<Vec<Arrival>> {
@@ -245,7 +242,8 @@ impl Reading for Session<'_> {
         )
     }
 
-    fn outcome(&self, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>> {
+    /// One file holds all namespaces, so device and key find it.
+    fn outcome(&self, _: NamespaceId, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>> {
         self.one(
             "reading a commit's outcome",
             "SELECT outcome FROM outcomes WHERE device = ?1 AND key = ?2",
@@ -299,18 +297,6 @@ impl Session<'_> {
             page.push(record);
         }
         Ok(page)
-    }
-}
-
-/// What makes two e-mail addresses the same account.
-pub(super) fn email_key(email: &str) -> String {
-    email.to_lowercase()
-}
-
-fn blocks_of(change: &Change) -> usize {
-    match change {
-        Change::Create { body, .. } | Change::Edit { body } => body.blocks().len(),
-        Change::Move { .. } | Change::Delete => 0,
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Session, failed};
 use crate::error::StoreError;
 use crate::format;
 use crate::port::Answer;
-use model::{Position, Role};
+use model::Position;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Params, Row};
 use serde::de::DeserializeOwned;
@@ -102,25 +102,6 @@ pub(super) fn integer(position: Position) -> i64 {
 /// A size or limit as SQLite's integer.
 pub(super) fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// The stored number of a role.
-pub(super) const fn role_number(role: Role) -> i64 {
-    match role {
-        Role::Viewer => 0,
-        Role::Editor => 1,
-        Role::Owner => 2,
-    }
-}
-
-/// The role that is stored as `number`.
-pub(super) const fn role_from_number(number: i64) -> Option<Role> {
-    match number {
-        0 => Some(Role::Viewer),
-        1 => Some(Role::Editor),
-        2 => Some(Role::Owner),
-        _ => None,
-    }
 }
 
 fn undecodable(column: usize, what: &'static str) -> rusqlite::Error {

@@ -1,19 +1,30 @@
 //! [`Transaction`] in SQL.
 
 use super::Session;
-use super::reading::email_key;
-use super::row::{count, integer, role_number};
+use super::row::{count, integer};
 use crate::error::StoreError;
 use crate::format::to_bytes;
 use crate::port::{Answer, Reading, Transaction};
-use crate::record::{Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash};
+use crate::record::{
+    Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, destination, email_key,
+    role_number,
+};
 use model::{
-    AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position,
-    Role, Timestamp,
+    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Role,
+    Timestamp,
 };
 use rusqlite::params;
 
 impl Transaction for Session<'_> {
+    fn insert_server(&self, identity: ServerIdentity) -> Answer<()> {
+        self.run(
+            "the server's identity",
+            "INSERT INTO server (id, instance, epoch) VALUES (1, ?1, ?2)",
+            params![identity.instance.as_bytes(), integer(Position(identity.epoch.0))],
+        )?;
+        Ok(())
+    }
+
     fn set_server(&self, identity: ServerIdentity) -> Answer<()> {
         self.run(
             "the server's identity",
@@ -163,7 +174,14 @@ impl Transaction for Session<'_> {
         Ok(())
     }
 
-    fn put_outcome(&self, device: DeviceId, key: CommitKey, outcome: &CommitOutcome, time: Timestamp) -> Answer<()> {
+    fn put_outcome(
+        &self,
+        _: NamespaceId,
+        device: DeviceId,
+        key: CommitKey,
+        outcome: &CommitOutcome,
+        time: Timestamp,
+    ) -> Answer<()> {
         self.run(
             "the commit's outcome",
             "INSERT INTO outcomes (device, key, time, outcome) VALUES (?1, ?2, ?3, ?4)",
@@ -238,10 +256,7 @@ impl Session<'_> {
     }
 
     fn insert_entry(&self, namespace: NamespaceId, entry: &JournalEntry, batch_first: Position) -> Answer<()> {
-        let place = match &entry.change {
-            Change::Create { parent, name, .. } | Change::Move { parent, name } => Some((parent, name.key())),
-            Change::Edit { .. } | Change::Delete => None,
-        };
+        let place = destination(&entry.change).map(|(parent, name)| (parent, name.key()));
         self.run(
             "a journal entry",
             "INSERT INTO journal

@@ -257,7 +257,7 @@ async fn health_is_told_to_balancers() {
 async fn a_second_server_on_the_same_data_or_address_is_refused() {
     let server = TestServer::start().await;
     let elsewhere = tempfile::tempdir().expect("a directory");
-    let run = |data_dir, listen| async move { server::run(Config { data_dir, listen }, async {}, |_| ()).await };
+    let run = |data_dir, listen| async move { server::run(Config::embedded(data_dir, listen), async {}, |_| ()).await };
     let same_data = run(server.path(), ([127, 0, 0, 1], 0).into()).await.expect_err("is refused");
     assert!(matches!(same_data, ServerError::AlreadyRunning { .. }), "{same_data:?}");
     let same_address = run(elsewhere.path().join("data"), server.address).await.expect_err("is refused");
@@ -271,7 +271,7 @@ async fn blocks_of_another_server_are_refused() {
     let (mine, theirs) = (one.path().join("data/blocks"), two.path().join("data/blocks"));
     std::fs::remove_dir_all(&mine).expect("removes");
     std::fs::rename(theirs, mine).expect("renames");
-    let config = Config { data_dir: one.path().join("data"), listen: ([127, 0, 0, 1], 0).into() };
+    let config = Config::embedded(one.path().join("data"), ([127, 0, 0, 1], 0).into());
     let error = server::run(config, async {}, |_| ()).await.expect_err("is refused");
     assert!(matches!(error, ServerError::ForeignBlocks { .. }), "{error:?}");
 }

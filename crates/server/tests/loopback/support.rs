@@ -39,7 +39,7 @@ impl TestServer {
 
     pub(crate) async fn start_on(data: TempDir) -> Self {
         let runtime = server::runtime().expect("starts");
-        let config = Config { data_dir: data.path().join("data"), listen: ([127, 0, 0, 1], 0).into() };
+        let config = Config::embedded(data.path().join("data"), ([127, 0, 0, 1], 0).into());
         let (stop, stopped) = oneshot::channel();
         let (ready, address) = oneshot::channel();
         let running = runtime.spawn(server::run(
@@ -118,7 +118,10 @@ impl Drop for TestServer {
 
 /// As `syncline admin user add` does it, beside the running server.
 fn add_user(data: &Path, email: &str) {
-    server::open(data).expect("opens").add_user(email, PASSWORD).expect("adds");
+    server::open(&Config::embedded(data.into(), ([127, 0, 0, 1], 0).into()))
+        .expect("opens")
+        .add_user(email, PASSWORD)
+        .expect("adds");
 }
 
 pub(crate) struct Device {

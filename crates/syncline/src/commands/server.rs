@@ -1,12 +1,16 @@
 //! `server` and `admin`.
 
 use super::Context;
-use crate::arguments::{AdminOptions, AdminVerb, ServerOptions, ServerRole, UserVerb};
+use crate::arguments::{AdminOptions, AdminVerb, MetadataOptions, ServerOptions, ServerRole, UserVerb};
 use crate::{log, output, password, signals};
 use client::{Failure, FailureKind};
 use serde::Serialize;
 use server::{Config, ConfigError, Overrides, ServerError};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The variable with the metadata database's password.
+const PASSWORD_VARIABLE: &str = "SYNCLINE_METADATA_PASSWORD";
 
 /// `server` once it listens.
 #[derive(Serialize)]
@@ -16,9 +20,9 @@ struct Listening {
 
 /// Runs a server until it is told to end.
 pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Failure> {
-    let ServerOptions { data, listen, config, role: ServerRole::All } = options;
+    let ServerOptions { data, listen, config, metadata, role: ServerRole::All } = options;
     log::to_stderr();
-    let overrides = Overrides { data_dir: data.clone(), listen: listen.clone() };
+    let overrides = overrides(data.as_ref(), listen.as_ref(), metadata);
     let config = Config::load(config.as_deref(), overrides).map_err(|error| config_failure(&error))?;
     let is_new = has_no_accounts(&config)?;
     let data_dir = config.data_dir.clone();
@@ -45,7 +49,7 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
 }
 
 fn has_no_accounts(config: &Config) -> Result<bool, Failure> {
-    let meta = server::open(&config.data_dir).map_err(|error| server_failure(&error))?;
+    let meta = server::open(config).map_err(|error| server_failure(&error))?;
     Ok(meta.list_users().map_err(|error| Failure::from_error(&error, None))?.is_empty())
 }
 
@@ -69,22 +73,30 @@ struct Added {
     email: String,
 }
 
+#[derive(Serialize)]
+struct Raised {
+    epoch: u64,
+}
+
 /// Administers the server of a data directory.
 pub(crate) fn administer(options: &AdminOptions, context: &Context) -> Result<(), Failure> {
-    let overrides = Overrides { data_dir: options.data.clone(), listen: None };
+    let overrides = overrides(options.data.as_ref(), None, &options.metadata);
     let config = Config::load(options.config.as_deref(), overrides).map_err(|error| config_failure(&error))?;
-    let AdminVerb::User(verb) = &options.verb;
+    let verb = match &options.verb {
+        AdminVerb::User(verb) => verb,
+        AdminVerb::RaiseEpoch => return raise_epoch(&config, context),
+    };
     match verb {
         UserVerb::Add { email, password_stdin } => {
             let source = password::Source::from_flag(*password_stdin);
             let password = password::ask_new(source, &format!("Password for {}: ", output::safe(email)))?;
-            let meta = server::open(&config.data_dir).map_err(|error| server_failure(&error))?;
+            let meta = server::open(&config).map_err(|error| server_failure(&error))?;
             let account = meta.add_user(email, &password).map_err(|error| refusal(&error))?;
             let added = Added { account: account.to_string(), email: email.clone() };
             context.show(&added, |added| format!("added {}\n", output::safe(&added.email)))
         }
         UserVerb::List => {
-            let meta = server::open(&config.data_dir).map_err(|error| server_failure(&error))?;
+            let meta = server::open(&config).map_err(|error| server_failure(&error))?;
             let users = meta.list_users().map_err(|error| refusal(&error))?;
             let users = users.into_iter().map(|user| User {
                 account: user.account.to_string(),
@@ -94,6 +106,23 @@ pub(crate) fn administer(options: &AdminOptions, context: &Context) -> Result<()
             });
             context.show(&Users { users: users.collect() }, users_text)
         }
+    }
+}
+
+/// A new epoch: devices compare, and do not follow positions that have another meaning now.
+fn raise_epoch(config: &Config, context: &Context) -> Result<(), Failure> {
+    let meta = server::open(config).map_err(|error| server_failure(&error))?;
+    let epoch = meta.bump_epoch().map_err(|error| refusal(&error))?.0;
+    context.show(&Raised { epoch }, |raised| format!("the epoch is now {}\n", raised.epoch))
+}
+
+fn overrides(data: Option<&PathBuf>, listen: Option<&String>, metadata: &MetadataOptions) -> Overrides {
+    Overrides {
+        data_dir: data.cloned(),
+        listen: listen.cloned(),
+        metadata: metadata.metadata.clone(),
+        metadata_password_file: metadata.metadata_password_file.clone(),
+        metadata_password: std::env::var(PASSWORD_VARIABLE).ok().map(Into::into),
     }
 }
 

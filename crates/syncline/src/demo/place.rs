@@ -72,7 +72,8 @@ impl Place {
         }
         let mut chance = Chance::from_system().map_err(|error| Failure::from_error(&error, None))?;
         let password = format!("{:032x}", u128::from_be_bytes(chance.bytes()));
-        let meta = server::open(&self.server()).map_err(|error| server_failure(&error))?;
+        let meta = server::open(&server::Config::embedded(self.server(), super::ANY_LOCAL_PORT))
+            .map_err(|error| server_failure(&error))?;
         meta.add_user(EMAIL, &password).map_err(|error| Failure::from_error(&error, None))?;
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
         file.and_then(|mut file| file.write_all(password.as_bytes())).map_err(|error| unusable(&path, &error))?;

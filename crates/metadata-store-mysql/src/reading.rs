@@ -1,0 +1,368 @@
+//! [`Reading`] in SQL.
+
+use crate::cells::{Cells, bytes, count, integer};
+use crate::session::Session;
+use metadata_store::port::{Answer, Reading};
+use metadata_store::record::{
+    Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
+    PageLimit, ServerIdentity, TokenHash, blocks_of, destination, email_key, role_from_number,
+};
+use model::{
+    AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId,
+    NodeId, Position, Role, Timestamp,
+};
+use mysql::Value;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+/// Journal entries that one statement fetches at most.
+const PAGE_STEP: usize = 256;
+
+impl Reading for Session<'_> {
+    fn server(&self) -> Answer<Option<ServerIdentity>> {
+        self.one("reading the server's identity", "SELECT instance, epoch FROM server", vec![], |row| {
+            Ok(ServerIdentity { instance: row.id(0)?, epoch: Epoch(row.unsigned(1)?) })
+        })
+    }
+
+    fn account(&self, account: AccountId) -> Answer<Option<Account>> {
+        self.one(
+            "reading an account",
+            "SELECT account, email, password_hash, root, created FROM accounts WHERE account = ?",
+            vec![bytes(account.as_bytes())],
+            account_row,
+        )
+    }
+
+    fn account_by_email(&self, email: &str) -> Answer<Option<Account>> {
+        self.one(
+            "reading an account by its e-mail",
+            "SELECT account, email, password_hash, root, created FROM accounts WHERE email_key = ?",
+            vec![bytes(email_key(email))],
+            account_row,
+        )
+    }
+
+    fn accounts(&self) -> Answer<Vec<Account>> {
+        self.all(
+            "listing accounts",
+            "SELECT account, email, password_hash, root, created FROM accounts ORDER BY email_key",
+            vec![],
+            account_row,
+        )
+    }
+
+    fn device(&self, device: DeviceId) -> Answer<Option<Device>> {
+        self.one(
+            "reading a device",
+            "SELECT device, account, name, linked, last_seen, token IS NOT NULL FROM devices WHERE device = ?",
+            vec![bytes(device.as_bytes())],
+            device_row,
+        )
+    }
+
+    fn device_by_token(&self, token: &TokenHash) -> Answer<Option<Device>> {
+        self.one(
+            "reading a device by its token",
+            "SELECT device, account, name, linked, last_seen, 1 FROM devices WHERE token = ?",
+            vec![bytes(token)],
+            device_row,
+        )
+    }
+
+    fn devices(&self, account: AccountId) -> Answer<Vec<Device>> {
+        self.all(
+            "listing devices",
+            "SELECT device, account, name, linked, last_seen, 1 FROM devices
+             WHERE account = ? AND token IS NOT NULL ORDER BY linked, device",
+            vec![bytes(account.as_bytes())],
+            device_row,
+        )
+    }
+
+    fn namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>> {
+        self.one(
+            "reading a namespace",
+            "SELECT head, live_nodes FROM namespaces WHERE namespace = ?",
+            vec![bytes(namespace.as_bytes())],
+            |row| Ok(Namespace { namespace, head: row.position(0)?, live_nodes: row.unsigned(1)? }),
+        )
+    }
+
+    fn role(&self, namespace: NamespaceId, account: AccountId) -> Answer<Option<Role>> {
+        self.one(
+            "reading a role",
+            "SELECT role FROM members WHERE namespace = ? AND account = ?",
+            vec![bytes(namespace.as_bytes()), bytes(account.as_bytes())],
+            |row| row.ordinal(0, role_from_number),
+        )
+    }
+
+    fn memberships(&self, account: AccountId) -> Answer<Vec<(NamespaceId, Role)>> {
+        self.all(
+            "listing memberships",
+            "SELECT namespace, role FROM members WHERE account = ? ORDER BY namespace",
+            vec![bytes(account.as_bytes())],
+            |row| Ok((row.id(0)?, row.ordinal(1, role_from_number)?)),
+        )
+    }
+
+    fn members(&self, namespace: NamespaceId) -> Answer<Vec<(AccountId, Role)>> {
+        self.all(
+            "listing members",
+            "SELECT account, role FROM members WHERE namespace = ? ORDER BY account",
+            vec![bytes(namespace.as_bytes())],
+            |row| Ok((row.id(0)?, row.ordinal(1, role_from_number)?)),
+        )
+    }
+
+    fn node(&self, namespace: NamespaceId, node: NodeId) -> Answer<Option<NodeRecord>> {
+        self.one(
+            "reading a node",
+            "SELECT node, parent, name, content_rev, location_rev, deleted, body FROM nodes
+             WHERE namespace = ? AND node = ?",
+            vec![bytes(namespace.as_bytes()), bytes(node.as_bytes())],
+            node_row,
+        )
+    }
+
+    fn child(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>> {
+        self.one(
+            "reading a child by its name",
+            "SELECT node FROM nodes WHERE namespace = ? AND parent = ? AND name_key = ? AND live = 1",
+            vec![bytes(namespace.as_bytes()), bytes(parent.as_bytes()), bytes(key.as_str())],
+            |row| row.id(0),
+        )
+    }
+
+    fn children(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>> {
+        self.all(
+            "listing children",
+            "SELECT node, kind, LENGTH(name), GREATEST(content_rev, location_rev) FROM nodes
+             WHERE namespace = ? AND parent = ? AND live = 1 ORDER BY name_key",
+            vec![bytes(namespace.as_bytes()), bytes(parent.as_bytes())],
+            child_row,
+        )
+    }
+
+    fn child_directories(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>> {
+        self.all(
+            "listing directories",
+            "SELECT node, kind, LENGTH(name), GREATEST(content_rev, location_rev)
+             FROM nodes FORCE INDEX (live_directories)
+             WHERE namespace = ? AND parent = ? AND live = 1 AND kind = 0 ORDER BY node",
+            vec![bytes(namespace.as_bytes()), bytes(parent.as_bytes())],
+            child_row,
+        )
+    }
+
+    fn fallen_children(
+        &self,
+        namespace: NamespaceId,
+        parent: NodeId,
+        when: RangeInclusive<Position>,
+    ) -> Answer<Vec<NodeId>> {
+        self.all(
+            "listing dead children",
+            "SELECT node FROM nodes WHERE namespace = ? AND parent = ? AND deleted BETWEEN ? AND ? ORDER BY node",
+            vec![bytes(namespace.as_bytes()), bytes(parent.as_bytes()), integer(*when.start()), integer(*when.end())],
+            |row| row.id(0),
+        )
+    }
+
+    fn journal(&self, namespace: NamespaceId, after: Position, limit: PageLimit) -> Answer<Vec<JournalRecord>> {
+        let sql = "SELECT position, batch_first, node, device, time, entry FROM journal
+             WHERE namespace = ? AND position > ? ORDER BY position LIMIT ?";
+        self.page(limit, after, |from, rows| {
+            let params = vec![bytes(namespace.as_bytes()), integer(from), count(rows)];
+            self.all("reading the journal", sql, params, journal_row)
+        })
+    }
+
+    fn journal_backwards(&self, namespace: NamespaceId, before: Position, limit: usize) -> Answer<Vec<JournalBrief>> {
+        self.all(
+            "reading the journal backwards",
+            "SELECT position, batch_first, node, kind, device, time FROM journal
+             WHERE namespace = ? AND position < ? ORDER BY position DESC LIMIT ?",
+            vec![bytes(namespace.as_bytes()), integer(before), count(limit)],
+            |row| {
+                Ok(JournalBrief {
+                    position: row.position(0)?,
+                    batch_first: row.position(1)?,
+                    node: row.id(2)?,
+                    kind: row.ordinal(3, ChangeKind::from_number)?,
+                    device: row.optional_id(4)?,
+                    time: Timestamp(row.integer(5)?),
+                })
+            },
+        )
+    }
+
+    fn revisions(
+        &self,
+        namespace: NamespaceId,
+        node: NodeId,
+        until: Position,
+        limit: PageLimit,
+    ) -> Answer<Vec<JournalRecord>> {
+        let sql = "SELECT position, batch_first, node, device, time, entry FROM journal
+             WHERE namespace = ? AND node = ? AND position < ? AND kind IN (0, 1) ORDER BY position DESC LIMIT ?";
+        self.page(limit, Position(until.0.saturating_add(1)), |before, rows| {
+            let params = vec![bytes(namespace.as_bytes()), bytes(node.as_bytes()), integer(before), count(rows)];
+            self.all("reading a node's revisions", sql, params, journal_row)
+        })
+    }
+
+    fn location(&self, namespace: NamespaceId, node: NodeId, at: Position) -> Answer<Option<(NodeId, Name)>> {
+        let change = self.one(
+            "reading where a node was",
+            "SELECT entry FROM journal WHERE namespace = ? AND node = ? AND position <= ? AND kind IN (0, 2)
+             ORDER BY position DESC LIMIT 1",
+            vec![bytes(namespace.as_bytes()), bytes(node.as_bytes()), integer(at)],
+            |row| row.formatted::<Change>(0),
+        )?;
+        Ok(change.as_ref().and_then(destination).map(|(parent, name)| (parent, name.clone())))
+    }
+
+    fn arrivals(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey, limit: usize) -> Answer<Vec<Arrival>> {
+        self.all(
+            "reading who was at a place",
+            "SELECT node, position FROM journal WHERE namespace = ? AND parent = ? AND name_key = ?
+             ORDER BY position DESC LIMIT ?",
+            vec![bytes(namespace.as_bytes()), bytes(parent.as_bytes()), bytes(key.as_str()), count(limit)],
+            |row| Ok(Arrival { node: row.id(0)?, position: row.position(1)? }),
+        )
+    }
+
+    fn departure(&self, namespace: NamespaceId, node: NodeId, after: Position) -> Answer<Option<Position>> {
+        self.one(
+            "reading when a node left",
+            "SELECT position FROM journal WHERE namespace = ? AND node = ? AND position > ? AND kind IN (2, 3)
+             ORDER BY position LIMIT 1",
+            vec![bytes(namespace.as_bytes()), bytes(node.as_bytes()), integer(after)],
+            |row| row.position(0),
+        )
+    }
+
+    fn outcome(&self, namespace: NamespaceId, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>> {
+        self.one(
+            "reading a commit's outcome",
+            "SELECT outcome FROM outcomes WHERE namespace = ? AND device = ? AND commit_key = ?",
+            vec![bytes(namespace.as_bytes()), bytes(device.as_bytes()), bytes(key.as_bytes())],
+            |row| row.formatted(0),
+        )
+    }
+
+    fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
+        self.known(blocks, |marks, hashes| {
+            let sql = format!("SELECT hash FROM namespace_blocks WHERE namespace = ? AND hash IN ({marks})");
+            let params = [vec![bytes(namespace.as_bytes())], hashes].concat();
+            self.all("looking up blocks", &sql, params, |row| row.id(0))
+        })
+    }
+
+    fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>> {
+        self.known(blocks, |marks, hashes| {
+            let sql = format!("SELECT hash FROM uploaded_blocks WHERE account = ? AND time >= ? AND hash IN ({marks})");
+            let params = [vec![bytes(account.as_bytes()), Value::Int(since.0)], hashes].concat();
+            self.all("looking up uploads", &sql, params, |row| row.id(0))
+        })
+    }
+}
+
+impl Session<'_> {
+    /// Entries from `start` on until a limit is reached, fetched in steps: an entry may name so many blocks
+    /// that a whole page of them is more than anyone asked for.
+    fn page(
+        &self,
+        limit: PageLimit,
+        start: Position,
+        mut fetch: impl FnMut(Position, usize) -> Answer<Vec<JournalRecord>>,
+    ) -> Answer<Vec<JournalRecord>> {
+        let (mut page, mut blocks, mut from) = (Vec::new(), 0, start);
+        loop {
+            let wanted = PAGE_STEP.min(limit.entries - page.len());
+            let step = fetch(from, wanted)?;
+            let last = step.len() < wanted || wanted == 0;
+            for record in step {
+                blocks += blocks_of(&record.entry.change);
+                if blocks > limit.blocks && !page.is_empty() {
+                    return Ok(page);
+                }
+                from = record.entry.position;
+                page.push(record);
+            }
+            if last || page.len() == limit.entries {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// For each block, whether `find` finds it.
+    fn known(
+        &self,
+        blocks: &[BlockHash],
+        mut find: impl FnMut(&str, Vec<Value>) -> Answer<Vec<BlockHash>>,
+    ) -> Answer<Vec<bool>> {
+        let keys: Vec<Value> = blocks.iter().map(|block| bytes(block.as_bytes())).collect();
+        let mut found = BTreeSet::new();
+        self.for_keys(&keys, |marks, hashes| {
+            found.extend(find(marks, hashes)?);
+            Ok(())
+        })?;
+        Ok(blocks.iter().map(|block| found.contains(block)).collect())
+    }
+}
+
+fn account_row(row: &Cells) -> Answer<Account> {
+    Ok(Account {
+        account: row.id(0)?,
+        email: row.text(1)?,
+        password_hash: row.text(2)?,
+        root: row.id(3)?,
+        created: Timestamp(row.integer(4)?),
+    })
+}
+
+fn device_row(row: &Cells) -> Answer<Device> {
+    Ok(Device {
+        device: row.id(0)?,
+        account: row.id(1)?,
+        name: row.text(2)?,
+        linked: Timestamp(row.integer(3)?),
+        last_seen: Timestamp(row.integer(4)?),
+        active: row.flag(5)?,
+    })
+}
+
+fn node_row(row: &Cells) -> Answer<NodeRecord> {
+    Ok(NodeRecord {
+        node: row.id(0)?,
+        parent: row.id(1)?,
+        name: row.name(2)?,
+        content_rev: row.position(3)?,
+        location_rev: row.position(4)?,
+        deleted: row.optional_position(5)?,
+        body: row.formatted(6)?,
+    })
+}
+
+fn child_row(row: &Cells) -> Answer<Child> {
+    Ok(Child {
+        node: row.id(0)?,
+        kind: row.ordinal(1, NodeKind::from_number)?,
+        name_bytes: usize::try_from(row.unsigned(2)?).unwrap_or(usize::MAX),
+        changed: row.position(3)?,
+    })
+}
+
+fn journal_row(row: &Cells) -> Answer<JournalRecord> {
+    let entry = JournalEntry {
+        position: row.position(0)?,
+        node: row.id(2)?,
+        device: row.optional_id(3)?,
+        time: Timestamp(row.integer(4)?),
+        change: row.formatted(5)?,
+    };
+    Ok(JournalRecord { entry, batch_first: row.position(1)? })
+}

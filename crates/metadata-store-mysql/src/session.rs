@@ -1,0 +1,135 @@
+//! One open transaction or snapshot, and the statements that run in it.
+
+use crate::cells::Cells;
+use crate::fault::{Fault, failed};
+use metadata_store::StoreError;
+use mysql::prelude::Queryable;
+use mysql::{Conn, Params, Value};
+use std::cell::{Cell, RefCell};
+
+type Answer<T> = Result<T, StoreError>;
+
+/// Rows that one statement writes or asks for at most. Statements are prepared for powers of two up to it.
+const ROWS: usize = 64;
+/// Bytes that one statement carries, unless a single row has more: well below the 16 MiB that MariaDB
+/// takes unless it is told otherwise.
+const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// One open transaction or snapshot.
+pub(crate) struct Session<'c> {
+    connection: RefCell<&'c mut Conn>,
+    /// What ended the transaction, whatever the work made of the error: nothing may follow it, or the
+    /// second half of a transaction would be committed without the first.
+    fault: Cell<Option<Fault>>,
+}
+
+impl<'c> Session<'c> {
+    pub(crate) fn new(connection: &'c mut Conn) -> Self {
+        Self { connection: RefCell::new(connection), fault: Cell::new(None) }
+    }
+
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault.get()
+    }
+
+    /// All rows of a query.
+    pub(crate) fn all<T>(
+        &self,
+        subject: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+        mut map: impl FnMut(&Cells) -> Answer<T>,
+    ) -> Answer<Vec<T>> {
+        self.check(subject)?;
+        let mut connection = self.connection.borrow_mut();
+        let fail = |error| self.note(subject, error);
+        let rows = connection.exec_iter(sql, Params::Positional(params)).map_err(fail)?;
+        let mut found = Vec::new();
+        for row in rows {
+            found.push(map(&Cells::new(subject, row.map_err(fail)?))?);
+        }
+        Ok(found)
+    }
+
+    /// The first row of a query, if there is one.
+    pub(crate) fn one<T>(
+        &self,
+        subject: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+        map: impl FnMut(&Cells) -> Answer<T>,
+    ) -> Answer<Option<T>> {
+        Ok(self.all(subject, sql, params, map)?.into_iter().next())
+    }
+
+    /// Runs a statement; how many rows it changed. A broken unique key is `AlreadyExists`.
+    pub(crate) fn run(&self, subject: &'static str, sql: &str, params: Vec<Value>) -> Answer<u64> {
+        self.check(subject)?;
+        let mut connection = self.connection.borrow_mut();
+        let result =
+            connection.exec_iter(sql, Params::Positional(params)).map_err(|error| self.note(subject, error))?;
+        Ok(result.affected_rows())
+    }
+
+    /// Inserts rows in few statements: `INSERT INTO` what `head` says, and what `tail` says about rows that
+    /// exist.
+    pub(crate) fn insert(&self, subject: &'static str, head: &str, tail: &str, rows: Vec<Vec<Value>>) -> Answer<()> {
+        let mut rows = rows.into_iter().peekable();
+        while let Some(first) = rows.next() {
+            let tuple = format!("({})", marks(first.len()));
+            let mut bytes = size(&first);
+            let mut chunk = vec![first];
+            while let Some(next) = rows.next_if(|next| chunk.len() < ROWS && bytes + size(next) <= STATEMENT_BYTES) {
+                bytes += size(&next);
+                chunk.push(next);
+            }
+            let mut chunk = chunk.into_iter();
+            while chunk.len() > 0 {
+                let taken = power_of_two_within(chunk.len());
+                let tuples = vec![tuple.as_str(); taken].join(", ");
+                let params = chunk.by_ref().take(taken).flatten().collect();
+                self.run(subject, &format!("INSERT INTO {head} VALUES {tuples} {tail}"), params)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `SELECT` or another statement for many keys: `sql` makes it for a list of question marks, and
+    /// `each` takes the rows. The last key may stand there several times.
+    pub(crate) fn for_keys(&self, keys: &[Value], mut each: impl FnMut(&str, Vec<Value>) -> Answer<()>) -> Answer<()> {
+        for chunk in keys.chunks(ROWS) {
+            let length = chunk.len().next_power_of_two();
+            let mut params = chunk.to_vec();
+            params.resize(length, chunk[chunk.len() - 1].clone());
+            each(&marks(length), params)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction still lives.
+    fn check(&self, subject: &'static str) -> Answer<()> {
+        if self.fault.get().is_some() { Err(StoreError::Conflict { subject }) } else { Ok(()) }
+    }
+
+    fn note(&self, subject: &'static str, error: mysql::Error) -> StoreError {
+        let fault = Fault::of(&error);
+        if fault != Fault::Duplicate {
+            self.fault.set(Some(fault));
+        }
+        failed(subject, error)
+    }
+}
+
+fn marks(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+/// The largest power of two that is not above `n`, which is not 0.
+const fn power_of_two_within(n: usize) -> usize {
+    1 << n.ilog2()
+}
+
+fn size(row: &[Value]) -> usize {
+    let of = |value: &Value| if let Value::Bytes(bytes) = value { bytes.len() } else { 8 };
+    row.iter().map(of).sum()
+}
