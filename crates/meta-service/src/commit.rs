@@ -8,11 +8,12 @@ use crate::watermark::Watermarks;
 use api::service::Identity;
 use api::{ApiError, ErrorCode};
 use metadata_store::port::Answer;
-use metadata_store::{Child, Namespace, NodeRecord, Transaction, Writers};
+use metadata_store::{Child, Lookups, Namespace, NodeRecord, Transaction, Writers};
 use model::{
-    AccountId, BlockHash, Body, Commit, CommitOutcome, NameKey, NamespaceId, NodeId, Operation, Reason, Rejection,
-    Role, Timestamp, limits,
+    AccountId, BlockHash, Body, Commit, CommitOutcome, DeviceId, NameKey, NamespaceId, NodeId, Operation, Reason,
+    Rejection, Role, Timestamp, limits,
 };
+use std::collections::BTreeSet;
 
 /// Commits that may wait for their transaction; more are told to come back.
 const WAITING_COMMITS: usize = 4 * limits::GROUP_COMMIT;
@@ -112,7 +113,11 @@ impl MetaService {
     /// commit. Done twice it does nothing more than once, since it looks for its outcomes first.
     fn run_together(&self, requests: &[Request]) -> Result<Vec<Reply>, Failure> {
         let round = Round { now: self.environment.now(), watermarks: &self.watermarks };
+        let lookups = lookups(requests, self.store.writers());
         self.write_again(|tx, news| {
+            if let Some(lookups) = &lookups {
+                tx.prefetch(lookups)?;
+            }
             let mut replies = Vec::with_capacity(requests.len());
             for request in requests {
                 replies.push(match run_one(tx, request, &round, news) {
@@ -123,6 +128,38 @@ impl MetaService {
             }
             Ok(replies)
         })
+    }
+}
+
+/// What the requests of one transaction are going to look up, where that is worth fetching at once.
+fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
+    let commits = || requests.iter().filter_map(|request| Some((request.who, request.commit.as_ref()?)));
+    let (_, first) = commits().next().filter(|_| writers == Writers::PerNamespace)?;
+    let operations = || commits().flat_map(|(_, commit)| &commit.operations);
+    let places: BTreeSet<(NodeId, NameKey)> = operations().filter_map(place).collect();
+    let named: BTreeSet<NodeId> = operations().map(Operation::node).collect();
+    let made = operations().filter(|operation| matches!(operation, Operation::Create { .. }));
+    let namespaces: BTreeSet<NamespaceId> = made.map(|operation| operation.node().as_namespace()).collect();
+    let nodes: BTreeSet<NodeId> = named.into_iter().chain(places.iter().map(|(parent, _)| *parent)).collect();
+    let devices: BTreeSet<DeviceId> = commits().map(|(who, _)| who.device).collect();
+    let accounts: BTreeSet<AccountId> = commits().map(|(who, _)| who.account).collect();
+    let outcomes: BTreeSet<_> = commits().map(|(who, commit)| (who.device, commit.key)).collect();
+    Some(Lookups {
+        namespace: first.namespace,
+        devices: devices.into_iter().collect(),
+        accounts: accounts.into_iter().collect(),
+        outcomes: outcomes.into_iter().collect(),
+        nodes: nodes.into_iter().filter(|node| *node != first.namespace.root()).collect(),
+        places: places.into_iter().collect(),
+        namespaces: namespaces.into_iter().collect(),
+    })
+}
+
+/// Where an operation puts its node.
+fn place(operation: &Operation) -> Option<(NodeId, NameKey)> {
+    match operation {
+        Operation::Create { parent, name, .. } | Operation::Move { parent, name, .. } => Some((*parent, name.key())),
+        Operation::Edit { .. } | Operation::Delete { .. } => None,
     }
 }
 
@@ -288,7 +325,7 @@ impl TreeView for CommitView<'_> {
 
 /// The blocks of a body, once each, for [`Effects::blocks`].
 pub(crate) fn unique_blocks<'b>(bodies: impl Iterator<Item = &'b Body>) -> Vec<BlockHash> {
-    let blocks: std::collections::BTreeSet<BlockHash> = bodies.flat_map(Body::blocks).copied().collect();
+    let blocks: BTreeSet<BlockHash> = bodies.flat_map(Body::blocks).copied().collect();
     blocks.into_iter().collect()
 }
 

@@ -7,10 +7,13 @@
 //! The adapter is a crate of its own so that whoever needs only the port, or SQLite, does not build a
 //! database driver and its TLS.
 
+mod buffer;
 mod cells;
 mod fault;
+mod flush;
 mod options;
 mod pool;
+mod prefetch;
 #[cfg(feature = "private-server")]
 pub mod private_server;
 mod reading;

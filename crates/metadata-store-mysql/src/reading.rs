@@ -1,5 +1,6 @@
 //! [`Reading`] in SQL.
 
+use crate::buffer::Holder;
 use crate::cells::{Cells, bytes, count, integer};
 use crate::session::Session;
 use metadata_store::port::{Answer, Reading};
@@ -15,14 +16,26 @@ use mysql::Value;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+/// What [`device_row`] reads.
+pub(crate) const DEVICE_COLUMNS: &str = "device, account, name, linked, last_seen, token IS NOT NULL";
+/// What [`node_row`] reads.
+pub(crate) const NODE_COLUMNS: &str = "node, parent, name, content_rev, location_rev, deleted, body";
 /// Journal entries that one statement fetches at most.
 const PAGE_STEP: usize = 256;
 
 impl Reading for Session<'_> {
     fn server(&self) -> Answer<Option<ServerIdentity>> {
-        self.one("reading the server's identity", "SELECT instance, epoch FROM server", vec![], |row| {
-            Ok(ServerIdentity { instance: row.id(0)?, epoch: Epoch(row.unsigned(1)?) })
-        })
+        if let Some(known) = self.buffer.borrow().server {
+            return Ok(Some(known));
+        }
+        let server =
+            self.one("reading the server's identity", "SELECT instance, epoch FROM server", vec![], |row| {
+                Ok(ServerIdentity { instance: row.id(0)?, epoch: Epoch(row.unsigned(1)?) })
+            })?;
+        if self.remembers() {
+            self.buffer.borrow_mut().server = server;
+        }
+        Ok(server)
     }
 
     fn account(&self, account: AccountId) -> Answer<Option<Account>> {
@@ -53,12 +66,15 @@ impl Reading for Session<'_> {
     }
 
     fn device(&self, device: DeviceId) -> Answer<Option<Device>> {
-        self.one(
-            "reading a device",
-            "SELECT device, account, name, linked, last_seen, token IS NOT NULL FROM devices WHERE device = ?",
-            vec![bytes(device.as_bytes())],
-            device_row,
-        )
+        if let Some(known) = self.buffer.borrow().devices.get(&device) {
+            return Ok(known.clone());
+        }
+        let sql = format!("SELECT {DEVICE_COLUMNS} FROM devices WHERE device = ?");
+        let found = self.one("reading a device", &sql, vec![bytes(device.as_bytes())], device_row)?;
+        if self.remembers() {
+            self.buffer.borrow_mut().devices.insert(device, found.clone());
+        }
+        Ok(found)
     }
 
     fn device_by_token(&self, token: &TokenHash) -> Answer<Option<Device>> {
@@ -81,6 +97,12 @@ impl Reading for Session<'_> {
     }
 
     fn namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>> {
+        if let Some(held) = self.buffer.borrow().held.get(&namespace) {
+            return Ok(Some(held.row));
+        }
+        if let Some(known) = self.buffer.borrow().others.get(&namespace) {
+            return Ok(*known);
+        }
         self.one(
             "reading a namespace",
             "SELECT head, live_nodes FROM namespaces WHERE namespace = ?",
@@ -90,12 +112,19 @@ impl Reading for Session<'_> {
     }
 
     fn role(&self, namespace: NamespaceId, account: AccountId) -> Answer<Option<Role>> {
-        self.one(
+        if let Some(known) = self.buffer.borrow().roles.get(&(namespace, account)) {
+            return Ok(*known);
+        }
+        let role = self.one(
             "reading a role",
             "SELECT role FROM members WHERE namespace = ? AND account = ?",
             vec![bytes(namespace.as_bytes()), bytes(account.as_bytes())],
             |row| row.ordinal(0, role_from_number),
-        )
+        )?;
+        if self.holds(namespace) {
+            self.buffer.borrow_mut().roles.insert((namespace, account), role);
+        }
+        Ok(role)
     }
 
     fn memberships(&self, account: AccountId) -> Answer<Vec<(NamespaceId, Role)>> {
@@ -117,25 +146,37 @@ impl Reading for Session<'_> {
     }
 
     fn node(&self, namespace: NamespaceId, node: NodeId) -> Answer<Option<NodeRecord>> {
-        self.one(
-            "reading a node",
-            "SELECT node, parent, name, content_rev, location_rev, deleted, body FROM nodes
-             WHERE namespace = ? AND node = ?",
-            vec![bytes(namespace.as_bytes()), bytes(node.as_bytes())],
-            node_row,
-        )
+        if let Some(known) = self.buffer.borrow().nodes.get(namespace, node) {
+            return Ok(known.clone());
+        }
+        let sql = format!("SELECT {NODE_COLUMNS} FROM nodes WHERE namespace = ? AND node = ?");
+        let key = vec![bytes(namespace.as_bytes()), bytes(node.as_bytes())];
+        let found = self.one("reading a node", &sql, key, node_row)?;
+        if self.holds(namespace) {
+            self.buffer.borrow_mut().nodes.learn(namespace, node, found.clone());
+        }
+        Ok(found)
     }
 
     fn child(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>> {
-        self.one(
+        let place = (namespace, parent, key.clone());
+        if let Holder::Known(node) = self.buffer.borrow().nodes.holder(&place) {
+            return Ok(node);
+        }
+        let stored = self.one(
             "reading a child by its name",
             "SELECT node FROM nodes WHERE namespace = ? AND parent = ? AND name_key = ? AND live = 1",
             vec![bytes(namespace.as_bytes()), bytes(parent.as_bytes()), bytes(key.as_str())],
             |row| row.id(0),
-        )
+        )?;
+        if self.holds(namespace) {
+            self.buffer.borrow_mut().nodes.learn_place(place, stored);
+        }
+        Ok(self.buffer.borrow().nodes.holder_by_database(namespace, stored))
     }
 
     fn children(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>> {
+        self.flush_nodes()?;
         self.all(
             "listing children",
             "SELECT node, kind, LENGTH(name), GREATEST(content_rev, location_rev) FROM nodes
@@ -146,6 +187,7 @@ impl Reading for Session<'_> {
     }
 
     fn child_directories(&self, namespace: NamespaceId, parent: NodeId) -> Answer<Vec<Child>> {
+        self.flush_nodes()?;
         self.all(
             "listing directories",
             "SELECT node, kind, LENGTH(name), GREATEST(content_rev, location_rev)
@@ -162,6 +204,7 @@ impl Reading for Session<'_> {
         parent: NodeId,
         when: RangeInclusive<Position>,
     ) -> Answer<Vec<NodeId>> {
+        self.flush_nodes()?;
         self.all(
             "listing dead children",
             "SELECT node FROM nodes WHERE namespace = ? AND parent = ? AND deleted BETWEEN ? AND ? ORDER BY node",
@@ -173,6 +216,7 @@ impl Reading for Session<'_> {
     fn journal(&self, namespace: NamespaceId, after: Position, limit: PageLimit) -> Answer<Vec<JournalRecord>> {
         let sql = "SELECT position, batch_first, node, device, time, entry FROM journal
              WHERE namespace = ? AND position > ? ORDER BY position LIMIT ?";
+        self.flush_journal()?;
         self.page(limit, after, |from, rows| {
             let params = vec![bytes(namespace.as_bytes()), integer(from), count(rows)];
             self.all("reading the journal", sql, params, journal_row)
@@ -180,6 +224,7 @@ impl Reading for Session<'_> {
     }
 
     fn journal_backwards(&self, namespace: NamespaceId, before: Position, limit: usize) -> Answer<Vec<JournalBrief>> {
+        self.flush_journal()?;
         self.all(
             "reading the journal backwards",
             "SELECT position, batch_first, node, kind, device, time FROM journal
@@ -207,6 +252,7 @@ impl Reading for Session<'_> {
     ) -> Answer<Vec<JournalRecord>> {
         let sql = "SELECT position, batch_first, node, device, time, entry FROM journal
              WHERE namespace = ? AND node = ? AND position < ? AND kind IN (0, 1) ORDER BY position DESC LIMIT ?";
+        self.flush_journal()?;
         self.page(limit, Position(until.0.saturating_add(1)), |before, rows| {
             let params = vec![bytes(namespace.as_bytes()), bytes(node.as_bytes()), integer(before), count(rows)];
             self.all("reading a node's revisions", sql, params, journal_row)
@@ -214,6 +260,7 @@ impl Reading for Session<'_> {
     }
 
     fn location(&self, namespace: NamespaceId, node: NodeId, at: Position) -> Answer<Option<(NodeId, Name)>> {
+        self.flush_journal()?;
         let change = self.one(
             "reading where a node was",
             "SELECT entry FROM journal WHERE namespace = ? AND node = ? AND position <= ? AND kind IN (0, 2)
@@ -225,6 +272,7 @@ impl Reading for Session<'_> {
     }
 
     fn arrivals(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey, limit: usize) -> Answer<Vec<Arrival>> {
+        self.flush_journal()?;
         self.all(
             "reading who was at a place",
             "SELECT node, position FROM journal WHERE namespace = ? AND parent = ? AND name_key = ?
@@ -235,6 +283,7 @@ impl Reading for Session<'_> {
     }
 
     fn departure(&self, namespace: NamespaceId, node: NodeId, after: Position) -> Answer<Option<Position>> {
+        self.flush_journal()?;
         self.one(
             "reading when a node left",
             "SELECT position FROM journal WHERE namespace = ? AND node = ? AND position > ? AND kind IN (2, 3)
@@ -245,16 +294,25 @@ impl Reading for Session<'_> {
     }
 
     fn outcome(&self, namespace: NamespaceId, device: DeviceId, key: CommitKey) -> Answer<Option<CommitOutcome>> {
-        self.one(
+        let whole_key = (namespace, device, key);
+        if let Some(known) = self.buffer.borrow().outcomes.get(&whole_key) {
+            return Ok(known.clone());
+        }
+        let found = self.one(
             "reading a commit's outcome",
             "SELECT outcome FROM outcomes WHERE namespace = ? AND device = ? AND commit_key = ?",
             vec![bytes(namespace.as_bytes()), bytes(device.as_bytes()), bytes(key.as_bytes())],
-            |row| row.formatted(0),
-        )
+            |row| row.formatted::<CommitOutcome>(0),
+        )?;
+        if self.holds(namespace) {
+            self.buffer.borrow_mut().outcomes.insert(whole_key, found.clone());
+        }
+        Ok(found)
     }
 
     fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
-        self.known(blocks, |marks, hashes| {
+        let here = |block: &BlockHash| self.buffer.borrow().named.contains(&(namespace, *block));
+        self.known(blocks, here, |marks, hashes| {
             let sql = format!("SELECT hash FROM namespace_blocks WHERE namespace = ? AND hash IN ({marks})");
             let params = [vec![bytes(namespace.as_bytes())], hashes].concat();
             self.all("looking up blocks", &sql, params, |row| row.id(0))
@@ -262,7 +320,10 @@ impl Reading for Session<'_> {
     }
 
     fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>> {
-        self.known(blocks, |marks, hashes| {
+        let here = |block: &BlockHash| {
+            self.buffer.borrow().uploaded.get(&(account, *block)).is_some_and(|time| *time >= since)
+        };
+        self.known(blocks, here, |marks, hashes| {
             let sql = format!("SELECT hash FROM uploaded_blocks WHERE account = ? AND time >= ? AND hash IN ({marks})");
             let params = [vec![bytes(account.as_bytes()), Value::Int(since.0)], hashes].concat();
             self.all("looking up uploads", &sql, params, |row| row.id(0))
@@ -298,14 +359,16 @@ impl Session<'_> {
         }
     }
 
-    /// For each block, whether `find` finds it.
+    /// For each block, whether it is known `here` or `find` finds it.
     fn known(
         &self,
         blocks: &[BlockHash],
+        here: impl Fn(&BlockHash) -> bool,
         mut find: impl FnMut(&str, Vec<Value>) -> Answer<Vec<BlockHash>>,
     ) -> Answer<Vec<bool>> {
-        let keys: Vec<Value> = blocks.iter().map(|block| bytes(block.as_bytes())).collect();
-        let mut found = BTreeSet::new();
+        let (mut found, asked): (BTreeSet<BlockHash>, BTreeSet<BlockHash>) =
+            blocks.iter().partition(|block| here(block));
+        let keys: Vec<Value> = asked.iter().map(|block| bytes(block.as_bytes())).collect();
         self.for_keys(&keys, |marks, hashes| {
             found.extend(find(marks, hashes)?);
             Ok(())
@@ -324,7 +387,7 @@ fn account_row(row: &Cells) -> Answer<Account> {
     })
 }
 
-fn device_row(row: &Cells) -> Answer<Device> {
+pub(crate) fn device_row(row: &Cells) -> Answer<Device> {
     Ok(Device {
         device: row.id(0)?,
         account: row.id(1)?,
@@ -335,7 +398,7 @@ fn device_row(row: &Cells) -> Answer<Device> {
     })
 }
 
-fn node_row(row: &Cells) -> Answer<NodeRecord> {
+pub(crate) fn node_row(row: &Cells) -> Answer<NodeRecord> {
     Ok(NodeRecord {
         node: row.id(0)?,
         parent: row.id(1)?,

@@ -1,13 +1,14 @@
 //! One open transaction or snapshot, and the statements that run in it.
 
+use crate::buffer::Buffer;
 use crate::cells::Cells;
 use crate::fault::{Fault, failed};
 use metadata_store::StoreError;
+use metadata_store::port::Answer;
+use model::NamespaceId;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Params, Value};
 use std::cell::{Cell, RefCell};
-
-type Answer<T> = Result<T, StoreError>;
 
 /// Rows that one statement writes or asks for at most. Statements are prepared for powers of two up to it.
 const ROWS: usize = 64;
@@ -21,11 +22,32 @@ pub(crate) struct Session<'c> {
     /// What ended the transaction, whatever the work made of the error: nothing may follow it, or the
     /// second half of a transaction would be committed without the first.
     fault: Cell<Option<Fault>>,
+    /// What a transaction that writes knows and has not sent; a snapshot's stays empty.
+    pub(crate) buffer: RefCell<Buffer>,
+    purpose: Purpose,
+}
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Reading,
+    Writing,
 }
 
 impl<'c> Session<'c> {
-    pub(crate) fn new(connection: &'c mut Conn) -> Self {
-        Self { connection: RefCell::new(connection), fault: Cell::new(None) }
+    pub(crate) fn new(connection: &'c mut Conn, purpose: Purpose) -> Self {
+        let (connection, buffer) = (RefCell::new(connection), RefCell::default());
+        Self { connection, fault: Cell::new(None), buffer, purpose }
+    }
+
+    /// Whether rows are remembered that belong to no namespace: a transaction decides once by what it saw.
+    pub(crate) fn remembers(&self) -> bool {
+        self.purpose == Purpose::Writing
+    }
+
+    /// Whether this transaction holds the namespace's lock.
+    pub(crate) fn holds(&self, namespace: NamespaceId) -> bool {
+        self.buffer.borrow().held.contains_key(&namespace)
     }
 
     pub(crate) fn fault(&self) -> Option<Fault> {
@@ -94,14 +116,27 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Runs `SELECT` or another statement for many keys: `sql` makes it for a list of question marks, and
-    /// `each` takes the rows. The last key may stand there several times.
-    pub(crate) fn for_keys(&self, keys: &[Value], mut each: impl FnMut(&str, Vec<Value>) -> Answer<()>) -> Answer<()> {
+    /// Runs a statement for many keys: `each` gets a list of question marks and as many keys. The last key may
+    /// stand there several times.
+    pub(crate) fn for_keys(&self, keys: &[Value], each: impl FnMut(&str, Vec<Value>) -> Answer<()>) -> Answer<()> {
+        let keys: Vec<Vec<Value>> = keys.iter().map(|key| vec![key.clone()]).collect();
+        self.for_each_key(&keys, "?", ", ", each)
+    }
+
+    /// As [`Session::for_keys`] for keys of several values; `one` is the condition for one of them, `or` what
+    /// stands between two.
+    pub(crate) fn for_each_key(
+        &self,
+        keys: &[Vec<Value>],
+        one: &str,
+        or: &str,
+        mut each: impl FnMut(&str, Vec<Value>) -> Answer<()>,
+    ) -> Answer<()> {
         for chunk in keys.chunks(ROWS) {
             let length = chunk.len().next_power_of_two();
-            let mut params = chunk.to_vec();
-            params.resize(length, chunk[chunk.len() - 1].clone());
-            each(&marks(length), params)?;
+            let padding = std::iter::repeat_n(&chunk[chunk.len() - 1], length - chunk.len());
+            let params = chunk.iter().chain(padding).flatten().cloned().collect();
+            each(&vec![one; length].join(or), params)?;
         }
         Ok(())
     }

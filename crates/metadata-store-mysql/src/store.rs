@@ -4,7 +4,7 @@ use crate::fault::{Fault, failed, not_committed};
 use crate::options::{MysqlOptions, Pauses};
 use crate::pool::Pool;
 use crate::schema::{self, STEPS, SchemaError, Step};
-use crate::session::Session;
+use crate::session::{Purpose, Session};
 use metadata_store::port::Answer;
 use metadata_store::{MetadataStore, Reading, StoreError, Transaction, Writers};
 use mysql::prelude::Queryable;
@@ -135,24 +135,19 @@ impl MetadataStore for MysqlStore {
 
     fn transact(&self, work: &mut dyn FnMut(&dyn Transaction) -> Answer<()>) -> Answer<()> {
         self.persist(|| {
-            run(
-                &self.writers,
-                "START TRANSACTION",
-                |session| work(session),
-                |connection| connection.query_drop("COMMIT").map_err(not_committed),
-            )
+            let work = |session: &Session<'_>| work(session).and_then(|()| session.flush());
+            let commit = |connection: &mut Conn| connection.query_drop("COMMIT").map_err(not_committed);
+            run(&self.writers, Purpose::Writing, work, commit)
         })
     }
 
     fn read(&self, work: &mut dyn FnMut(&dyn Reading) -> Answer<()>) -> Answer<()> {
         self.persist(|| {
-            let begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
-            run(
-                &self.readers,
-                begin,
-                |session| work(session),
-                |connection| connection.query_drop("COMMIT").map_err(|error| failed("ending a snapshot", error)),
-            )
+            let work = |session: &Session<'_>| work(session);
+            let end = |connection: &mut Conn| {
+                connection.query_drop("COMMIT").map_err(|error| failed("ending a snapshot", error))
+            };
+            run(&self.readers, Purpose::Reading, work, end)
         })
     }
 }
@@ -161,17 +156,21 @@ impl MetadataStore for MysqlStore {
 /// database ended the transaction before.
 fn run(
     pool: &Pool,
-    begin: &str,
+    purpose: Purpose,
     work: impl FnOnce(&Session<'_>) -> Answer<()>,
     commit: impl FnOnce(&mut Conn) -> Answer<()>,
 ) -> Result<(), Attempt> {
     let mut lease = pool.take().map_err(Attempt::of)?;
     let connection = lease.connection().map_err(Attempt::of)?;
+    let begin = match purpose {
+        Purpose::Writing => "START TRANSACTION",
+        Purpose::Reading => "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    };
     if let Err(error) = connection.query_drop(begin) {
         pool.forget_idle();
         return Err(Attempt::of(failed("beginning a transaction", error)));
     }
-    let session = Session::new(connection);
+    let session = Session::new(connection, purpose);
     let worked = work(&session);
     let fault = session.fault();
     let ended = match (worked, fault) {

@@ -1,10 +1,11 @@
 //! [`Transaction`] in SQL.
 
+use crate::buffer::Held;
 use crate::cells::{bytes, count, integer};
 use crate::session::Session;
 use metadata_store::StoreError;
 use metadata_store::format::to_bytes;
-use metadata_store::port::{Answer, Transaction};
+use metadata_store::port::{Answer, Lookups, Transaction};
 use metadata_store::record::{
     Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, destination, email_key,
     role_number,
@@ -22,6 +23,7 @@ impl Transaction for Session<'_> {
             "INSERT INTO server (id, instance, epoch) VALUES (1, ?, ?)",
             vec![bytes(identity.instance.as_bytes()), integer(Position(identity.epoch.0))],
         )?;
+        self.buffer.borrow_mut().server = None;
         Ok(())
     }
 
@@ -32,6 +34,7 @@ impl Transaction for Session<'_> {
              ON DUPLICATE KEY UPDATE instance = VALUES(instance), epoch = VALUES(epoch)",
             vec![bytes(identity.instance.as_bytes()), integer(Position(identity.epoch.0))],
         )?;
+        self.buffer.borrow_mut().server = None;
         Ok(())
     }
 
@@ -65,16 +68,21 @@ impl Transaction for Session<'_> {
                 Value::Int(device.last_seen.0),
             ],
         )?;
+        self.buffer.borrow_mut().devices.remove(&device.device);
         Ok(())
     }
 
     fn end_device(&self, device: DeviceId) -> Answer<bool> {
+        self.flush()?;
         let ended = self.run(
             "the device's end",
             "UPDATE devices SET token = NULL WHERE device = ? AND token IS NOT NULL",
             vec![bytes(device.as_bytes())],
         )?;
         self.run("the device's outcomes", "DELETE FROM outcomes WHERE device = ?", vec![bytes(device.as_bytes())])?;
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.devices.remove(&device);
+        buffer.outcomes.retain(|(_, of, _), _| *of != device);
         Ok(ended > 0)
     }
 
@@ -84,6 +92,7 @@ impl Transaction for Session<'_> {
             "UPDATE devices SET last_seen = ? WHERE device = ?",
             vec![Value::Int(last_seen.0), bytes(device.as_bytes())],
         )?;
+        self.buffer.borrow_mut().devices.remove(&device);
         Ok(())
     }
 
@@ -93,16 +102,22 @@ impl Transaction for Session<'_> {
             "INSERT INTO namespaces (namespace, head, live_nodes) VALUES (?, 0, 0)",
             vec![bytes(namespace.as_bytes())],
         )?;
+        self.hold(Namespace { namespace, head: Position::START, live_nodes: 0 });
         Ok(())
     }
 
     fn lock_namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>> {
-        self.one(
+        if let Some(held) = self.buffer.borrow().held.get(&namespace) {
+            return Ok(Some(held.row));
+        }
+        let row = self.one(
             "locking a namespace",
             "SELECT head, live_nodes FROM namespaces WHERE namespace = ? FOR UPDATE",
             vec![bytes(namespace.as_bytes())],
             |row| Ok(Namespace { namespace, head: row.position(0)?, live_nodes: row.unsigned(1)? }),
-        )
+        )?;
+        row.into_iter().for_each(|row| self.hold(row));
+        Ok(row)
     }
 
     fn set_member(&self, namespace: NamespaceId, account: AccountId, role: Role) -> Answer<()> {
@@ -112,6 +127,7 @@ impl Transaction for Session<'_> {
              ON DUPLICATE KEY UPDATE role = VALUES(role)",
             vec![bytes(namespace.as_bytes()), bytes(account.as_bytes()), Value::Int(role_number(role))],
         )?;
+        self.buffer.borrow_mut().roles.remove(&(namespace, account));
         Ok(())
     }
 
@@ -121,25 +137,28 @@ impl Transaction for Session<'_> {
             "DELETE FROM members WHERE namespace = ? AND account = ?",
             vec![bytes(namespace.as_bytes()), bytes(account.as_bytes())],
         )?;
+        self.buffer.borrow_mut().roles.remove(&(namespace, account));
         Ok(removed > 0)
     }
 
-    /// The old rows go first, so that names can change hands under an index that is checked row by row.
     fn put_nodes(&self, namespace: NamespaceId, nodes: &[NodeRecord]) -> Answer<()> {
-        let keys: Vec<Value> = nodes.iter().map(|record| bytes(record.node.as_bytes())).collect();
-        self.for_keys(&keys, |marks, keys| {
-            let sql = format!("DELETE FROM nodes WHERE namespace = ? AND node IN ({marks})");
-            self.run("the node", &sql, [vec![bytes(namespace.as_bytes())], keys].concat()).map(drop)
-        })?;
-        self.insert(
-            "a child with this name",
-            "nodes (namespace, node, parent, name, name_key, kind, content_rev, location_rev, deleted, live, body)",
-            "",
-            nodes.iter().map(|record| node_row(namespace, record)).collect::<Answer<_>>()?,
-        )
+        let mut buffer = self.buffer.borrow_mut();
+        nodes.iter().for_each(|record| buffer.nodes.put(namespace, record));
+        Ok(())
     }
 
+    /// Those that are known die here; of the others the database finds out which of them live.
     fn kill_nodes(&self, namespace: NamespaceId, nodes: &[NodeId], position: Position) -> Answer<()> {
+        let known: Option<Vec<NodeRecord>> = {
+            let buffer = self.buffer.borrow();
+            nodes.iter().map(|node| buffer.nodes.get(namespace, *node)?.clone()).collect()
+        };
+        if let Some(known) = known {
+            let died = |record: NodeRecord| NodeRecord { deleted: Some(position), ..record };
+            let dead: Vec<NodeRecord> = known.into_iter().filter(NodeRecord::is_live).map(died).collect();
+            return self.put_nodes(namespace, &dead);
+        }
+        self.flush_nodes()?;
         let keys: Vec<Value> = nodes.iter().map(|node| bytes(node.as_bytes())).collect();
         self.for_keys(&keys, |marks, keys| {
             let sql = format!(
@@ -147,38 +166,35 @@ impl Transaction for Session<'_> {
             );
             let params = [vec![integer(position), bytes(namespace.as_bytes())], keys].concat();
             self.run("the node's death", &sql, params).map(drop)
-        })
+        })?;
+        self.buffer.borrow_mut().nodes.forget(namespace, nodes);
+        Ok(())
     }
 
     fn set_live_nodes(&self, namespace: NamespaceId, live_nodes: u64) -> Answer<()> {
-        self.run(
-            "the count of nodes",
-            "UPDATE namespaces SET live_nodes = ? WHERE namespace = ?",
-            vec![integer(Position(live_nodes)), bytes(namespace.as_bytes())],
-        )?;
+        if let Some(row) = self.lock_namespace(namespace)? {
+            self.change(Namespace { live_nodes, ..row });
+        }
         Ok(())
     }
 
     fn append(&self, namespace: NamespaceId, entries: &[JournalEntry]) -> Answer<()> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        let Some(first) = entries.first() else { return Ok(()) };
         // Whoever appends holds the lock; a caller that does not takes it here.
-        let row = self.lock_namespace(namespace)?;
-        let mut head = row.map(|row| row.head).unwrap_or_default();
+        let Some(row) = self.lock_namespace(namespace)? else {
+            return Err(StoreError::Gap { namespace, head: Position::START, position: first.position });
+        };
+        let mut head = row.head;
         let mut rows = Vec::with_capacity(entries.len());
         for entry in entries {
-            if row.is_none() || entry.position != head.next() {
+            if entry.position != head.next() {
                 return Err(StoreError::Gap { namespace, head, position: entry.position });
             }
             rows.push(journal_row(namespace, entry, first.position)?);
             head = entry.position;
         }
-        let head = "journal (namespace, position, batch_first, node, kind, device, time, parent, name_key, entry)";
-        self.insert("a journal entry", head, "", rows)?;
-        self.run(
-            "the journal's head",
-            "UPDATE namespaces SET head = ? WHERE namespace = ?",
-            vec![integer(last.position), bytes(namespace.as_bytes())],
-        )?;
+        self.buffer.borrow_mut().journal.extend(rows);
+        self.change(Namespace { head, ..row });
         Ok(())
     }
 
@@ -190,54 +206,66 @@ impl Transaction for Session<'_> {
         outcome: &CommitOutcome,
         time: Timestamp,
     ) -> Answer<()> {
-        self.run(
-            "the commit's outcome",
-            "INSERT INTO outcomes (namespace, device, commit_key, time, outcome) VALUES (?, ?, ?, ?, ?)",
-            vec![
-                bytes(namespace.as_bytes()),
-                bytes(device.as_bytes()),
-                bytes(key.as_bytes()),
-                Value::Int(time.0),
-                Value::Bytes(to_bytes("an outcome", outcome)?),
-            ],
-        )?;
+        let row = vec![
+            bytes(namespace.as_bytes()),
+            bytes(device.as_bytes()),
+            bytes(key.as_bytes()),
+            Value::Int(time.0),
+            Value::Bytes(to_bytes("an outcome", outcome)?),
+        ];
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.new_outcomes.push(row);
+        buffer.outcomes.insert((namespace, device, key), Some(outcome.clone()));
         Ok(())
     }
 
     fn add_named_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<()> {
-        let row = |block: &BlockHash| vec![bytes(namespace.as_bytes()), bytes(block.as_bytes())];
-        self.insert(
-            "a named block",
-            "namespace_blocks (namespace, hash)",
-            "ON DUPLICATE KEY UPDATE hash = hash",
-            blocks.iter().map(row).collect(),
-        )
+        self.buffer.borrow_mut().named.extend(blocks.iter().map(|block| (namespace, *block)));
+        Ok(())
     }
 
     fn add_uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], time: Timestamp) -> Answer<()> {
-        let row = |block: &BlockHash| vec![bytes(account.as_bytes()), bytes(block.as_bytes()), Value::Int(time.0)];
-        self.insert(
-            "an uploaded block",
-            "uploaded_blocks (account, hash, time)",
-            "ON DUPLICATE KEY UPDATE time = GREATEST(time, VALUES(time))",
-            blocks.iter().map(row).collect(),
-        )
+        let mut buffer = self.buffer.borrow_mut();
+        for block in blocks {
+            let known = buffer.uploaded.entry((account, *block)).or_insert(time);
+            *known = time.max(*known);
+        }
+        Ok(())
+    }
+
+    fn prefetch(&self, lookups: &Lookups) -> Answer<()> {
+        self.fetch(lookups)
     }
 
     fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize> {
+        self.flush()?;
+        self.buffer.borrow_mut().outcomes.clear();
         let sql = "DELETE FROM outcomes WHERE time < ? ORDER BY time LIMIT ?";
         let forgotten = self.run("old outcomes", sql, vec![Value::Int(before.0), count(limit)])?;
         Ok(usize::try_from(forgotten).unwrap_or(usize::MAX))
     }
 
     fn forget_uploads(&self, before: Timestamp, limit: usize) -> Answer<usize> {
+        self.flush()?;
         let sql = "DELETE FROM uploaded_blocks WHERE time < ? ORDER BY time LIMIT ?";
         let forgotten = self.run("old uploads", sql, vec![Value::Int(before.0), count(limit)])?;
         Ok(usize::try_from(forgotten).unwrap_or(usize::MAX))
     }
 }
 
-fn node_row(namespace: NamespaceId, record: &NodeRecord) -> Answer<Vec<Value>> {
+impl Session<'_> {
+    /// Remembers that this transaction holds a namespace's row.
+    fn hold(&self, row: Namespace) {
+        self.buffer.borrow_mut().held.insert(row.namespace, Held { row, changed: false });
+    }
+
+    /// Changes a held row; it is sent at the end.
+    fn change(&self, row: Namespace) {
+        self.buffer.borrow_mut().held.insert(row.namespace, Held { row, changed: true });
+    }
+}
+
+pub(crate) fn node_row(namespace: NamespaceId, record: &NodeRecord) -> Answer<Vec<Value>> {
     Ok(vec![
         bytes(namespace.as_bytes()),
         bytes(record.node.as_bytes()),

@@ -1,6 +1,6 @@
 //! What the store does when the database dies, refuses or gets in the way; on a real MariaDB.
 
-use metadata_store::{MetadataStore, PageLimit, StoreError, Writers};
+use metadata_store::{MetadataStore, PageLimit, StoreError, Transaction, Writers};
 use metadata_store_mysql::private_server::PrivateServer;
 use metadata_store_mysql::{MysqlOptions, MysqlStore, OpenError, Pauses};
 use model::{Change, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Timestamp};
@@ -50,6 +50,11 @@ fn commit(store: &dyn MetadataStore, namespace: NamespaceId, key: CommitKey) -> 
         tx.put_outcome(namespace, DEVICE, key, &CommitOutcome::Accepted { head, time: Timestamp(3) }, Timestamp(3))?;
         Ok(head)
     })
+}
+
+/// Sends what a transaction has written, which it otherwise does at its end.
+fn send(tx: &dyn Transaction) -> Result<(), StoreError> {
+    tx.forget_uploads(Timestamp(0), 1).map(drop)
 }
 
 fn head(store: &dyn MetadataStore, namespace: NamespaceId) -> u64 {
@@ -151,19 +156,22 @@ fn nothing_of_a_transaction_is_committed_after_the_database_has_ended_it() {
                 .expect("commits");
         });
         locked.wait();
-        let mut first = true;
+        let (mut first, mut timed_out, mut over) = (true, false, false);
         port(&store)
             .write(|tx| {
                 if !std::mem::take(&mut first) {
                     return Ok(());
                 }
                 tx.append(NS, &[tombstone(Position(1))])?;
-                assert!(tx.lock_namespace(OTHER).is_err(), "it waits for too long");
-                assert!(tx.set_live_nodes(NS, 7).is_err(), "the transaction is over");
+                send(tx)?;
+                timed_out = tx.lock_namespace(OTHER).is_err();
+                over = tx.set_live_nodes(NS, 7).and_then(|()| send(tx)).is_err();
                 Ok::<_, StoreError>(())
             })
             .expect("the second attempt");
         done.wait();
+        assert!(timed_out, "another held the lock for longer than anyone waits");
+        assert!(over, "nothing runs in a transaction that was ended");
     });
     let row = port(&store).snapshot(|r| r.namespace(NS)).expect("reads").expect("it exists");
     assert_eq!((row.head, row.live_nodes), (Position(0), 0));
@@ -222,9 +230,10 @@ fn a_connection_that_breaks_during_a_commit_leaves_the_outcome_to_the_key() {
     let server = PrivateServer::start();
     let store = store(&server);
     // The session is ended between the work and its COMMIT, as a balancer might end it.
-    let cut = |tx: &dyn metadata_store::Transaction| {
+    let cut = |tx: &dyn Transaction| {
         let row = tx.lock_namespace(NS)?.expect("it exists");
         tx.append(NS, &[tombstone(row.head.next())])?;
+        send(tx)?;
         let session: u64 =
             server.ask("SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_rows_modified > 0");
         server.as_root(&format!("KILL CONNECTION {session}"));

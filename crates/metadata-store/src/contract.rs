@@ -4,7 +4,7 @@
 //! its own.
 
 use crate::error::StoreError;
-use crate::port::{MetadataStore, Reading, Transaction};
+use crate::port::{Lookups, MetadataStore, Reading, Transaction};
 use crate::record::{
     Account, Arrival, ChangeKind, Child, Device, NodeKind, NodeRecord, PageLimit, ServerIdentity, TokenHash,
 };
@@ -25,6 +25,7 @@ const RULES: &[(&str, Rule)] = &[
     ("an empty store says that it is empty", empty),
     ("work that fails leaves nothing behind", failed_work),
     ("a transaction reads its own writes", own_writes),
+    ("what is fetched ahead changes no answer", fetched_ahead),
     ("the server's identity can be set and changed", server_identity),
     ("e-mail addresses are unique whatever their case", accounts),
     ("a device lives until it is ended", devices),
@@ -142,10 +143,103 @@ fn own_writes(store: &dyn MetadataStore) {
     write(store, |tx| {
         tx.insert_namespace(NS)?;
         assert_eq!(tx.lock_namespace(NS)?.map(|row| row.head), Some(Position::START));
-        tx.put_nodes(NS, &[node(1, NS.root(), "a", file(1))])?;
+        tx.put_nodes(NS, &[node(1, NS.root(), "a", file(1)), node(2, NS.root(), "b", file(1))])?;
+        tx.put_nodes(NS, &[node(3, NS.root(), "d", Body::Directory)])?;
         assert_eq!(tx.child(NS, NS.root(), &name("A").key())?, Some(id(1)));
         Ok(())
     });
+    write(store, changes_and_looks);
+    read(store, |r| after_the_changes(r));
+}
+
+/// A transaction that was told what will be looked up answers as if it had not been.
+fn fetched_ahead(store: &dyn MetadataStore) {
+    write(store, |tx| {
+        tx.insert_namespace(NS)?;
+        tx.put_nodes(NS, &[node(1, NS.root(), "a", file(1)), node(2, NS.root(), "b", file(1))])?;
+        tx.put_nodes(NS, &[node(3, NS.root(), "d", Body::Directory)])
+    });
+    let place = |parent, text| (parent, name(text).key());
+    let lookups = Lookups {
+        namespace: NS,
+        devices: vec![DeviceId([9; 16]), DeviceId([8; 16])],
+        accounts: vec![AccountId([7; 16])],
+        outcomes: vec![(DeviceId([9; 16]), CommitKey([1; 16])), (DeviceId([9; 16]), CommitKey([2; 16]))],
+        nodes: (1..=5).map(id).collect(),
+        places: vec![place(NS.root(), "a"), place(NS.root(), "b"), place(NS.root(), "c"), place(id(3), "a")],
+        namespaces: vec![NS, OTHER],
+    };
+    write(store, |tx| {
+        tx.prefetch(&lookups)?;
+        assert_eq!(tx.role(NS, AccountId([7; 16]))?, None);
+        assert_eq!(tx.device(DeviceId([8; 16]))?, None);
+        assert_eq!(tx.namespace(OTHER)?, None);
+        changes_and_looks(tx)
+    });
+    read(store, |r| after_the_changes(r));
+    write(store, |tx| tx.prefetch(&Lookups { namespace: OTHER, ..lookups.clone() }));
+}
+
+/// Looks at what is there, changes it, and looks again, each time at what it has just written. Begins with
+/// the files 1 `a` and 2 `b` and the folder 3 `d`.
+fn changes_and_looks(tx: &dyn Transaction) -> Result<(), StoreError> {
+    let root = NS.root();
+    let holder = |parent, text: &str| tx.child(NS, parent, &name(text).key());
+    let listed = |parent| -> Result<Vec<NodeId>, StoreError> {
+        Ok(tx.children(NS, parent)?.iter().map(|child| child.node).collect())
+    };
+    assert_eq!((holder(root, "a")?, holder(root, "c")?), (Some(id(1)), None));
+    assert_eq!(tx.node(NS, id(2))?, Some(node(2, root, "b", file(1))));
+    assert_eq!(tx.node(NS, id(4))?, None);
+    tx.put_nodes(NS, &[node(1, root, "b", file(1)), node(2, root, "a", file(1))])?;
+    assert_eq!((holder(root, "a")?, holder(root, "b")?), (Some(id(2)), Some(id(1))), "names have changed hands");
+    tx.put_nodes(NS, &[node(4, id(3), "a", file(4))])?;
+    assert_eq!((holder(id(3), "A")?, listed(id(3))?), (Some(id(4)), vec![id(4)]));
+    tx.put_nodes(NS, &[node(4, root, "c", file(4))])?;
+    assert_eq!((holder(id(3), "a")?, holder(root, "c")?), (None, Some(id(4))), "it has moved");
+    assert_eq!((listed(id(3))?, listed(root)?), (vec![], vec![id(2), id(1), id(4), id(3)]));
+    tx.kill_nodes(NS, &[id(1)], Position(9))?;
+    assert_eq!((holder(root, "b")?, tx.node(NS, id(1))?.and_then(|dead| dead.deleted)), (None, Some(Position(9))));
+    tx.put_nodes(NS, &[node(5, root, "b", Body::Directory)])?;
+    assert_eq!(holder(root, "b")?, Some(id(5)));
+    assert_eq!(tx.fallen_children(NS, root, Position(9)..=Position(9))?, [id(1)]);
+    assert_eq!(tx.child_directories(NS, root)?.iter().map(|child| child.node).collect::<Vec<_>>(), [id(3), id(5)]);
+    tx.append(NS, &[creation(1, id(5), "b", Body::Directory)])?;
+    assert_eq!(tx.departure(NS, id(1), Position::START)?, None);
+    tx.append(NS, &[entry(2, id(1), Change::Delete)])?;
+    tx.set_live_nodes(NS, 4)?;
+    assert_eq!(tx.departure(NS, id(1), Position::START)?, Some(Position(2)));
+    assert_eq!(tx.location(NS, id(5), Position(2))?, Some((root, name("b"))));
+    assert_eq!(tx.lock_namespace(NS)?.map(|row| (row.head, row.live_nodes)), Some((Position(2), 4)));
+    let (device, account) = (DeviceId([9; 16]), AccountId([7; 16]));
+    assert_eq!(tx.outcome(NS, device, CommitKey([1; 16]))?, None);
+    let outcome = CommitOutcome::Accepted { head: Position(2), time: Timestamp(1) };
+    tx.put_outcome(NS, device, CommitKey([1; 16]), &outcome, Timestamp(1))?;
+    assert_eq!(tx.outcome(NS, device, CommitKey([1; 16]))?, Some(outcome));
+    tx.add_named_blocks(NS, &[BlockHash([1; 32])])?;
+    assert_eq!(tx.names_blocks(NS, &[BlockHash([1; 32]), BlockHash([2; 32])])?, [true, false]);
+    tx.add_uploaded_blocks(account, &[BlockHash([2; 32])], Timestamp(5))?;
+    tx.add_uploaded_blocks(account, &[BlockHash([2; 32])], Timestamp(4))?;
+    assert_eq!(tx.uploaded_blocks(account, &[BlockHash([2; 32]), BlockHash([1; 32])], Timestamp(5))?, [true, false]);
+    tx.insert_account(&self::account(7, "own@writes", NS))?;
+    tx.set_member(NS, account, Role::Editor)?;
+    assert_eq!(tx.role(NS, account)?, Some(Role::Editor));
+    assert!(tx.remove_member(NS, account)?);
+    assert_eq!(tx.role(NS, account)?, None);
+    Ok(())
+}
+
+/// What [`changes_and_looks`] leaves behind.
+fn after_the_changes(r: &dyn Reading) -> Result<(), StoreError> {
+    let children: Vec<NodeId> = r.children(NS, NS.root())?.iter().map(|child| child.node).collect();
+    assert_eq!(children, [id(2), id(5), id(4), id(3)]);
+    assert_eq!(r.node(NS, id(1))?, Some(NodeRecord { deleted: Some(Position(9)), ..node(1, NS.root(), "b", file(1)) }));
+    assert_eq!(r.namespace(NS)?.map(|row| (row.head, row.live_nodes)), Some((Position(2), 4)));
+    assert_eq!(r.journal(NS, Position::START, PAGE)?.len(), 2);
+    assert!(r.outcome(NS, DeviceId([9; 16]), CommitKey([1; 16]))?.is_some());
+    assert_eq!(r.names_blocks(NS, &[BlockHash([1; 32])])?, [true]);
+    assert_eq!(r.uploaded_blocks(AccountId([7; 16]), &[BlockHash([2; 32])], Timestamp(5))?, [true]);
+    Ok(())
 }
 
 fn server_identity(store: &dyn MetadataStore) {

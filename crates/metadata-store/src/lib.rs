@@ -20,7 +20,7 @@ pub mod record;
 pub mod sqlite;
 
 pub use error::StoreError;
-pub use port::{MetadataStore, Reading, Transaction, Writers};
+pub use port::{Lookups, MetadataStore, Reading, Transaction, Writers};
 pub use record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
     PageLimit, ServerIdentity, TokenHash,

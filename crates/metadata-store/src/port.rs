@@ -163,7 +163,23 @@ pub trait Reading {
     fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>>;
 }
 
-/// A write transaction: it reads its own writes.
+/// Rows of one namespace that a transaction is going to look up one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookups {
+    pub namespace: NamespaceId,
+    pub devices: Vec<DeviceId>,
+    /// Whose roles in the namespace.
+    pub accounts: Vec<AccountId>,
+    pub outcomes: Vec<(DeviceId, CommitKey)>,
+    pub nodes: Vec<NodeId>,
+    /// Live children, by parent and name.
+    pub places: Vec<(NodeId, NameKey)>,
+    /// Namespaces of which it is asked whether they exist.
+    pub namespaces: Vec<NamespaceId>,
+}
+
+/// A write transaction: it reads its own writes. What a write would break may be said by the write, or by
+/// whatever comes after it, the end of the transaction at the latest.
 pub trait Transaction: Reading {
     /// Sets who this server is, for good. `AlreadyExists` if another has done so, before or meanwhile.
     fn insert_server(&self, identity: ServerIdentity) -> Answer<()>;
@@ -185,6 +201,11 @@ pub trait Transaction: Reading {
     /// of the namespace afterwards is what the last holder of the lock left; what it read before may have
     /// changed meanwhile, so that the lock comes before whatever is to hold.
     fn lock_namespace(&self, namespace: NamespaceId) -> Answer<Option<Namespace>>;
+    /// Locks a namespace, if it exists, and fetches what is going to be looked up in it. Changes no answer;
+    /// saves journeys to a database that is far away.
+    fn prefetch(&self, _lookups: &Lookups) -> Answer<()> {
+        Ok(())
+    }
     /// Makes the account a member, or changes its role.
     fn set_member(&self, namespace: NamespaceId, account: AccountId, role: Role) -> Answer<()>;
     /// Ends a membership; `false`: there was none.

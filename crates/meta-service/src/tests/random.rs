@@ -1,9 +1,13 @@
 //! Random commits against a naive model, with the invariants checked after each.
 
 use super::*;
+use metadata_store_mysql::private_server::PrivateServer;
+use metadata_store_mysql::{MysqlStore, Pauses};
 
 const SEEDS: u64 = 60;
 const STEPS: usize = 60;
+/// Fewer, since each question is a journey.
+const MARIADB_SEEDS: u64 = 6;
 /// Few names, so that they meet; two pairs that only look different.
 const NAMES: [&str; 5] = ["a", "A", "b", "\u{e9}", "e\u{301}"];
 
@@ -31,7 +35,7 @@ type Coverage = BTreeMap<&'static str, usize>;
 fn random_commits_do_what_the_naive_model_says_and_keep_every_invariant() {
     let mut coverage = Coverage::new();
     for seed in 0..SEEDS {
-        run(seed, &mut coverage);
+        run(&Bench::new(), seed, &mut coverage);
     }
     for what in [
         "accepted",
@@ -51,8 +55,20 @@ fn random_commits_do_what_the_naive_model_says_and_keep_every_invariant() {
     }
 }
 
-fn run(seed: u64, coverage: &mut Coverage) {
-    let bench = Bench::new();
+/// The same on a real MariaDB, whose adapter answers much from what it has not sent yet.
+#[test]
+fn random_commits_do_on_mariadb_what_the_naive_model_says() {
+    let server = PrivateServer::start();
+    let mut coverage = Coverage::new();
+    for seed in 0..MARIADB_SEEDS {
+        let options = server.new_database(&format!("syncline_{seed}"));
+        let pauses = Pauses::new(std::thread::sleep, |n| n / 2);
+        let store = MysqlStore::open(&options, Some(PrivateServer::PASSWORD), pauses).expect("opens");
+        run(&Bench::over(Arc::new(store)), seed, &mut coverage);
+    }
+}
+
+fn run(bench: &Bench, seed: u64, coverage: &mut Coverage) {
     let me = bench.user("a@x");
     let ns = me.root;
     for block in 1..=3 {
@@ -65,7 +81,7 @@ fn run(seed: u64, coverage: &mut Coverage) {
         let before = bench.live(ns);
         let head = bench.head(ns);
         let seen = if chance.one_in(5) { Position(head.0.saturating_sub(chance.below(6) as u64)) } else { head };
-        let operations = batch(&bench, &mut chance, ns, &before, &ids);
+        let operations = batch(bench, &mut chance, ns, &before, &ids);
         let expected =
             Model { namespace: ns, before: &before, ids: &ids, seen, head, operations: &operations }.accepts();
         let draft = bench.draft(ns, seen, operations.clone());
