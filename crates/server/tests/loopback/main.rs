@@ -6,9 +6,10 @@ mod support;
 use api::{
     ApiError, BlocksHead, BlocksRequest, CONTENT_TYPE, ErrorCode, LinkRequest, ServerReply, UnlinkRequest, codec,
 };
+use metadata_store_mysql::private_server::PrivateServer;
 use model::{BlockHash, Change, CommitOutcome, Position, Reason};
 use reqwest::Client;
-use server::{Config, ServerError};
+use server::{Config, Overrides, ServerError};
 use std::time::Duration;
 use support::{PASSWORD, TestServer, eventually, framed, raw, read};
 use tokio::io::AsyncWriteExt;
@@ -29,6 +30,38 @@ async fn a_file_goes_up_is_seen_and_comes_down() {
     let (head, bytes) = other.blocks(&[b"tail", &large]).await;
     assert_eq!((head.blocks.len(), head.unavailable.len()), (2, 0));
     assert!(bytes == [b"tail".as_slice(), &large].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_mariadb_a_file_goes_up_is_heard_of_and_comes_down_also_after_the_database_was_killed() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut database = tokio::task::spawn_blocking(PrivateServer::start).await.expect("no panic");
+    let overrides = Overrides {
+        data_dir: Some(data.path().join("data")),
+        listen: Some("127.0.0.1:0".into()),
+        metadata: Some(database.url(PrivateServer::DATABASE)),
+        metadata_password: Some(PrivateServer::PASSWORD.to_owned().into()),
+        ..Overrides::default()
+    };
+    let server = TestServer::start_with(Config::load(None, overrides).expect("valid"), data).await;
+    let mut ann = server.device("ann@example.com").await;
+    let other = server.link("ann@example.com").await;
+    assert_eq!(ann.put_file("a", &[b"two"]).await, Position(1));
+    database.kill();
+    let health = || async { Client::new().get(format!("http://{}/healthz", server.address)).send().await };
+    assert_eq!(health().await.expect("answers").status().as_u16(), 503, "no balancer shall send anybody here");
+    let database = tokio::task::spawn_blocking(move || {
+        database.run();
+        database
+    });
+    let _database = database.await.expect("starts again");
+    assert_eq!(health().await.expect("answers").status().as_u16(), 200);
+    assert_eq!(ann.put_file("b", &[b"three"]).await, Position(2));
+    let page = other.changes().await.namespaces.remove(0);
+    assert_eq!((page.head, page.entries.len()), (Position(2), 2));
+    let (head, bytes) = other.blocks(&[b"two", b"three"]).await;
+    assert_eq!((head.blocks.len(), bytes.as_slice()), (2, b"twothree".as_slice()));
+    assert!(!server.path().join("meta.sqlite").exists(), "the metadata is in the database alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

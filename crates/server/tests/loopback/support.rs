@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use server::{Config, ServerError};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +29,7 @@ pub(crate) struct TestServer {
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<Result<(), ServerError>>>,
     runtime: Option<Runtime>,
+    config: Config,
 }
 
 impl TestServer {
@@ -38,8 +38,13 @@ impl TestServer {
     }
 
     pub(crate) async fn start_on(data: TempDir) -> Self {
-        let runtime = server::runtime().expect("starts");
         let config = Config::embedded(data.path().join("data"), ([127, 0, 0, 1], 0).into());
+        Self::start_with(config, data).await
+    }
+
+    pub(crate) async fn start_with(config: Config, data: TempDir) -> Self {
+        let runtime = server::runtime().expect("starts");
+        let users = config.clone();
         let (stop, stopped) = oneshot::channel();
         let (ready, address) = oneshot::channel();
         let running = runtime.spawn(server::run(
@@ -52,7 +57,7 @@ impl TestServer {
             },
         ));
         let Ok(address) = address.await else { panic!("the server did not start: {:?}", running.await) };
-        Self { data, address, stop: Some(stop), running: Some(running), runtime: Some(runtime) }
+        Self { data, address, stop: Some(stop), running: Some(running), runtime: Some(runtime), config: users }
     }
 
     pub(crate) fn path(&self) -> std::path::PathBuf {
@@ -89,8 +94,8 @@ impl TestServer {
     }
 
     pub(crate) async fn add_user(&self, email: &str) {
-        let (path, email) = (self.path(), email.to_owned());
-        tokio::task::spawn_blocking(move || add_user(&path, &email)).await.expect("no panic");
+        let (config, email) = (self.config.clone(), email.to_owned());
+        tokio::task::spawn_blocking(move || add_user(&config, &email)).await.expect("no panic");
     }
 
     /// A new device of an account, which is made if there is none.
@@ -117,11 +122,8 @@ impl Drop for TestServer {
 }
 
 /// As `syncline admin user add` does it, beside the running server.
-fn add_user(data: &Path, email: &str) {
-    server::open(&Config::embedded(data.into(), ([127, 0, 0, 1], 0).into()))
-        .expect("opens")
-        .add_user(email, PASSWORD)
-        .expect("adds");
+fn add_user(config: &Config, email: &str) {
+    server::open(config).expect("opens").add_user(email, PASSWORD).expect("adds");
 }
 
 pub(crate) struct Device {
