@@ -10,11 +10,15 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Params, Value};
 use std::cell::{Cell, RefCell};
 
-/// Rows that one statement writes or asks for at most. Statements are prepared for powers of two up to it.
-const ROWS: usize = 64;
-/// Bytes that one statement carries, unless a single row has more: well below the 16 MiB that MariaDB
-/// takes unless it is told otherwise.
+/// Rows that one statement writes at most: those of a group of commits.
+const ROWS: usize = model::limits::GROUP_COMMIT;
+/// Rows that one statement asks for at most. Statements are prepared for powers of two up to it.
+const KEYS: usize = 64;
+/// Bytes that one statement carries, unless a single row has more: as text they are twice as many, below the
+/// 16 MiB that MariaDB takes unless it is told otherwise.
 const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
+
+const HEX: [u8; 16] = *b"0123456789ABCDEF";
 
 /// One open transaction or snapshot.
 pub(crate) struct Session<'c> {
@@ -94,26 +98,33 @@ impl<'c> Session<'c> {
     }
 
     /// Inserts rows in few statements: `INSERT INTO` what `head` says, and what `tail` says about rows that
-    /// exist.
+    /// exist. Many rows go as text, since a statement that is prepared for each number of rows would fill the
+    /// database's memory; a single one, which may be large, goes as it is.
     pub(crate) fn insert(&self, subject: &'static str, head: &str, tail: &str, rows: Vec<Vec<Value>>) -> Answer<()> {
         let mut rows = rows.into_iter().peekable();
         while let Some(first) = rows.next() {
-            let tuple = format!("({})", marks(first.len()));
             let mut bytes = size(&first);
             let mut chunk = vec![first];
             while let Some(next) = rows.next_if(|next| chunk.len() < ROWS && bytes + size(next) <= STATEMENT_BYTES) {
                 bytes += size(&next);
                 chunk.push(next);
             }
-            let mut chunk = chunk.into_iter();
-            while chunk.len() > 0 {
-                let taken = power_of_two_within(chunk.len());
-                let tuples = vec![tuple.as_str(); taken].join(", ");
-                let params = chunk.by_ref().take(taken).flatten().collect();
-                self.run(subject, &format!("INSERT INTO {head} VALUES {tuples} {tail}"), params)?;
+            if let [_] = chunk.as_slice() {
+                let row = chunk.remove(0);
+                self.run(subject, &format!("INSERT INTO {head} VALUES ({}) {tail}", marks(row.len())), row)?;
+            } else {
+                let tuples: Vec<String> = chunk.iter().map(|row| as_text(row)).collect();
+                self.run_text(subject, &format!("INSERT INTO {head} VALUES {} {tail}", tuples.join(", ")))?;
             }
         }
         Ok(())
+    }
+
+    /// Runs a statement that holds its values.
+    fn run_text(&self, subject: &'static str, sql: &str) -> Answer<()> {
+        self.check(subject)?;
+        let mut connection = self.connection.borrow_mut();
+        connection.query_drop(sql).map_err(|error| self.note(subject, error))
     }
 
     /// Runs a statement for many keys: `each` gets a list of question marks and as many keys. The last key may
@@ -132,7 +143,7 @@ impl<'c> Session<'c> {
         or: &str,
         mut each: impl FnMut(&str, Vec<Value>) -> Answer<()>,
     ) -> Answer<()> {
-        for chunk in keys.chunks(ROWS) {
+        for chunk in keys.chunks(KEYS) {
             let length = chunk.len().next_power_of_two();
             let padding = std::iter::repeat_n(&chunk[chunk.len() - 1], length - chunk.len());
             let params = chunk.iter().chain(padding).flatten().cloned().collect();
@@ -159,12 +170,42 @@ fn marks(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 
-/// The largest power of two that is not above `n`, which is not 0.
-const fn power_of_two_within(n: usize) -> usize {
-    1 << n.ilog2()
+/// A row as SQL. Bytes are hexadecimal, so that no value can be read as anything else.
+fn as_text(row: &[Value]) -> String {
+    let mut text = String::with_capacity(2 * size(row) + 4 * row.len());
+    for value in row {
+        text.push(if text.is_empty() { '(' } else { ',' });
+        match value {
+            Value::Bytes(bytes) => {
+                text.push_str("X'");
+                for byte in bytes {
+                    text.push(char::from(HEX[usize::from(byte >> 4)]));
+                    text.push(char::from(HEX[usize::from(byte & 15)]));
+                }
+                text.push('\'');
+            }
+            Value::Int(number) => text.push_str(&number.to_string()),
+            Value::UInt(number) => text.push_str(&number.to_string()),
+            // The adapter has no other values.
+            _ => text.push_str("NULL"),
+        }
+    }
+    text.push(')');
+    text
 }
 
 fn size(row: &[Value]) -> usize {
     let of = |value: &Value| if let Value::Bytes(bytes) = value { bytes.len() } else { 8 };
     row.iter().map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_of_a_row_can_be_read_as_sql() {
+        let row = [Value::Bytes(b"a'\\\0".to_vec()), Value::Bytes(vec![]), Value::Int(-5), Value::NULL];
+        assert_eq!(as_text(&row), "(X'61275C00',X'',-5,NULL)");
+    }
 }
