@@ -186,8 +186,10 @@ fn as_text(row: &[Value]) -> String {
             }
             Value::Int(number) => text.push_str(&number.to_string()),
             Value::UInt(number) => text.push_str(&number.to_string()),
-            // The adapter has no other values.
-            _ => text.push_str("NULL"),
+            Value::NULL => text.push_str("NULL"),
+            Value::Float(_) | Value::Double(_) | Value::Date(..) | Value::Time(..) => {
+                unreachable!("no table has a column of this kind")
+            }
         }
     }
     text.push(')');
