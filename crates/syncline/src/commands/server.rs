@@ -25,7 +25,7 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
     let overrides = overrides(data.as_ref(), listen.as_ref(), metadata);
     let config = Config::load(config.as_deref(), overrides).map_err(|error| config_failure(&error))?;
     let is_new = has_no_accounts(&config)?;
-    let data_dir = config.data_dir.clone();
+    let where_to = same_settings(options, &config);
     let runtime = server::runtime().map_err(|error| server_failure(&error))?;
     let json = context.json;
     let ready = move |address: SocketAddr| {
@@ -39,13 +39,28 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
             tracing::warn!(%failure, "cannot say where the server listens");
         }
         if is_new {
-            let data = data_dir.display();
-            output::say(&format!("make the first account with: syncline admin --data {data} user add EMAIL"));
+            output::say(&format!("make the first account with: syncline admin {where_to} user add EMAIL"));
         }
     };
     runtime.block_on(async {
         server::run(config, signals::shutdown()?, ready).await.map_err(|error| server_failure(&error))
     })
+}
+
+/// The options by which `admin` finds the database that `server` works on.
+fn same_settings(options: &ServerOptions, config: &Config) -> String {
+    let mut words = match &options.config {
+        Some(file) => format!("--config {}", file.display()),
+        None => format!("--data {}", config.data_dir.display()),
+    };
+    let MetadataOptions { metadata, metadata_password_file } = &options.metadata;
+    if let Some(url) = metadata {
+        words += &format!(" --metadata {url}");
+    }
+    if let Some(file) = metadata_password_file {
+        words += &format!(" --metadata-password-file {}", file.display());
+    }
+    words
 }
 
 fn has_no_accounts(config: &Config) -> Result<bool, Failure> {
