@@ -240,11 +240,15 @@ impl Engine {
             match hint {
                 Hint::Entry { directory, name } => self.observer.look_at(&self.trees, &directory, &name),
                 Hint::Writing { directory, name } => {
-                    self.local.being_written(directory.join(&name), now);
+                    let path = directory.join(&name);
+                    self.doubt_content(&path);
+                    self.local.being_written(path, now);
                     self.observer.look_at(&self.trees, &directory, &name);
                 }
                 Hint::Closed { directory, name } => {
-                    self.local.closed(&directory.join(&name));
+                    let path = directory.join(&name);
+                    self.doubt_content(&path);
+                    self.local.closed(&path);
                     self.observer.look_at(&self.trees, &directory, &name);
                 }
                 Hint::Rescan { directory } => self.observer.look_below(&self.trees, &directory),

@@ -60,6 +60,8 @@ pub(super) struct LocalWork {
     pub(super) steps: Option<Steps>,
     hash_jobs: BTreeMap<JobId, Vec<HashTask>>,
     hashing: BTreeSet<NodeId>,
+    /// Of these, files that a program wrote to meanwhile: what is read does not count.
+    doubted: BTreeSet<NodeId>,
     /// Files to be read again: when, and after how many tries.
     unsettled: BTreeMap<NodeId, (u64, u32)>,
     /// Files that a program is writing: since when, and when last.
@@ -77,6 +79,7 @@ impl Default for LocalWork {
             steps: None,
             hash_jobs: BTreeMap::new(),
             hashing: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             unsettled: BTreeMap::new(),
             writers: BTreeMap::new(),
             cleaning: None,
@@ -223,6 +226,10 @@ impl Engine {
         for (task, (node, result)) in tasks.into_iter().zip(results) {
             debug_assert_eq!(task.node, node, "one result per task, in order");
             let tries = self.local.unsettled.remove(&node).map_or(0, |(_, tries)| tries);
+            if self.local.doubted.remove(&node) {
+                self.look_at_node(node);
+                continue;
+            }
             let Some(local) = self.trees.local(node) else { continue };
             if local.print != task.print {
                 continue;
@@ -243,6 +250,19 @@ impl Engine {
                     self.fail(node, format!("the file cannot be read: {reason}"), env.now, Blame::Lasting);
                 }
             }
+        }
+    }
+
+    /// A program has written to a file. A write gives the file its time when it begins and changes bytes
+    /// until it ends, which takes long on a busy disk: what was read in between has the same fingerprint as
+    /// what is there now.
+    pub(super) fn doubt_content(&mut self, path: &LocalPath) {
+        let Some(node) = self.trees.at_path(path) else { return };
+        if self.local.hashing.contains(&node) {
+            self.local.doubted.insert(node);
+        }
+        if let Some(local) = self.trees.local(node).filter(|local| matches!(local.seen, Seen::File(Some(_)))) {
+            self.trees.set_local(node, Some(Local { seen: Seen::File(None), ..local }));
         }
     }
 

@@ -154,6 +154,42 @@ fn a_hash_of_a_file_that_was_seen_changed_meanwhile_does_not_count() {
     assert!(script.commit().is_none());
 }
 
+/// A write gives the file its time when it begins. Read before it ended, with its first half in place, the
+/// file had the fingerprint that it has now, and the second half was never uploaded.
+#[test]
+fn a_file_is_read_again_when_a_write_is_heard_of_after_it_was_read() {
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    assert_eq!(script.engine.trees().local(A).map(|local| local.seen.clone()), Some(Seen::File(None)));
+
+    hash(&mut script, "whole");
+
+    let read = script.engine.trees().local(A).map(|local| local.seen.clone());
+    assert_eq!(read, Some(Seen::File(Some(file("whole")))));
+}
+
+#[test]
+fn a_file_is_read_again_when_a_write_is_heard_of_while_it_is_read() {
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    let closed = || Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]);
+    script.tell(closed());
+    script.answer_scans(&[found_file("a", changed(print(11, 5)))]);
+    let (id, _) = script.job(|job| matches!(job, Job::Hash(_))).expect("the file is read");
+    script.tell(closed());
+    let hashed = HashResult::Hashed { content: file("half!"), blocks: blocks("half!") };
+    script.tell(Event::JobDone(id, JobResult::Hashed(vec![(A, hashed)])));
+    script.answer_scans(&[found_file("a", changed(print(11, 5)))]);
+    assert_eq!(script.engine.trees().local(A).map(|local| local.seen.clone()), Some(Seen::File(None)));
+
+    hash(&mut script, "whole");
+
+    let read = script.engine.trees().local(A).map(|local| local.seen.clone());
+    assert_eq!(read, Some(Seen::File(Some(file("whole")))));
+}
+
 fn refused(code: ErrorCode) -> Result<Reply, RequestError> {
     Err(RequestError::Refused(ApiError::new(code, "no")))
 }
