@@ -241,6 +241,22 @@ impl Database {
         Ok(())
     }
 
+    /// Opens the file anew, after a write failed. When SQLite could not open the log for writing it opened it
+    /// for reading, and would not try again as long as the connection lives.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing can be read or written until it works.
+    pub fn reopen(&mut self) -> Result<(), DatabaseError> {
+        if !self.path.exists() {
+            return Err(DatabaseError::Missing { path: self.path.clone() });
+        }
+        // Closed first: connections of one process share what they know of the log.
+        let nowhere = Connection::open_in_memory().map_err(|source| DatabaseError::new(&self.path, source))?;
+        drop(std::mem::replace(&mut self.connection, nowhere));
+        self.connection = Self::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?.connection;
+        Ok(())
+    }
+
     /// Notes an activity; it reaches the file with the next write.
     pub fn note(&mut self, time: i64, activity: Activity) {
         self.activities.push_back(ActivityEntry { time, activity });

@@ -197,6 +197,9 @@ impl Owner {
         let now = Instant::now();
         if let Some(blocked) = &self.blocked {
             if blocked.retry_at <= now {
+                if let Err(error) = self.parts.database.reopen() {
+                    return self.block(error);
+                }
                 self.blocked = None;
                 self.perform()?;
                 if self.blocked.is_none() && !self.flushes.is_empty() {

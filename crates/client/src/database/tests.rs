@@ -312,3 +312,22 @@ fn a_state_that_an_earlier_release_stored_is_still_read() {
     assert_eq!(text, stored, "what is stored now");
     assert_eq!(decode_state(&bytes), Some(expected));
 }
+
+/// One failure when the log was opened, at the start, stopped all syncing until the next start.
+#[test]
+fn a_log_that_could_be_opened_for_reading_only_is_written_after_opening_anew() {
+    let place = tempfile::tempdir().expect("made");
+    let path = place.path().join("client.sqlite");
+    let mut database = Database::create(&path, DEVICE, &state()).expect("created");
+    let only_to_read = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    database.connection = Connection::open_with_flags(&path, only_to_read).expect("opened");
+    let write = [Write::State(Box::new(EngineState { paused: false, ..state() }))];
+    assert!(database.persist(&write).is_err(), "it can be read only");
+
+    database.reopen().expect("opened anew");
+
+    database.persist(&write).expect("written");
+    drop(database);
+    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    assert!(!loaded.state.paused);
+}
