@@ -10,7 +10,7 @@ mod injector;
 mod workload;
 
 use crate::program::Program;
-use crate::site::{Device, Server, Site, flush_all};
+use crate::site::{self, Device, Server, Site, flush_all};
 use crate::tracer::{Fault, Injection, POINT};
 use crate::tree::{Entry, Tree};
 use anyhow::{Context, Result, anyhow, bail};
@@ -34,7 +34,8 @@ const STRIKE_LIMIT: Duration = Duration::from_secs(60);
 const STICKY_TIME: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How long flushes may fail after a fault, and how often one is tried.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
+const SLICE: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_millis(25);
 /// No combination has more calls; beyond it something repeats itself.
 const CALLS: u64 = 600;
@@ -49,6 +50,9 @@ const TOLD_EVERY: u64 = 200;
 const SLOW: Duration = Duration::from_secs(4);
 /// How often a folder is read again in which something goes away meanwhile.
 const READS: usize = 5;
+
+/// In place of the call that was struck.
+const NOT_STRUCK: &str = "without a fault";
 
 /// A fault, and whether it stays.
 type Kind = (Fault, bool);
@@ -283,8 +287,14 @@ impl<'a> Lane<'a> {
                     }
                 }
                 Ok(false) => break,
-                // The numbers after it are as interesting as before.
-                Err(error) => self.fail(format!("{}: {error:#}", told()))?,
+                Err(error) => {
+                    let without_fault = error.to_string() == NOT_STRUCK;
+                    self.fail(format!("{}: {error:#}", told()))?;
+                    // After a fault, the numbers that follow are as interesting as before.
+                    if without_fault {
+                        break;
+                    }
+                }
             }
         }
         Ok(true)
@@ -326,7 +336,10 @@ impl<'a> Lane<'a> {
                 self.kill(task.victim)?;
                 task.workload.perform(&place, &mut look)?;
                 self.start_held(task.victim)?;
-                self.attach(task.victim, &injection)?
+                let injector = self.attach(task.victim, &injection)?;
+                // It would stop again when it is no longer traced.
+                site::go_on(self.pid(task.victim)?)?;
+                injector
             }
         };
         self.wait_for_strike(&mut injector, task, sticky)?;
@@ -341,7 +354,7 @@ impl<'a> Lane<'a> {
             self.results.insert(folder, after);
             Ok(())
         });
-        tried.with_context(|| struck.clone().unwrap_or_else(|| "without a fault".to_owned()))?;
+        tried.with_context(|| struck.clone().unwrap_or_else(|| NOT_STRUCK.to_owned()))?;
         Ok(struck.is_some())
     }
 
@@ -382,7 +395,7 @@ impl<'a> Lane<'a> {
             self.receiver.start()?;
             // All that came from the sender is with the receiver then; `clear_away` looks for anything that
             // would come later.
-            let result = self.sender.flush(FLUSH_LIMIT).and_then(|()| self.receiver.flush(FLUSH_LIMIT));
+            let result = self.sender.flush(SLICE).and_then(|()| self.receiver.flush(SLICE));
             if result.is_ok() || Instant::now() > deadline {
                 return result;
             }
@@ -418,12 +431,16 @@ impl<'a> Lane<'a> {
     }
 
     fn attach(&self, victim: Victim, injection: &Injection) -> Result<Injector> {
+        Injector::attach(&self.options.tracer, self.pid(victim)?, injection)
+    }
+
+    fn pid(&self, victim: Victim) -> Result<u32> {
         let pid = match victim {
             Victim::Sender => self.sender.pid(),
             Victim::Receiver => self.receiver.pid(),
             Victim::Server => self.server.pid(),
         };
-        Injector::attach(&self.options.tracer, pid.context("the victim runs")?, injection)
+        pid.context("the victim runs")
     }
 
     fn kill(&mut self, victim: Victim) -> Result<()> {

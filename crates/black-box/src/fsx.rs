@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "fsx.bin";
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
@@ -32,6 +32,9 @@ const PAUSE_MS: u64 = 3;
 const REST_MS: u64 = 120;
 /// Sessions after which both sides are compared.
 const SESSIONS_PER_REST: u64 = 25;
+/// A device reads a file that is open for writing when it was quiet for two seconds. On a busy machine an
+/// operation can take that long; what the file was meanwhile may be seen.
+const QUIET: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a run did.
@@ -86,9 +89,28 @@ fn watch(place: &Path, ended: &AtomicBool) -> Result<BTreeSet<ContentHash>> {
 /// What was written.
 #[derive(Default)]
 struct Written {
-    /// By hash, the session after which A's file was this.
+    /// By hash, the session after which A's file was this, or in which it was for long.
     versions: HashMap<ContentHash, u64>,
     operations: u64,
+}
+
+enum Operation {
+    Write(Vec<u8>, u64),
+    SetLength(u64),
+    Sync,
+}
+
+/// Whether the file is another one then.
+fn carry_out(operation: Operation, file: &File) -> Result<bool> {
+    match operation {
+        Operation::Write(piece, offset) => file.write_all_at(&piece, offset)?,
+        Operation::SetLength(length) => file.set_len(length)?,
+        Operation::Sync => {
+            file.sync_all()?;
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 struct Writer<'a> {
@@ -121,8 +143,15 @@ impl<'a> Writer<'a> {
     fn session(&mut self, number: u64) -> Result<()> {
         let place = self.a.folder().join(NAME);
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&place)?;
+        let mut changed = Instant::now();
         for _ in 0..self.chance.random_range(SESSION) {
-            self.operation(&file)?;
+            let operation = self.choose();
+            if changed.elapsed() > QUIET {
+                self.written.versions.insert(ContentHash::of_file(&place)?, number);
+            }
+            if carry_out(operation, &file)? {
+                changed = Instant::now();
+            }
             self.written.operations += 1;
             thread::sleep(Duration::from_millis(self.chance.random_range(0..=PAUSE_MS)));
         }
@@ -131,18 +160,17 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn operation(&mut self, file: &File) -> Result<()> {
+    fn choose(&mut self) -> Operation {
         match self.chance.random_range(0..100) {
             0..80 => {
                 let mut piece = vec![0; self.chance.random_range(1..=WRITE_BYTES)];
                 self.chance.fill_bytes(&mut piece);
                 let offset = self.chance.random_range(0..FILE_BYTES - piece.len() as u64);
-                file.write_all_at(&piece, offset)?;
+                Operation::Write(piece, offset)
             }
-            80..95 => file.set_len(self.chance.random_range(0..FILE_BYTES))?,
-            _ => file.sync_all()?,
+            80..95 => Operation::SetLength(self.chance.random_range(0..FILE_BYTES)),
+            _ => Operation::Sync,
         }
-        Ok(())
     }
 
     fn compare(&self) -> Result<()> {

@@ -343,8 +343,7 @@ impl Device {
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        let pid = i32::try_from(process.0.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
-        kill_process(pid, Signal::TERM)?;
+        signal(process.0.id(), Signal::TERM)?;
         let deadline = Instant::now() + PATIENCE;
         while !process.has_ended()? {
             if Instant::now() > deadline {
@@ -435,6 +434,19 @@ fn held(command: &Command, log: File) -> Result<Running> {
         thread::sleep(LOOK_AGAIN);
     }
     Ok(running)
+}
+
+/// Lets a process go on that was started held.
+///
+/// # Errors
+/// When there is none.
+pub fn go_on(pid: u32) -> Result<()> {
+    signal(pid, Signal::CONT)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process has an id")?;
+    kill_process(pid, signal).context("cannot send a signal")
 }
 
 /// Lets all devices tell and hear everything. Each must run.
