@@ -144,4 +144,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "if false {",
         suites: &[Client],
     },
+    Mutant {
+        name: "thin-answers-are-news",
+        about: "a server that announces more than it sends is asked again at once",
+        file: "crates/sync-engine/src/engine/server.rs",
+        old: "if says_nothing {",
+        new: "if says_nothing && env.now == 0 {",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
 ];

@@ -137,4 +137,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "true || (self.occupant(folder, &key).is_none() && self.trees.remote_child(folder, &key).is_none())",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
+    Mutant {
+        name: "impossible-moves-count",
+        about: "a move below a folder that must itself move back is sent, and is refused for ever",
+        file: "crates/sync-engine/src/verdict.rs",
+        old: "let moves = moved_into(trees, id).is_some_and(|folder| !cannot_take(trees, id, folder));",
+        new: "let moves = moved_into(trees, id).is_some();",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
 ];
