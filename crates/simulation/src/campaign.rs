@@ -45,6 +45,14 @@ pub const MUST_MEET: &[&str] = &[
     "client database rolled back",
     "client database lost",
     "file changed under hashing",
+    "store failed",
+    "store failed after it had committed",
+    "store failed after it had kept blocks",
+    "disk full",
+    "backup restored",
+    "deletions held",
+    "deletions undone",
+    "member removed",
     "came to rest",
 ];
 
@@ -279,6 +287,14 @@ fn calmer_knobs(_: &History) -> Vec<Calmer> {
         },
         |mut knobs| {
             knobs.devices.iter_mut().for_each(|device| device.habits = crate::disk::Habits::default());
+            knobs
+        },
+        |mut knobs| {
+            knobs.server.store_error = 0;
+            knobs
+        },
+        |mut knobs| {
+            knobs.devices.iter_mut().for_each(|device| device.guard = None);
             knobs
         },
         |mut knobs| {

@@ -21,6 +21,8 @@ pub struct Knobs {
     /// Chances in 1,000.
     pub net: NetKnobs,
     pub local: LocalKnobs,
+    #[serde(default)]
+    pub server: ServerKnobs,
     /// Milliseconds that a request or a job takes at most.
     pub slowest_ms: u64,
     /// Whether the second account is a viewer of the folder that the first one shares.
@@ -44,6 +46,16 @@ pub struct DeviceKnobs {
     pub late_hints: u32,
     /// Chance in 1,000 that a hint never comes.
     pub lost_hints: u32,
+    /// How many deletions are held for a person's word; `None`: more than there ever are.
+    #[serde(default)]
+    pub guard: Option<Guard>,
+}
+
+/// From how many deletions on, and from which share of all files, a person is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    pub count: u64,
+    pub percent: u8,
 }
 
 /// Chances in 1,000 that the network does this to one request.
@@ -70,6 +82,13 @@ pub struct LocalKnobs {
     pub kill: u32,
     /// The power fails between two calls.
     pub power: u32,
+}
+
+/// Chances in 1,000 for one call of the server's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServerKnobs {
+    /// A store fails, before or after it has done what it was asked.
+    pub store_error: u32,
 }
 
 /// Something that happens from outside.
@@ -228,6 +247,9 @@ pub enum DeviceEvent {
     },
     /// The watcher loses events: it says so.
     Overflow,
+    /// The person says that held deletions are meant, or that they are not.
+    ConfirmDeletions,
+    UndoDeletions,
 }
 
 /// What happens to the server.
@@ -241,6 +263,13 @@ pub enum ServerEvent {
     Restore,
     /// Nothing is left but accounts and devices; the instance is another.
     Empty,
+    /// The server's wall clock jumps.
+    ClockJump {
+        ms: i64,
+    },
+    /// The owner of the shared folder takes its member off it, and lets it in again.
+    RemoveMember,
+    InviteMember,
 }
 
 /// A user's operation between two calls of a job.

@@ -143,6 +143,9 @@ pub struct Journals {
     /// Every file content that a journal of this server or of an earlier state of it named.
     contents: BTreeSet<ContentHash>,
     heads: BTreeMap<(Epoch, NamespaceId), Position>,
+    /// All entries, and the blocks that they name.
+    logs: BTreeMap<NamespaceId, Vec<JournalEntry>>,
+    named: BTreeSet<(NamespaceId, BlockHash)>,
 }
 
 impl Journals {
@@ -168,6 +171,8 @@ impl Journals {
     pub fn forget(&mut self) {
         self.folds.clear();
         self.heads.clear();
+        self.logs.clear();
+        self.named.clear();
     }
 
     /// Takes all new entries of a namespace.
@@ -200,6 +205,7 @@ impl Journals {
             if let Some(block) = body.blocks().iter().find(|block| !has_block(block)) {
                 return Err(format!("I11: entry {} names {block:?}, which is not stored", entry.position));
             }
+            self.named.extend(body.blocks().iter().map(|block| (namespace, *block)));
             if let Body::File { blocks, .. } = body {
                 gain.contents.push(blocks.content_hash());
             }
@@ -211,6 +217,25 @@ impl Journals {
             fold.check()?;
         }
         self.contents.extend(gain.contents.iter().copied());
+        self.logs.entry(namespace).or_default().extend_from_slice(entries);
         Ok(gain)
+    }
+
+    /// Whether these are the entries behind a position, one after the other: a reader who is told so misses
+    /// nothing, deletions least of all (I8, I13).
+    #[must_use]
+    pub fn continues(&self, namespace: NamespaceId, after: Position, entries: &[JournalEntry]) -> bool {
+        let log = self.logs.get(&namespace).map(Vec::as_slice).unwrap_or_default();
+        let rest = usize::try_from(after.0).ok().and_then(|start| log.get(start..)).unwrap_or_default();
+        let same = |(told, kept): (&JournalEntry, &JournalEntry)| {
+            (told.position, told.node, &told.change) == (kept.position, kept.node, &kept.change)
+        };
+        entries.len() <= rest.len() && entries.iter().zip(rest).all(same)
+    }
+
+    /// Whether the namespace's journal names the block.
+    #[must_use]
+    pub fn names(&self, namespace: NamespaceId, block: BlockHash) -> bool {
+        self.named.contains(&(namespace, block))
     }
 }

@@ -14,6 +14,7 @@ pub mod campaign;
 pub mod chance;
 pub mod database;
 pub mod disk;
+pub mod failing;
 pub mod ghost;
 pub mod history;
 pub mod journal;

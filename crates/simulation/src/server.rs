@@ -2,11 +2,12 @@
 
 use crate::chance::Chance;
 use crate::disk::lock;
+use crate::failing::{FailingBlocks, FailingMetadata, Weather};
 use crate::journal::{Gain, Journals};
 use api::service::{Announce, Identity, MetaForNotification};
 use api::{
     ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, LinkRequest,
-    MissingReply, MissingRequest, ServerReply, ShareRequest, Token,
+    MissingReply, MissingRequest, RemoveMemberRequest, ServerReply, ShareRequest, Token,
 };
 use block_service::BlockService;
 use block_store::{BlockStore, MemoryBlockStore};
@@ -69,6 +70,9 @@ pub struct Server {
     meta: Arc<MetaService>,
     block: BlockService,
     clock: Arc<AtomicI64>,
+    /// Added to the world's time, in milliseconds.
+    pub clock_offset_ms: i64,
+    pub weather: Arc<Weather>,
     chance: Arc<Mutex<Chance>>,
     backup: Option<Backup>,
     pub journals: Journals,
@@ -90,7 +94,8 @@ impl Server {
         let chance = Arc::new(Mutex::new(Chance::keyed(seed, &[0x5e])));
         let store = Arc::new(SqliteStore::in_memory().map_err(failed)?);
         let blocks = Arc::new(MemoryBlockStore::new());
-        let (hub, meta, block) = services(&store, &blocks, &clock, &chance)?;
+        let weather = Weather::new(Chance::keyed(seed, &[0x5f]));
+        let (hub, meta, block) = services(&store, &blocks, &clock, &chance, &weather)?;
         Ok(Self {
             store,
             blocks,
@@ -98,6 +103,8 @@ impl Server {
             meta,
             block,
             clock,
+            clock_offset_ms: 0,
+            weather,
             chance,
             backup: None,
             journals: Journals::default(),
@@ -108,7 +115,7 @@ impl Server {
 
     /// Sets the clock, in milliseconds since 1970.
     pub fn set_clock(&self, ms: i64) {
-        self.clock.store(ms, Ordering::Relaxed);
+        self.clock.store(ms.saturating_add(self.clock_offset_ms), Ordering::Relaxed);
     }
 
     /// Adds an account.
@@ -142,6 +149,15 @@ impl Server {
         let namespace = self.meta.share(who.identity, &request)?.namespace;
         self.follow_namespace(namespace);
         Ok(namespace)
+    }
+
+    /// Ends a membership of a shared folder.
+    ///
+    /// # Errors
+    /// The service's.
+    pub fn remove_member(&self, owner: &Linked, namespace: NamespaceId, email: &str) -> Result<(), ApiError> {
+        let request = RemoveMemberRequest { namespace, email: email.to_owned() };
+        self.meta.remove_member(owner.identity, &request)
     }
 
     fn follow_namespace(&mut self, namespace: NamespaceId) {
@@ -274,7 +290,8 @@ impl Server {
     /// # Errors
     /// The services'.
     pub fn restart(&mut self) -> Result<(), String> {
-        (self.hub, self.meta, self.block) = services(&self.store, &self.blocks, &self.clock, &self.chance)?;
+        (self.hub, self.meta, self.block) =
+            services(&self.store, &self.blocks, &self.clock, &self.chance, &self.weather)?;
         Ok(())
     }
 
@@ -339,6 +356,7 @@ fn services(
     blocks: &Arc<MemoryBlockStore>,
     clock: &Arc<AtomicI64>,
     chance: &Arc<Mutex<Chance>>,
+    weather: &Arc<Weather>,
 ) -> Result<Services, String> {
     let hub = Hub::new();
     let (clock, chance) = (clock.clone(), chance.clone());
@@ -346,7 +364,9 @@ fn services(
         Environment::new(move || Timestamp(clock.load(Ordering::Relaxed)), move |bytes| lock(&chance).fill(bytes));
     let environment = environment.with_password_cost(PasswordCost::Cheapest);
     let announce: Arc<dyn Announce> = hub.clone();
-    let meta = Arc::new(MetaService::new(store.clone(), announce, environment).map_err(failed)?);
-    let block = BlockService::new(blocks.clone(), meta.clone());
+    let metadata = Arc::new(FailingMetadata { inner: store.clone(), weather: weather.clone() });
+    let meta = Arc::new(MetaService::new(metadata, announce, environment).map_err(failed)?);
+    let blocks = Arc::new(FailingBlocks { inner: blocks.clone(), weather: weather.clone() });
+    let block = BlockService::new(blocks, meta.clone());
     Ok((hub, meta, block))
 }

@@ -6,7 +6,8 @@
 use crate::chance::Chance;
 use crate::disk::{Disk, Habits, Naming, Thing};
 use crate::history::{
-    Act, Content, DeviceEvent, DeviceKnobs, Knobs, LocalKnobs, NetKnobs, ServerEvent, ShareRole, Step, UserOp,
+    Act, Content, DeviceEvent, DeviceKnobs, Guard, Knobs, LocalKnobs, NetKnobs, ServerEvent, ServerKnobs, ShareRole,
+    Step, UserOp,
 };
 use model::BLOCK_SIZE;
 use sync_engine::io::LocalPath;
@@ -24,6 +25,10 @@ pub struct Workload {
     chance: Chance,
     /// A stream of its own, so that faults do not depend on what users do.
     faults: Chance,
+    /// Another one for faults that were added later, and their chance in 1,000 among all faults.
+    rare: Chance,
+    rare_rate: u32,
+    rare_weights: [u32; 7],
     values: u64,
     /// How often each kind of operation is chosen.
     weights: [u32; 15],
@@ -56,6 +61,7 @@ pub fn knobs(seed: u64) -> Knobs {
             habits: habits(&mut chance, power > 0),
             late_hints: sometimes(&mut chance, 300),
             lost_hints: sometimes(&mut chance, 200),
+            guard: None,
         })
         .collect();
     let bad_net = chance.happens(600);
@@ -75,7 +81,17 @@ pub fn knobs(seed: u64) -> Knobs {
         power,
     };
     let slowest_ms = [20, 200, 2000, 8000][chance.index(4)];
-    Knobs { devices, net, local, slowest_ms, share }
+    let mut knobs = Knobs { devices, net, local, server: ServerKnobs::default(), slowest_ms, share };
+    // A stream of its own: what was added later leaves the other conditions of a seed as they were.
+    let mut chance = Chance::keyed(seed, &[31]);
+    if chance.happens(300) {
+        knobs.server.store_error = u32::try_from(chance.below(120)).unwrap_or(0);
+    }
+    if chance.happens(200) {
+        let guard = Guard { count: chance.between(1, 3), percent: [10, 30, 50][chance.index(3)] };
+        knobs.devices.iter_mut().for_each(|device| device.guard = Some(guard));
+    }
+    knobs
 }
 
 /// Nothing at all in half of the runs, else anything up to `most`.
@@ -113,7 +129,20 @@ impl Workload {
             let weight = if faults.happens(850) { 0 } else { 3 };
             rare.iter().for_each(|index| fault_weights[*index] = weight);
         }
+        let mut rare = Chance::keyed(seed, &[32]);
+        let rare_rate = if rare.happens(400) { u32::try_from(rare.between(100, 600)).unwrap_or(0) } else { 0 };
+        let mut rare_weights = [3, 3, 2, 2, 0, 0, 0];
+        // These loosen other checks, as above.
+        if rare.happens(150) {
+            rare_weights[4] = 3;
+        }
+        if rare.happens(300) {
+            (rare_weights[5], rare_weights[6]) = (3, 2);
+        }
         Self {
+            rare,
+            rare_rate,
+            rare_weights,
             values: 0,
             names: 1 + chance.index(NAMES.len()),
             fault_rate: sometimes(&mut faults, 250),
@@ -157,7 +186,28 @@ impl Workload {
         }
     }
 
+    fn rare_fault(&mut self, disks: &[&Disk]) -> Act {
+        let device = self.rare.index(disks.len());
+        let event = match self.rare.weighted(&self.rare_weights) {
+            0 => DeviceEvent::FillDisk { ms: self.rare.below(120_000) },
+            1 => DeviceEvent::ConfirmDeletions,
+            2 => DeviceEvent::UndoDeletions,
+            3 => {
+                let ms = [-86_400_000, -3000, 3000, 86_400_000][self.rare.index(4)];
+                return Act::Server(ServerEvent::ClockJump { ms });
+            }
+            4 if self.rare.happens(400) => DeviceEvent::SaveDatabase,
+            4 => DeviceEvent::RestoreBackup,
+            5 => return Act::Server(ServerEvent::RemoveMember),
+            _ => return Act::Server(ServerEvent::InviteMember),
+        };
+        Act::Device { device, event }
+    }
+
     fn fault(&mut self, disks: &[&Disk]) -> Act {
+        if self.rare.happens(self.rare_rate) {
+            return self.rare_fault(disks);
+        }
         let device = self.faults.index(disks.len());
         let down_ms = self.faults.below(20_000);
         let ms = self.faults.below(60_000);

@@ -4,7 +4,7 @@ use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
 use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, lock};
-use crate::history::Interruption;
+use crate::history::{Guard, Interruption};
 use crate::server::Linked;
 use local_files::fs::FsError;
 use local_files::jobs::run_job;
@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use sync_engine::Engine;
 use sync_engine::io::{
-    Action, ActivityKind, Command, EngineState, Environment, Event, HashResult, Hint, Job, JobId, JobResult, LocalPath,
-    LocalStep, Request, RootState, Write,
+    Action, ActivityKind, Command, DeleteGuard, EngineState, Environment, Event, HashResult, Hint, Job, JobId,
+    JobResult, LocalPath, LocalStep, Request, RootState, Write,
 };
 use sync_engine::tree::{Content, Synced};
 
@@ -23,6 +23,10 @@ use sync_engine::tree::{Content, Synced};
 const CALLS: u64 = 24;
 /// A hint that comes later than this, in milliseconds, may come after its other half was acted upon.
 const PROMPT_MS: u64 = 100;
+/// How long failures are counted.
+const PACE_MS: u64 = 60_000;
+/// Failures of one thing in that time from which on it is a hot loop.
+const MOST_TRIES: u32 = 90;
 /// The date in the names of conflicted copies.
 const TODAY: &str = "2026-11-23";
 
@@ -49,13 +53,15 @@ pub struct Device {
     pub(super) saved: Option<(Database, Backup)>,
     /// Jobs and requests whose end the engine has not heard of.
     pub(super) busy: u64,
+    /// How often what was tried in vain, since when (I17).
+    pub(super) pace: Pace,
     /// Where the cursor was, by epoch (I9).
     cursors: BTreeMap<Epoch, Cursor>,
 }
 
 impl Device {
-    pub(super) fn new(number: usize, linked: Linked, disk: Disk, chance: Chance) -> Self {
-        let database = Database::new(fresh_state(&linked));
+    pub(super) fn new(number: usize, linked: Linked, disk: Disk, chance: Chance, guard: Option<Guard>) -> Self {
+        let database = Database::new(fresh_state(&linked, guard));
         Self {
             number,
             linked,
@@ -74,6 +80,7 @@ impl Device {
             clock_offset_ms: 0,
             saved: None,
             busy: 0,
+            pace: Pace::default(),
             cursors: BTreeMap::new(),
         }
     }
@@ -86,7 +93,7 @@ impl Device {
 }
 
 /// The state of a device that has just been linked.
-fn fresh_state(linked: &Linked) -> EngineState {
+fn fresh_state(linked: &Linked, guard: Option<Guard>) -> EngineState {
     EngineState {
         instance: linked.instance,
         epoch: linked.epoch,
@@ -96,7 +103,8 @@ fn fresh_state(linked: &Linked) -> EngineState {
         in_flight: None,
         excluded: BTreeSet::new(),
         paused: false,
-        guard: sync_engine::io::DeleteGuard::default(),
+        guard: guard
+            .map_or_else(DeleteGuard::default, |guard| DeleteGuard::On { count: guard.count, percent: guard.percent }),
         deletions_confirmed: false,
     }
 }
@@ -229,7 +237,7 @@ impl World {
         self.stop(number);
         let linked = self.devices[number].linked.clone();
         // The file is gone; the configuration beside it still says who the device is.
-        self.devices[number].database = Database::new(fresh_state(&linked));
+        self.devices[number].database = Database::new(fresh_state(&linked, self.knobs.devices[number].guard));
         self.forget_database(number);
         self.cover("client database lost");
     }
@@ -239,8 +247,9 @@ impl World {
         self.stop(number);
         let account = self.knobs.devices[number].account;
         let linked = self.server.link(&super::email(account), &format!("dev{number}")).map_err(violation)?;
+        let guard = self.knobs.devices[number].guard;
         let device = &mut self.devices[number];
-        device.database = Database::new(fresh_state(&linked));
+        device.database = Database::new(fresh_state(&linked, guard));
         device.linked = linked;
         device.saved = None;
         device.cursors.clear();
@@ -255,6 +264,23 @@ impl World {
         self.at(100, Moment::Start { device: number });
     }
 
+    /// Whether the client waits for a person's word about deletions.
+    pub(super) fn holds_deletions(&self, number: usize) -> bool {
+        let engine = self.devices[number].engine.as_ref();
+        engine.is_some_and(|engine| engine.status().held_deletions > 0)
+    }
+
+    /// A person who is there confirms what is held anywhere; whether anything was.
+    pub(super) fn confirm_deletions(&mut self) -> Checked<bool> {
+        let holds = |number: &usize| self.is_reachable(*number) && self.holds_deletions(*number);
+        let holding: Vec<usize> = (0..self.devices.len()).filter(holds).collect();
+        for number in &holding {
+            self.cover("deletions held");
+            self.command(*number, Command::ConfirmDeletions)?;
+        }
+        Ok(!holding.is_empty())
+    }
+
     /// Passes a command on, if the client is running.
     ///
     /// # Errors
@@ -266,8 +292,21 @@ impl World {
     /// Gives the engine an event and performs what it answers.
     pub(super) fn feed(&mut self, number: usize, event: Event) -> Checked<()> {
         let now = self.now;
-        match event {
-            Event::JobDone(..) | Event::Replied(..) => self.devices[number].busy -= 1,
+        match &event {
+            Event::JobDone(_, result) => {
+                self.devices[number].busy -= 1;
+                if let JobResult::Applied { root: RootState::Present, results } = result
+                    && let Some(Err(error)) = results.first()
+                {
+                    self.devices[number].pace.failed(now, &format!("a step ({error})"))?;
+                }
+            }
+            Event::Replied(_, result) => {
+                self.devices[number].busy -= 1;
+                if let Err(error) = result {
+                    self.devices[number].pace.failed(now, &format!("a call ({error})"))?;
+                }
+            }
             _ => {}
         }
         self.trace.note(now, &format!("feed {number} {}", brief_event(&event)));
@@ -552,6 +591,29 @@ fn installed(step: &LocalStep) -> Option<ContentHash> {
     match step {
         LocalStep::Install { content, .. } => Some(content.hash),
         _ => None,
+    }
+}
+
+/// A minute of tries that failed.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    began: u64,
+    tries: BTreeMap<String, u32>,
+}
+
+impl Pace {
+    /// Notes that something was tried in vain. What is tried more often than once a second is a hot loop
+    /// (I17); restarts and news from others are allowed for.
+    pub(super) fn failed(&mut self, now: u64, what: &str) -> Checked<()> {
+        if now >= self.began + PACE_MS {
+            (self.began, self.tries) = (now, BTreeMap::new());
+        }
+        let times = self.tries.entry(what.to_owned()).or_default();
+        *times += 1;
+        if *times > MOST_TRIES {
+            return Err(violation(format!("I17: {what} failed {times} times within {PACE_MS} ms")));
+        }
+        Ok(())
     }
 }
 

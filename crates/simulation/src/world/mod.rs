@@ -16,7 +16,7 @@ use crate::history::{Act, DeviceEvent, History, Interruption, Knobs, ServerEvent
 use crate::server::{Answer, Call, Linked, Server};
 use crate::user::{Users, local_path};
 use crate::workload::Workload;
-use model::{CommitKey, CommitOutcome, DeviceId, Role};
+use model::{CommitKey, CommitOutcome, DeviceId, NamespaceId, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -167,6 +167,8 @@ pub struct World {
     pub coverage: BTreeMap<&'static str, u64>,
     /// No faults any more: everything is to come to rest.
     calm: bool,
+    /// The shared folder's namespace, and what its member may do.
+    shared: Option<(NamespaceId, ShareRole)>,
     /// What a commit was answered first, by its device and key.
     outcomes: BTreeMap<(DeviceId, CommitKey), CommitOutcome>,
     /// The commits whose answer was lost on the way.
@@ -255,7 +257,7 @@ impl World {
             let linked = server.link(&email(device.account), &format!("dev{number}"))?;
             let known = lock(&users).ghost.known.clone();
             let disk = Disk::new(device.habits, 0x100 + number as u64, known);
-            devices.push(Device::new(number, linked, disk, Chance::keyed(seed, &[4, number as u64])));
+            devices.push(Device::new(number, linked, disk, Chance::keyed(seed, &[4, number as u64]), device.guard));
         }
         let mut by_job: BTreeMap<(usize, u64), Vec<Interruption>> = BTreeMap::new();
         for one in interrupts {
@@ -277,6 +279,7 @@ impl World {
             trace: Trace { hash: 0xcbf2_9ce4_8422_2325, lines: traced.then(Vec::new) },
             coverage: BTreeMap::new(),
             calm: false,
+            shared: None,
             outcomes: BTreeMap::new(),
             unanswered: BTreeSet::new(),
         })
@@ -311,7 +314,8 @@ impl World {
             ShareRole::Editor => Role::Editor,
             ShareRole::Viewer => Role::Viewer,
         };
-        self.server.share(&owner, node, &email(1), may).map_err(|error| violation(error.to_string()))?;
+        let shared = self.server.share(&owner, node, &email(1), may).map_err(|error| violation(error.to_string()))?;
+        self.shared = Some((shared, role));
         self.after_server()?;
         let mut users = lock(&self.users);
         users.shared_folder = local_path(SHARED_FOLDER).ok();
@@ -510,6 +514,8 @@ impl World {
             DeviceEvent::LoseDatabase => self.lose_database(device),
             DeviceEvent::RestoreBackup => self.restore_backup(device)?,
             DeviceEvent::FillDisk { ms } => self.fill_disk(device, *ms),
+            DeviceEvent::ConfirmDeletions => self.command(device, Command::ConfirmDeletions)?,
+            DeviceEvent::UndoDeletions => self.undo_deletions(device)?,
             DeviceEvent::Overflow => {
                 let life = self.devices[device].life;
                 lock(&self.devices[device].disk).take_hints();
@@ -519,6 +525,15 @@ impl World {
         }
         self.set_now(self.now);
         Ok(())
+    }
+
+    /// The person wants back what is held, if anything is. What was deleted is then as if it had not been.
+    fn undo_deletions(&mut self, device: usize) -> Checked<()> {
+        if self.holds_deletions(device) {
+            lock(&self.users).ghost.detached(device, &[]);
+            self.cover("deletions undone");
+        }
+        self.command(device, Command::UndoDeletions)
     }
 
     /// What is excluded leaves this device; the user's values stay with the others.
@@ -571,6 +586,13 @@ impl World {
                     self.forgive();
                 }
             }
+            ServerEvent::ClockJump { ms } => self.server.clock_offset_ms += ms,
+            ServerEvent::RemoveMember => self.remove_member()?,
+            ServerEvent::InviteMember => {
+                if let Some((_, role)) = self.shared {
+                    self.share(role)?;
+                }
+            }
             // Members of a share come from journals that are lost too; such histories stay without.
             ServerEvent::Empty if self.knobs.share.is_some() => {}
             ServerEvent::Empty => {
@@ -583,8 +605,23 @@ impl World {
                 }
             }
         }
-        self.drop_streams();
+        if matches!(event, ServerEvent::Restart { .. } | ServerEvent::Restore | ServerEvent::Empty) {
+            self.drop_streams();
+        }
+        self.set_now(self.now);
         self.after_server()
+    }
+
+    /// What the member did to the shared folder's files and had not told yet stays with the member, so
+    /// that what it superseded may be there again. Nothing that lives may be lost.
+    fn remove_member(&mut self) -> Checked<()> {
+        let Some((shared, _)) = self.shared else { return Ok(()) };
+        let owner: Linked = self.devices[0].linked.clone();
+        if self.server.remove_member(&owner, shared, &email(1)).is_ok() {
+            lock(&self.users).ghost.lenient = true;
+            self.cover("member removed");
+        }
+        Ok(())
     }
 
     /// The server forgot commits: what was superseded in them may be back, and what was moved in them

@@ -1,14 +1,15 @@
 //! The network between devices and server, and what it does to what it carries.
 
-use super::{Checked, Moment, World, call_of, violation};
+use super::{Checked, Moment, Violation, World, call_of, violation};
 use crate::chance::Chance;
 use crate::disk::{SimFs, lock};
 use crate::server::{Answer, Call};
 use api::BlockHeader;
 use bytes::Bytes;
 use local_files::temps::{read_blocks, write_block};
-use model::{CommitOutcome, Reason};
+use model::{CommitOutcome, Cursor, NamespaceId, Reason};
 use notification_service::News;
+use std::collections::BTreeSet;
 use sync_engine::io::{Event, FetchBlock, Reply, Request, RequestError, RequestId};
 
 /// How long a client waits for an answer that does not come, in milliseconds.
@@ -154,7 +155,14 @@ impl World {
         }
         let token = self.devices[device].linked.token.clone();
         let (key, floor) = (commit_key(&travel.call), self.floor(&travel.call));
+        let asked = Asked::of(&travel.call);
+        self.server.weather.set_rate(if self.calm { 0 } else { self.knobs.server.store_error });
         let result = self.server.answer(&token, travel.call);
+        self.server.weather.set_rate(0);
+        for (what, times) in self.server.weather.take_met() {
+            *self.coverage.entry(what).or_default() += times;
+        }
+        self.check_access(device, &asked, &result)?;
         self.trace.note(self.now, &format!("server {device} {}", brief_answer(&result)));
         self.trace.detail(|| format!("{result:?}"));
         self.check_answer(device, key, &floor, &result)?;
@@ -183,7 +191,7 @@ impl World {
     }
 
     /// The heads below which an answer would be old (I9).
-    fn floor(&self, call: &Call) -> Vec<(model::NamespaceId, model::Position)> {
+    fn floor(&self, call: &Call) -> Vec<(NamespaceId, model::Position)> {
         match call {
             Call::Changes(request) => {
                 request.cursor.keys().map(|namespace| (*namespace, self.server.journals.head(*namespace))).collect()
@@ -192,11 +200,51 @@ impl World {
         }
     }
 
+    /// What is told and handed out, is to a member at this instant, and it is what the journal says (I13,
+    /// I14).
+    fn check_access(&self, device: usize, asked: &Asked, result: &Result<Answer, api::ApiError>) -> Checked<()> {
+        let members = || {
+            let account = self.devices[device].linked.identity.account;
+            let memberships = self.server.memberships(account).map_err(violation)?;
+            Ok::<BTreeSet<NamespaceId>, Violation>(memberships.into_iter().map(|(namespace, _)| namespace).collect())
+        };
+        match (result, asked) {
+            (Ok(Answer::Changes(reply)), Asked::Changes(cursor)) => {
+                let members = members()?;
+                for part in reply.namespaces.iter().filter(|part| part.role.is_some()) {
+                    let namespace = part.namespace;
+                    if !members.contains(&namespace) {
+                        return Err(violation(format!("I14: device {device} was told of {namespace:?}")));
+                    }
+                    let after = cursor.get(&namespace).copied().unwrap_or_default();
+                    if !self.server.journals.continues(namespace, after, &part.entries) {
+                        return Err(violation(format!(
+                            "I13: device {device} was told {:?} behind {after} in {namespace:?}",
+                            part.entries
+                        )));
+                    }
+                }
+            }
+            (Ok(Answer::Blocks(head, _)), Asked::Blocks(namespace)) if !head.blocks.is_empty() => {
+                let journals = &self.server.journals;
+                let foreign = head.blocks.iter().find(|block| !journals.names(*namespace, block.hash));
+                if let Some(block) = foreign {
+                    return Err(violation(format!("I14: {:?} is no block of {namespace:?}", block.hash)));
+                }
+                if !members()?.contains(namespace) {
+                    return Err(violation(format!("I14: device {device} got blocks of {namespace:?}")));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn check_answer(
         &mut self,
         device: usize,
         key: Option<model::CommitKey>,
-        floor: &[(model::NamespaceId, model::Position)],
+        floor: &[(NamespaceId, model::Position)],
         result: &Result<Answer, api::ApiError>,
     ) -> Checked<()> {
         if let Ok(Answer::Changes(reply)) = result {
@@ -364,6 +412,23 @@ impl World {
             None => self.at(2000, Moment::Connect { device, life }),
         }
         Ok(())
+    }
+}
+
+/// What of a question the checks of its answer need.
+enum Asked {
+    Changes(Cursor),
+    Blocks(NamespaceId),
+    Other,
+}
+
+impl Asked {
+    fn of(call: &Call) -> Self {
+        match call {
+            Call::Changes(request) => Self::Changes(request.cursor.clone()),
+            Call::Blocks(request) => Self::Blocks(request.namespace),
+            Call::Server | Call::Missing(_) | Call::Commit(_) | Call::Changeset { .. } => Self::Other,
+        }
     }
 }
 

@@ -76,6 +76,7 @@ impl World {
         let mut difference = String::new();
         for _ in 0..ROUNDS {
             let heads = self.heads();
+            self.confirm_deletions()?;
             for number in 0..self.devices.len() {
                 if self.is_reachable(number) {
                     self.command(number, Command::Flush)?;
@@ -91,7 +92,7 @@ impl World {
         Err(violation(format!("I5: no agreement after {ROUNDS} rounds: {difference}")))
     }
 
-    fn is_reachable(&self, number: usize) -> bool {
+    pub(super) fn is_reachable(&self, number: usize) -> bool {
         self.devices[number].is_up() && self.devices[number].partitioned_until != u64::MAX
     }
 
@@ -102,12 +103,16 @@ impl World {
     }
 
     fn finish_round(&mut self) -> Checked<()> {
-        let end = self.now + ROUND_MS;
+        let mut end = self.now + ROUND_MS;
         let first = self.moments;
         loop {
             let due = self.queue.first_key_value().map(|((at, _), _)| *at);
             if self.is_at_rest() {
                 return Ok(());
+            }
+            if due.is_none_or(|at| at > end) && self.confirm_deletions()? {
+                end = self.now + ROUND_MS;
+                continue;
             }
             if due.is_none_or(|at| at > end) {
                 return Err(violation(format!("I17: not at rest after {ROUND_MS} ms: {}", self.unrest())));

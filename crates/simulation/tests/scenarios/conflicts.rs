@@ -2,7 +2,7 @@
 //! was offline.
 
 use crate::script::{Script, copy};
-use simulation::history::ShareRole;
+use simulation::history::{DeviceEvent, Guard, ServerEvent, ShareRole};
 
 /// Two devices that agree on some files and folders (a path with `/` at its end), then part.
 fn parted(paths: &[&str]) -> Script {
@@ -180,4 +180,29 @@ fn three_names_rotate() {
     let mut script = parted(&["a", "b", "c"]);
     script.rename(0, "a", "t").rename(0, "c", "a").rename(0, "b", "c").rename(0, "t", "b");
     script.expect(&["a = old c", "b = old a", "c = old b"]);
+}
+
+#[test]
+fn a_member_who_is_removed_keeps_what_it_had_not_sent_and_nothing_else() {
+    let mut script = Script::shared(ShareRole::Editor);
+    script.write(0, "team/a", "old").write(0, "team/b", "theirs").settle().offline(1);
+    script.write(1, "team/a", "mine").write(1, "team/new", "mine too").server(ServerEvent::RemoveMember).settle();
+    script.expect_on(0, &["team/", "team/a = old", "team/b = theirs"]);
+    let kept = "Unsynced (team 2026-11-23)";
+    script.expect_on(1, &[format!("{kept}/"), format!("{kept}/a = mine"), format!("{kept}/new = mine too")]);
+    script.server(ServerEvent::InviteMember).settle();
+    let again = script.world.describe(&script.world.disk_tree(1)).join("; ");
+    assert!(again.contains("team/b = theirs") && again.contains("a = mine"), "{again}");
+}
+
+#[test]
+fn held_deletions_that_were_not_meant_come_back() {
+    let mut knobs = crate::script::knobs(2);
+    knobs.devices[0].guard = Some(Guard { count: 2, percent: 30 });
+    let mut script = Script::with(knobs);
+    let tree = ["a = one", "b = two", "c = three"];
+    script.write(0, "a", "one").write(0, "b", "two").write(0, "c", "three").settle();
+    script.delete(0, "a").delete(0, "b").wait_ms(60_000).expect_on(1, &tree);
+    script.device(0, DeviceEvent::UndoDeletions).expect(&tree);
+    script.delete(0, "a").delete(0, "b").wait_ms(60_000).device(0, DeviceEvent::ConfirmDeletions).expect(&tree[2..]);
 }

@@ -2,7 +2,7 @@
 
 use simulation::disk::Habits;
 use simulation::history::{
-    Content, DeviceEvent, DeviceKnobs, Knobs, LocalKnobs, NetKnobs, ServerEvent, ShareRole, UserOp,
+    Content, DeviceEvent, DeviceKnobs, Knobs, LocalKnobs, NetKnobs, ServerEvent, ServerKnobs, ShareRole, UserOp,
 };
 use simulation::world::World;
 use sync_engine::io::Command;
@@ -18,11 +18,12 @@ pub(crate) struct Script {
 }
 
 pub(crate) fn knobs(devices: usize) -> Knobs {
-    let device = DeviceKnobs { account: 0, habits: Habits::default(), late_hints: 0, lost_hints: 0 };
+    let device = DeviceKnobs { account: 0, habits: Habits::default(), late_hints: 0, lost_hints: 0, guard: None };
     Knobs {
         devices: vec![device; devices],
         net: NetKnobs::default(),
         local: LocalKnobs::default(),
+        server: ServerKnobs::default(),
         slowest_ms: 20,
         share: None,
     }
