@@ -131,10 +131,10 @@ impl Workload {
         }
         let mut rare = Chance::keyed(seed, &[32]);
         let rare_rate = if rare.happens(400) { u32::try_from(rare.between(100, 600)).unwrap_or(0) } else { 0 };
-        let mut rare_weights = [3, 3, 2, 2, 0, 0, 0];
+        let mut rare_weights = [3, 2, 4, 2, 0, 0, 0];
         // These loosen other checks, as above.
-        if rare.happens(150) {
-            rare_weights[4] = 3;
+        if rare.happens(250) {
+            rare_weights[4] = 6;
         }
         if rare.happens(300) {
             (rare_weights[5], rare_weights[6]) = (3, 2);
