@@ -22,7 +22,9 @@ use sync_engine::tree::NodeRow;
 /// The version of the schema, kept in `user_version`.
 const SCHEMA_VERSION: i64 = 1;
 /// The version of the encoding of `state.value`, its first byte.
-const STATE_FORMAT: u8 = 1;
+const STATE_FORMAT: u8 = 2;
+/// The format before: the same without what was being installed, the last of all.
+const STATE_FORMAT_1: u8 = 1;
 /// Activities that are kept.
 pub const ACTIVITIES: usize = 1000;
 /// How long a statement waits for another process, such as a person's `sqlite3`.
@@ -427,10 +429,11 @@ fn encode_state(state: &EngineState) -> Vec<u8> {
 
 fn decode_state(value: &[u8]) -> Option<EngineState> {
     let (format, body) = value.split_first()?;
-    if *format != STATE_FORMAT {
-        return None;
+    match *format {
+        STATE_FORMAT => postcard::from_bytes(body).ok(),
+        STATE_FORMAT_1 => postcard::from_bytes(&[body, &[0]].concat()).ok(),
+        _ => None,
     }
-    postcard::from_bytes(body).ok()
 }
 
 fn kind_to_text(kind: ActivityKind) -> String {

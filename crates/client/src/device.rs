@@ -195,6 +195,7 @@ fn empty_state(config: &Config) -> EngineState {
         paused: false,
         guard: DeleteGuard::default(),
         deletions_confirmed: false,
+        installing: Vec::new(),
     }
 }
 

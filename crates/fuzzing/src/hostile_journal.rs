@@ -47,6 +47,7 @@ pub(crate) fn fresh_state() -> EngineState {
         paused: false,
         guard: DeleteGuard::Off,
         deletions_confirmed: false,
+        installing: Vec::new(),
     }
 }
 
@@ -174,6 +175,7 @@ fn perform(id: JobId, job: Job) -> Event {
         Job::Apply(steps) => {
             JobResult::Applied { root, results: vec![Err(StepError::Failed("refused".to_owned())); steps.len()] }
         }
+        Job::Prepare(temps) => JobResult::Prepared { root, files: Ok(vec![None; temps.len()]) },
         Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
         Job::CleanTemps { .. } => JobResult::Cleaned,
     };

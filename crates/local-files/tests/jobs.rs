@@ -16,8 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use support::{Folder, MTIME, Meddled, NODE, ROOT, apply, blocks_of, broken, content, local};
 use sync_engine::io::{
-    BlockSource, BlockTarget, DirectoryListing, Expect, Extent, FileKind, HashResult, HashTask, Job, JobResult,
-    LocalStep, RootState, ScanError, ScanTarget, StepError, TempName,
+    BlockSource, BlockTarget, DirectoryListing, Expect, Extent, FileKind, Fingerprint, HashResult, HashTask, Job,
+    JobResult, LocalStep, PREPARED_MARKER, RootState, ScanError, ScanTarget, StepError, TempName,
 };
 use sync_engine::tree::FileContent;
 
@@ -533,25 +533,58 @@ fn a_hard_link_keeps_the_old_bytes_and_both_names_can_go_in_one_batch() {
     assert_eq!(folder.texts(), ["new"]);
 }
 
-#[test]
-fn many_new_files_in_one_batch_are_synced_together() {
+/// Which files are made durable, and how, when so many downloads are prepared.
+fn syncs_of(downloads: usize) -> Vec<&'static str> {
     let folder = Folder::new();
-    let steps = (0..20).map(|n| {
-        let temp = folder.temp(&format!("t{n}"), b"x");
-        LocalStep::Install { node: NODE, path: local(&n.to_string()), temp, content: content(b"x"), replace: None }
-    });
+    let temps: Vec<TempName> = (0..downloads).map(|n| folder.temp(&format!("t{n}"), b"x").unwrap()).collect();
     let syncs = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = std::sync::Arc::clone(&syncs);
     let fs = Meddled::new(&folder.disk, move |what, _| {
-        if what.starts_with("sync") || what == "rename_new" {
+        if what.starts_with("sync") {
             seen.lock().unwrap().push(what);
         }
         Ok(())
     });
-    assert!(apply(&fs, steps.collect()).iter().all(Result::is_ok));
-    let mut syncs = syncs.lock().unwrap().clone();
-    syncs.dedup();
-    assert_eq!(syncs, ["sync", "rename_new", "sync"]);
+    prepare(&fs, temps).unwrap();
+    let syncs = syncs.lock().unwrap();
+    syncs.clone()
+}
+
+#[test]
+fn many_downloads_are_made_durable_together_and_few_each_alone() {
+    assert_eq!(syncs_of(20), ["sync"]);
+    assert_eq!(syncs_of(2), ["sync_data"; 3], "with the marker");
+}
+
+#[test]
+fn a_download_is_known_by_the_inode_that_it_keeps_when_it_is_installed() {
+    let folder = Folder::new();
+    let step = folder.install("f", "text", None);
+    let LocalStep::Install { temp: Some(temp), .. } = &step else { unreachable!("it has a download") };
+    let prepared = prepare(&folder.disk, vec![temp.clone(), TempName("none".into())]).unwrap();
+    assert!(folder.temps().contains(&PREPARED_MARKER.to_owned()));
+    folder.apply(step).unwrap();
+    let installed = folder.print("f");
+    let [Some(before), None] = prepared[..] else { panic!("{prepared:?}") };
+    let known = |print: Fingerprint| (print.device, print.inode, print.birth, print.size);
+    assert_eq!(known(before), known(installed));
+}
+
+#[test]
+fn what_cannot_be_made_durable_is_not_prepared() {
+    let folder = Folder::new();
+    for (what, downloads) in [("sync_data", 1), ("sync", 20)] {
+        let temps: Vec<TempName> = (0..downloads).map(|n| folder.temp(&format!("t{n}"), b"x").unwrap()).collect();
+        let fs = Meddled::new(&folder.disk, move |call, _| if call == what { Err(FsError::NoSpace) } else { Ok(()) });
+        assert!(prepare(&fs, temps).is_err(), "{what}");
+    }
+}
+
+fn prepare(fs: &dyn Fs, temps: Vec<TempName>) -> Result<Vec<Option<Fingerprint>>, StepError> {
+    match run_job(fs, &Job::Prepare(temps)) {
+        JobResult::Prepared { files, .. } => files,
+        other => panic!("{other:?}"),
+    }
 }
 
 // Blocks and temporary files.

@@ -5,6 +5,7 @@
 //! to change. Nothing is planned in the middle of a scan round, before the server's journal has been read
 //! to its end once, or about a node whose commit is in flight.
 
+mod installing;
 mod journal;
 mod local;
 mod report;
@@ -135,6 +136,7 @@ impl Engine {
         if engine.state.cursor.is_empty() {
             engine.state.cursor.insert(engine.state.root, Position::START);
         }
+        engine.local.recovery = local::LocalWork::recovery_of(&engine.state);
         engine.freeze();
         engine
     }
@@ -330,6 +332,7 @@ impl Engine {
 
     /// Starts everything that can go on.
     fn drive(&mut self, env: &mut Environment<'_>) {
+        self.start_recovery();
         let scan_first = self.local.scan_is_due && !self.observer.is_idle();
         if scan_first {
             self.start_scan(env.random);
@@ -348,7 +351,10 @@ impl Engine {
 
     /// Whether the trees are whole enough to decide on.
     fn may_plan(&self) -> bool {
-        !self.observer.in_round() && self.local.root == RootState::Present && self.server.journal_is_read()
+        !self.observer.in_round()
+            && self.local.root == RootState::Present
+            && self.local.recovery == installing::Recovery::Done
+            && self.server.journal_is_read()
     }
 
     fn watch_departures(&mut self, now: u64) {

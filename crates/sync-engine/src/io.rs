@@ -5,7 +5,7 @@
 //! before any later action starts. Jobs and requests run concurrently with one another and end in any
 //! order.
 
-use crate::tree::{FileContent, NodeRow};
+use crate::tree::{FileContent, NodeRow, Synced};
 use api::{ApiError, ChangesReply, ChangesRequest, MissingReply, MissingRequest, Notification, ServerReply};
 use model::{
     BlockHash, Blocklist, Commit, CommitOutcome, ContentHash, Cursor, Epoch, InstanceId, Mtime, NamespaceId, NodeId,
@@ -117,6 +117,12 @@ pub struct Fingerprint {
     pub executable: bool,
 }
 
+impl Fingerprint {
+    /// Of something that was not looked at yet; no file has it.
+    pub const UNKNOWN: Self =
+        Self { device: 0, inode: 0, birth: None, size: 0, mtime: Mtime(0), ctime: 0, executable: false };
+}
+
 /// A directory entry as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -209,6 +215,10 @@ pub enum HashResult {
 /// A file in `.syncline/tmp` that a download fills and an [`LocalStep::Install`] takes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TempName(pub String);
+
+/// A file in `.syncline/tmp` beside the downloads: while it is there, whatever was prepared and is not
+/// there any more was installed, and not swept away with the rest by somebody else.
+pub const PREPARED_MARKER: &str = "prepared";
 
 /// What a local step expects to find at the place it changes. Anything else there is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -319,6 +329,8 @@ pub enum Job {
     Hash(Vec<HashTask>),
     /// Ends with one sync of the file system, so that what it reports as done is durable.
     Apply(Vec<LocalStep>),
+    /// Makes downloads durable, for steps that are about to install them, and tells who they are.
+    Prepare(Vec<TempName>),
     /// Which blocks of the content are already whole in a temporary file that an earlier run left.
     Probe {
         temp: TempName,
@@ -344,6 +356,11 @@ pub enum JobResult {
     Applied {
         root: RootState,
         results: Vec<StepResult>,
+    },
+    /// The fingerprint of each file that is there, in order; or why they are not durable.
+    Prepared {
+        root: RootState,
+        files: Result<Vec<Option<Fingerprint>>, StepError>,
     },
     /// Indexes of whole blocks.
     Probed {
@@ -546,6 +563,19 @@ pub struct EngineState {
     pub guard: DeleteGuard,
     /// The user confirmed the deletions that are pending now.
     pub deletions_confirmed: bool,
+    /// What the batch of local steps under way puts on the disk. After a crash this tells what it had done
+    /// from what a user did then. Empty when no batch is under way.
+    pub installing: Vec<Installing>,
+}
+
+/// A file or folder that is being put on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installing {
+    pub node: NodeId,
+    /// What both sides agree on when it is there.
+    pub agreed: Synced,
+    /// The file's fingerprint in its place, but for the change time; `None` for a folder.
+    pub print: Option<Fingerprint>,
 }
 
 /// A line of the activity list.

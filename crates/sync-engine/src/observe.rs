@@ -522,7 +522,7 @@ impl Observer {
 
     /// Whoever is missing from a place gives it up when another one is found there. It may still turn up
     /// elsewhere in this round.
-    fn free_name(&mut self, trees: &mut Trees, folder: NodeId, key: &NameKey) {
+    pub(crate) fn free_name(&mut self, trees: &mut Trees, folder: NodeId, key: &NameKey) {
         let Some(there) = trees.local_child(folder, key) else { return };
         let (Some(mut local), Ok(name)) = (trees.local(there), Name::parse(&there.to_string())) else {
             return;

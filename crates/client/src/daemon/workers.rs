@@ -40,7 +40,7 @@ impl Workers {
     pub(super) fn submit(&self, id: JobId, job: Job) {
         let queue = match &job {
             Job::Hash(_) | Job::Probe { .. } => &self.hashes,
-            Job::Scan(_) | Job::Apply(_) | Job::CleanTemps { .. } => &self.changes,
+            Job::Scan(_) | Job::Prepare(_) | Job::Apply(_) | Job::CleanTemps { .. } => &self.changes,
         };
         if queue.send((id, job)).is_err() {
             tracing::error!(?id, "the threads for local work have ended");

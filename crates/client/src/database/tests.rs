@@ -19,6 +19,7 @@ fn state() -> EngineState {
         paused: true,
         guard: DeleteGuard::default(),
         deletions_confirmed: false,
+        installing: Vec::new(),
     }
 }
 
@@ -125,6 +126,16 @@ fn a_removed_row_is_gone_and_the_newest_state_counts() {
     let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
     assert_eq!(loaded.rows, [(node(2), file_row(2))]);
     assert_eq!(loaded.state, newer);
+}
+
+#[test]
+fn a_state_of_the_format_before_is_read() {
+    let newest = encode_state(&state());
+    let (nothing_installed, before) = newest.split_last().expect("not empty");
+    assert_eq!((newest[0], *nothing_installed), (STATE_FORMAT, 0));
+    let before = [&[STATE_FORMAT_1], &before[1..]].concat();
+    assert_eq!(decode_state(&before), Some(state()));
+    assert_eq!(decode_state(&[&[STATE_FORMAT + 1], &newest[1..]].concat()), None);
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! else reaches it by its name, and given back if it is not what was expected. [`crate::aside`] says
 //! what happens after a crash.
 //!
-//! Data is made durable before the rename that shows it, and the rename before it is reported: a power
-//! failure leaves the old file or the whole new one, never a name without its bytes.
+//! Data is made durable ([`super::prepare`]) before the rename that shows it, and the rename before it is
+//! reported: a power failure leaves the old file or the whole new one, never a name without its bytes.
 
 use std::collections::BTreeSet;
 
@@ -23,9 +23,6 @@ use crate::temps;
 /// Attempts to find a free name for a file of our own. Names are taken only by leftovers of a crash or
 /// by another job in the same instant.
 const NAME_ATTEMPTS: u32 = 64;
-/// With up to this many new files in a batch, each is synced alone, which spares the unwritten data of
-/// other programs; with more, one sync of the file system is cheaper.
-const FILES_SYNCED_ALONE: usize = 4;
 /// The permission bits that a file keeps when its content or execute bit comes from the server: never
 /// setuid, setgid or sticky.
 const KEPT_PERMISSIONS: u32 = 0o777;
@@ -35,9 +32,6 @@ pub(super) fn apply(fs: &dyn Fs, steps: &[LocalStep]) -> JobResult {
     let root = fs.root_state();
     if root != RootState::Present {
         return all_failed(root, steps, "the synced folder is not there");
-    }
-    if let Err(error) = sync_new_files(fs, steps) {
-        return all_failed(root, steps, &error.to_string());
     }
     let mut batch = Batch { fs, touched: BTreeSet::new() };
     let results: Vec<StepResult> = steps.iter().map(|step| batch.step(step)).collect();
@@ -54,35 +48,6 @@ pub(super) fn apply(fs: &dyn Fs, steps: &[LocalStep]) -> JobResult {
 
 fn all_failed(root: RootState, steps: &[LocalStep], why: &str) -> JobResult {
     JobResult::Applied { root, results: vec![Err(StepError::Failed(why.to_owned())); steps.len()] }
-}
-
-/// Makes the bytes of all files that are about to be installed durable.
-fn sync_new_files(fs: &dyn Fs, steps: &[LocalStep]) -> Result<(), FsError> {
-    let temps: Vec<&TempName> = steps.iter().filter_map(installed_temp).collect();
-    if temps.len() > FILES_SYNCED_ALONE {
-        return fs.sync();
-    }
-    for temp in temps {
-        match temp_path(temp).and_then(|path| fs.open(&path)) {
-            Ok(file) => file.sync_data()?,
-            // The step will find it missing too.
-            Err(FsError::NotFound) => {}
-            Err(_) => return fs.sync(),
-        }
-    }
-    Ok(())
-}
-
-fn installed_temp(step: &LocalStep) -> Option<&TempName> {
-    match step {
-        LocalStep::Install { temp, .. } => temp.as_ref(),
-        LocalStep::MakeDirectory { .. }
-        | LocalStep::MakeSymlink { .. }
-        | LocalStep::SetAttributes { .. }
-        | LocalStep::Move { .. }
-        | LocalStep::Remove { .. }
-        | LocalStep::RemoveDirectory { .. } => None,
-    }
 }
 
 /// A batch of steps under way.

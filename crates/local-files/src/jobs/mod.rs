@@ -4,6 +4,7 @@
 
 mod apply;
 mod hash;
+mod prepare;
 mod scan;
 
 use sync_engine::io::{Job, JobResult};
@@ -21,6 +22,7 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
         Job::Scan(targets) => scan::scan(fs, targets),
         Job::Hash(tasks) => hash::hash(fs, tasks),
         Job::Apply(steps) => apply::apply(fs, steps),
+        Job::Prepare(temps) => prepare::prepare(fs, temps),
         Job::Probe { temp, size, blocks } => {
             JobResult::Probed { present: temps::present_blocks(fs, temp, *size, blocks) }
         }

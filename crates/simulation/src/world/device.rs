@@ -3,7 +3,7 @@
 use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
-use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, lock};
+use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, Thing, content_hash, lock};
 use crate::history::{Guard, Interruption};
 use crate::server::Linked;
 use local_files::fs::FsError;
@@ -106,6 +106,7 @@ fn fresh_state(linked: &Linked, guard: Option<Guard>) -> EngineState {
         guard: guard
             .map_or_else(DeleteGuard::default, |guard| DeleteGuard::On { count: guard.count, percent: guard.percent }),
         deletions_confirmed: false,
+        installing: Vec::new(),
     }
 }
 
@@ -214,8 +215,13 @@ impl World {
         self.check_disk(number)
     }
 
+    /// What the files of the user's hold; downloads on their way are nobody's yet.
     fn contents_on(&self, number: usize) -> BTreeSet<ContentHash> {
-        lock(&self.devices[number].disk).contents_below(&LocalPath::root()).into_iter().collect()
+        let content = |thing| match thing {
+            Thing::File { bytes, .. } => Some(content_hash(&bytes)),
+            Thing::Directory | Thing::Symlink(_) => None,
+        };
+        lock(&self.devices[number].disk).tree().into_values().filter_map(content).collect()
     }
 
     /// Keeps the database and the files aside.
@@ -449,7 +455,7 @@ impl World {
                     self.cover("local step refused");
                 }
             }
-            JobResult::Scanned { .. } | JobResult::Probed { .. } | JobResult::Cleaned => {}
+            JobResult::Scanned { .. } | JobResult::Prepared { .. } | JobResult::Probed { .. } | JobResult::Cleaned => {}
         }
     }
 
@@ -684,6 +690,7 @@ fn brief_job(job: &Job) -> String {
         Job::Scan(targets) => format!("scan {}", targets.len()),
         Job::Hash(tasks) => format!("hash {}", tasks.len()),
         Job::Apply(steps) => format!("apply {}", steps.len()),
+        Job::Prepare(temps) => format!("prepare {}", temps.len()),
         Job::Probe { temp, .. } => format!("probe {}", temp.0),
         Job::CleanTemps { keep } => format!("clean but {}", keep.len()),
     }
@@ -699,6 +706,9 @@ fn brief_result(result: &JobResult) -> String {
         JobResult::Applied { root, results } => {
             let done = results.iter().filter(|result| result.is_ok()).count();
             format!("{root:?} applied {done} of {}", results.len())
+        }
+        JobResult::Prepared { root, files } => {
+            format!("{root:?} prepared {}", files.as_ref().map_or(0, Vec::len))
         }
         JobResult::Probed { present } => format!("present {}", present.len()),
         JobResult::Cleaned => "cleaned".to_owned(),

@@ -1,14 +1,15 @@
 //! The engine's work on the local disk: scans, hashing, and batches of steps.
 
+use super::installing::Recovery;
 use super::{Engine, ROOT_RETRY_MS, Steps};
 use crate::io::{
-    Activity, ActivityKind, Environment, Fingerprint, HashResult, HashTask, Job, JobId, JobResult, LocalPath,
-    LocalStep, RootState, StepError, StepResult,
+    Activity, ActivityKind, EngineState, Environment, Fingerprint, HashResult, HashTask, Job, JobId, JobResult,
+    LocalPath, LocalStep, RootState, StepError, StepResult,
 };
 use crate::plan::{After, BatchBuilder, Naming, PlannedStep};
 use crate::tree::{Content, Local, Place, Seen, Synced};
 use crate::verdict::Context;
-use model::NodeId;
+use model::{Epoch, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Files in one hashing job.
@@ -58,6 +59,10 @@ pub(super) struct LocalWork {
     /// Steps have changed the disk: a scan gets its turn before the next batch.
     pub(super) scan_is_due: bool,
     pub(super) steps: Option<Steps>,
+    /// The epoch for which those steps were planned.
+    pub(super) batch_epoch: Epoch,
+    /// Nothing is looked at or decided before it is known what an earlier batch has done.
+    pub(super) recovery: Recovery,
     hash_jobs: BTreeMap<JobId, Vec<HashTask>>,
     hashing: BTreeSet<NodeId>,
     /// Of these, files that a program wrote to meanwhile: what is read does not count.
@@ -77,6 +82,8 @@ impl Default for LocalWork {
             scan: None,
             scan_is_due: false,
             steps: None,
+            batch_epoch: Epoch::default(),
+            recovery: Recovery::Done,
             hash_jobs: BTreeMap::new(),
             hashing: BTreeSet::new(),
             doubted: BTreeSet::new(),
@@ -107,7 +114,16 @@ impl LocalWork {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.scan.is_none() && self.steps.is_none() && self.hashing.is_empty() && self.unsettled.is_empty()
+        !self.is_changing() && self.recovery == Recovery::Done && self.hashing.is_empty() && self.unsettled.is_empty()
+    }
+
+    /// Whether a job looks at the disk for the tree, or changes it.
+    pub(super) const fn is_changing(&self) -> bool {
+        self.scan.is_some() || self.steps.is_some()
+    }
+
+    pub(super) const fn recovery_of(state: &EngineState) -> Recovery {
+        if state.installing.is_empty() { Recovery::Done } else { Recovery::Due }
     }
 
     pub(super) const fn is_cleaning(&self) -> bool {
@@ -130,6 +146,9 @@ impl Engine {
     pub(super) fn job_done(&mut self, id: JobId, result: JobResult, env: &mut Environment<'_>) {
         match result {
             JobResult::Scanned { root, directories } => {
+                if self.recovered(id, root, &directories, env.now) {
+                    return;
+                }
                 if self.local.scan != Some(id) {
                     return;
                 }
@@ -145,13 +164,14 @@ impl Engine {
             }
             JobResult::Hashed(results) => self.hashed(id, results, env),
             JobResult::Applied { root, results } => self.applied(id, root, results, env),
+            JobResult::Prepared { root, files } => self.prepared(id, root, files, env),
             JobResult::Probed { present } => self.probed(id, &present),
             JobResult::Cleaned => self.local.cleaning = None,
         }
     }
 
     /// Takes note of the root's state; `false`: nothing that was seen may be believed.
-    fn believe_root(&mut self, root: RootState, now: u64) -> bool {
+    pub(super) fn believe_root(&mut self, root: RootState, now: u64) -> bool {
         self.local.root = root;
         self.local.root_retry_at = match root {
             RootState::Present => None,
@@ -161,7 +181,8 @@ impl Engine {
     }
 
     pub(super) fn start_scan(&mut self, random: &mut dyn FnMut() -> [u8; 16]) {
-        if self.local.scan.is_some() || self.local.steps.is_some() || self.local.root_retry_at.is_some() {
+        let waits = self.local.is_changing() || self.local.recovery != Recovery::Done;
+        if waits || self.local.root_retry_at.is_some() {
             return;
         }
         let mut targets = self.observer.next_targets(&self.trees);
@@ -276,7 +297,7 @@ impl Engine {
 
     pub(super) fn start_steps(&mut self, env: &mut Environment<'_>) {
         let scan_first = self.local.scan_is_due && !self.observer.is_idle();
-        if self.local.steps.is_some() || self.local.scan.is_some() || scan_first || self.queues.pull.is_empty() {
+        if self.local.is_changing() || scan_first || self.queues.pull.is_empty() {
             return;
         }
         let context = Context { roles: &self.state.roles, frozen: &self.frozen };
@@ -291,19 +312,16 @@ impl Engine {
         if steps.is_empty() {
             return;
         }
-        // A removal that the database does not know to be ours would look like the user's after a crash.
-        self.persist();
-        let id = self.start_job(Job::Apply(steps.iter().map(|planned| planned.step.clone()).collect()));
-        self.local.steps = Some((id, steps));
-        self.freeze();
+        self.start_batch(steps);
     }
 
-    fn applied(&mut self, id: JobId, root: RootState, results: Vec<StepResult>, env: &mut Environment<'_>) {
+    pub(super) fn applied(&mut self, id: JobId, root: RootState, results: Vec<StepResult>, env: &mut Environment<'_>) {
         let Some((_, steps)) = self.local.steps.take_if(|(running, _)| *running == id) else { return };
         let believed = self.believe_root(root, env.now);
         if !believed {
             self.observer.abandon(&self.trees);
         }
+        self.note_end_of_batch(&steps, &results, believed);
         let nodes: Vec<NodeId> = steps.iter().map(|planned| planned.step.node()).collect();
         for (planned, result) in steps.into_iter().zip(results) {
             match result {
@@ -315,6 +333,10 @@ impl Engine {
         self.local.scan_is_due = true;
         self.freeze();
         for node in nodes {
+            if !self.is_batch_of_this_epoch() {
+                // What was agreed on with the server before it was restored is void.
+                self.trees.set_synced(node, None);
+            }
             self.trees.wake(node);
         }
         // What a download replaced must not be taken for an edit after a crash.

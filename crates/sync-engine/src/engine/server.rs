@@ -260,6 +260,8 @@ impl Engine {
         let state = &mut self.state;
         state.epoch = server.epoch;
         state.in_flight = None;
+        // What both sides were about to agree on is void too.
+        state.installing.clear();
         state.cursor = BTreeMap::from([(state.root, Position::START)]);
         state.roles.clear();
         self.server.forget_calls();

@@ -5,4 +5,5 @@ mod build;
 mod deciding;
 mod observing;
 mod ordering;
+mod recovering;
 mod script;

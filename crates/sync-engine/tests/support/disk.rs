@@ -133,6 +133,7 @@ impl Disk {
                 root: RootState::Present,
                 results: steps.iter().map(|step| self.step(step)).collect(),
             },
+            Job::Prepare(temps) => JobResult::Prepared { root: RootState::Present, files: Ok(vec![None; temps.len()]) },
             Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
             Job::CleanTemps { keep } => {
                 self.temps.retain(|name, _| keep.contains(name));

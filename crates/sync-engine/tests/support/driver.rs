@@ -60,6 +60,7 @@ pub(crate) fn fresh_state() -> EngineState {
         paused: false,
         guard: DeleteGuard::Off,
         deletions_confirmed: false,
+        installing: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::mutants::Mutant;
 use crate::mutants::suites::Suite::{LocalFiles, Simulation};
 
 const APPLY: &str = "crates/local-files/src/jobs/apply.rs";
+const PREPARE: &str = "crates/local-files/src/jobs/prepare.rs";
 const HASH: &str = "crates/local-files/src/jobs/hash.rs";
 const SCAN: &str = "crates/local-files/src/jobs/scan.rs";
 const TEMPS: &str = "crates/local-files/src/temps.rs";
@@ -45,9 +46,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "new-bytes-are-not-synced",
         about: "a file gets its name before its bytes are on disk",
-        file: APPLY,
-        old: "if let Err(error) = sync_new_files(fs, steps) {",
-        new: "if let Err(error) = sync_new_files(fs, &[]) {",
+        file: PREPARE,
+        old: "        fs.sync()?;\n",
+        new: "",
         suites: &[LocalFiles, Simulation],
     },
     Mutant {

@@ -4,7 +4,7 @@ use crate::mutants::Mutant;
 use crate::mutants::suites::Suite::{Client, Scenarios, Simulation, SyncEngine};
 
 const ENGINE: &str = "crates/sync-engine/src/engine.rs";
-const LOCAL: &str = "crates/sync-engine/src/engine/local.rs";
+const INSTALLING: &str = "crates/sync-engine/src/engine/installing.rs";
 const SERVER: &str = "crates/sync-engine/src/engine/server.rs";
 const JOURNAL: &str = "crates/sync-engine/src/engine/journal.rs";
 const TREES: &str = "crates/sync-engine/src/trees.rs";
@@ -42,10 +42,34 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "steps-before-persisted",
         about: "local steps begin before the database knows them to be ours",
-        file: LOCAL,
+        file: INSTALLING,
         old: "        self.persist();\n        let id = self.start_job(Job::Apply(",
         new: "        let id = self.start_job(Job::Apply(",
         suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "installed-before-recorded",
+        about: "a batch installs downloads that the database does not know of",
+        file: INSTALLING,
+        old: "                    self.state.installing = installing(&self.trees, &steps, files);\n",
+        new: "                    drop(installing(&self.trees, &steps, files));\n",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "every-download-was-installed",
+        about: "after a crash a download counts as installed although it is still waiting",
+        file: INSTALLING,
+        old: "Some(print) if !left.contains(&inode(&print)) => print,",
+        new: "Some(print) => print,",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "swept-downloads-were-installed",
+        about: "a temporary folder that somebody emptied proves that all downloads were installed",
+        file: INSTALLING,
+        old: "if swept || !tmp.unreadable.is_empty() {",
+        new: "if !tmp.unreadable.is_empty() {",
+        suites: &[SyncEngine],
     },
     Mutant {
         name: "cursor-over-a-gap",
@@ -75,7 +99,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "planned-in-a-round",
         about: "plans are made while what was moved is still missing",
         file: ENGINE,
-        old: "!self.observer.in_round() && ",
+        old: "!self.observer.in_round()\n            && ",
         new: "",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
