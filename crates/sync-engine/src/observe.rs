@@ -326,15 +326,18 @@ impl Observer {
         trees.set_local(child, Some(Local { place, seen, print: found.print, disk_name }));
     }
 
-    /// An entry under a known name that is in truth another known node: two folders were swapped, or a
-    /// synced file was moved over another. (An editor's temporary file, never synced, that replaces the
-    /// file is an edit of the file.)
+    /// An entry under a known name that may be another node: another folder, of which the known one may
+    /// have moved out of the way, or a synced file that was moved over another. (An editor's temporary
+    /// file, never synced, that replaces the file is an edit of the file.)
     fn is_another(&self, trees: &Trees, child: NodeId, local: &Local, found: &Found) -> bool {
         if same_file(local, &found.print) {
             return false;
         }
-        let moved_over = |other: NodeId| found.kind == FileKind::Directory || trees.has_synced(other);
-        self.previous(trees, found).is_some_and(|other| other != child && moved_over(other))
+        let moved_over = |other: NodeId| other != child && trees.has_synced(other);
+        match found.kind {
+            FileKind::Directory => found.print.device == local.print.device,
+            FileKind::File | FileKind::Symlink | FileKind::Other => self.previous(trees, found).is_some_and(moved_over),
+        }
     }
 
     /// The node that was last seen with this entry's inode, if nothing speaks against it being the same

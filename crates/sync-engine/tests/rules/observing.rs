@@ -145,3 +145,28 @@ fn two_names_of_one_inode_are_two_files_and_neither_moves() {
     assert_eq!(where_is(&trees, A).as_deref(), Some("a"));
     assert_eq!(trees.local_children(trees.root()).count(), 2);
 }
+
+#[test]
+fn a_folder_that_takes_the_place_of_one_that_moved_away_is_another() {
+    let mut trees = folder_with_file();
+    let moved = || found("moved", FileKind::Directory, print(10, 0));
+    let new = || found("d", FileKind::Directory, print(20, 0));
+    observe(&mut trees, |directory| match directory {
+        "moved" => Ok(listing(print(10, 0), vec![found_file("f", print(11, 5))])),
+        "d" => Ok(listing(print(20, 0), vec![found_file("f", print(21, 4))])),
+        _ => root_with(vec![new(), moved()]),
+    });
+    assert_eq!(where_is(&trees, A).as_deref(), Some("moved"));
+    assert_eq!(where_is(&trees, B).as_deref(), Some("moved/f"));
+    assert_eq!(trees.rows().filter(|(_, row)| row.local.is_some()).count(), 4, "and two new nodes");
+}
+
+#[test]
+fn a_folder_that_was_removed_and_made_again_is_the_same() {
+    let mut trees = folder_with_file();
+    observe(&mut trees, |directory| match directory {
+        "d" => Ok(listing(print(20, 0), vec![found_file("f", print(21, 4))])),
+        _ => root_with(vec![found("d", FileKind::Directory, print(20, 0))]),
+    });
+    assert_eq!((where_is(&trees, A).as_deref(), where_is(&trees, B).as_deref()), (Some("d"), Some("d/f")));
+}
