@@ -44,6 +44,9 @@ pub struct Ghost {
     departed: BTreeMap<(usize, Vec<NameKey>), Vec<ContentHash>>,
     /// Contents that existed while a program was writing, and whether it paused only briefly.
     halfway: BTreeSet<ContentHash>,
+    /// Contents that a program wrote into a file that had just been moved aside to be removed: POSIX gives
+    /// nobody a way to notice.
+    written_aside: BTreeSet<ContentHash>,
     /// All contents that a file ever had.
     pub known: Arc<Mutex<BTreeSet<ContentHash>>>,
     /// Whether something happened after which superseded contents may come back, or come twice.
@@ -79,6 +82,17 @@ impl Ghost {
         }
         self.add(new, bytes, Fate::Edited);
         self.halfway.insert(new);
+    }
+
+    /// The file in which a program writes had no visible name when it got this content.
+    pub fn wrote_aside(&mut self, bytes: &[u8]) {
+        self.written_aside.insert(content_hash(bytes));
+    }
+
+    /// Whether the content came into its file when that was about to be removed.
+    #[must_use]
+    pub fn was_written_aside(&self, content: &ContentHash) -> bool {
+        self.written_aside.contains(content)
     }
 
     /// A program closed a file with this content. Another user may have replaced it by then.

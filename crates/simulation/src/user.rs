@@ -147,7 +147,11 @@ impl Users {
         let mut bytes = disk.read_through(handle)?.to_vec();
         bytes.extend(content.bytes());
         disk.write_through(handle, bytes.clone())?;
-        self.ghost.wrote_halfway(device, old.filter(|_| is_visible(name.as_ref())), &bytes);
+        let visible = is_visible(name.as_ref());
+        self.ghost.wrote_halfway(device, old.filter(|_| visible), &bytes);
+        if !visible {
+            self.ghost.wrote_aside(&bytes);
+        }
         Ok(())
     }
 

@@ -581,7 +581,8 @@ impl World {
             self.cover("park used");
         }
         for (path, content) in removed {
-            if !self.server.journals.ever_held(&content) {
+            let in_the_last_moment = lock(&self.users).ghost.was_written_aside(&content);
+            if !in_the_last_moment && !self.server.journals.ever_held(&content) {
                 let text = lock(&self.users).ghost.text(&content);
                 return Err(violation(format!(
                     "I16: device {number} removed `{path}` with the last copy of `{text}`, which no server has"
