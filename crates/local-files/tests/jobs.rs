@@ -533,6 +533,18 @@ fn a_hard_link_keeps_the_old_bytes_and_both_names_can_go_in_one_batch() {
     assert_eq!(folder.texts(), ["new"]);
 }
 
+#[test]
+fn nothing_is_put_into_a_folder_of_somebody_elses_that_has_the_name_of_one_to_be_made() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("d")).unwrap();
+    let make = |path: &str| LocalStep::MakeDirectory { node: NODE, path: local(path) };
+    let steps = vec![make("d"), make("d/e"), folder.install("d/e/f", "text", None), make("other")];
+    let results = apply(&folder.disk, steps);
+    assert_eq!(results[..3], [Err(StepError::Occupied), Err(StepError::Gone), Err(StepError::Gone)]);
+    assert!(results[3].is_ok());
+    assert_eq!(fs::read_dir(folder.path("d")).unwrap().count(), 0);
+}
+
 /// Which files are made durable, and how, when so many downloads are prepared.
 fn syncs_of(downloads: usize) -> Vec<&'static str> {
     let folder = Folder::new();

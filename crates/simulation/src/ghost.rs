@@ -247,6 +247,12 @@ impl Ghost {
         }
     }
 
+    /// Whether the content may be there as two files although its user made one.
+    #[must_use]
+    pub fn may_be_twice(&self, content: &ContentHash) -> bool {
+        self.lenient || self.parted.contains(content)
+    }
+
     /// Whether the edit that superseded a content may never have reached anybody: it was deleted in turn,
     /// while another device moved the file, or an exclusion kept it on its device.
     fn edit_came_to_nothing(&self, content: &ContentHash) -> bool {

@@ -33,7 +33,7 @@ pub(super) fn apply(fs: &dyn Fs, steps: &[LocalStep]) -> JobResult {
     if root != RootState::Present {
         return all_failed(root, steps, "the synced folder is not there");
     }
-    let mut batch = Batch { fs, touched: BTreeSet::new() };
+    let mut batch = Batch { fs, touched: BTreeSet::new(), not_made: BTreeSet::new() };
     let results: Vec<StepResult> = steps.iter().map(|step| batch.step(step)).collect();
     if results.iter().any(Result::is_ok)
         && let Err(error) = fs.sync()
@@ -56,12 +56,24 @@ struct Batch<'a> {
     /// Device and inode of files whose change time earlier steps moved, by renaming them or removing
     /// another name of them. Their change times prove nothing for the rest of the batch.
     touched: BTreeSet<(u64, u64)>,
+    /// Folders that could not be made. Another one of that name is the user's, and nothing for it was
+    /// planned.
+    not_made: BTreeSet<LocalPath>,
 }
 
 impl Batch<'_> {
     fn step(&mut self, step: &LocalStep) -> StepResult {
+        if self.goes_astray(step) {
+            return Err(StepError::Gone);
+        }
         match step {
-            LocalStep::MakeDirectory { path, .. } => self.make_directory(path),
+            LocalStep::MakeDirectory { path, .. } => {
+                let made = self.make_directory(path);
+                if made.is_err() {
+                    self.not_made.insert(path.clone());
+                }
+                made
+            }
             LocalStep::Install { path, temp, content, replace, .. } => {
                 self.install(path, temp.as_ref(), content, replace.as_ref())
             }
@@ -71,6 +83,21 @@ impl Batch<'_> {
             LocalStep::Remove { path, expect, .. } => self.remove(path, expect),
             LocalStep::RemoveDirectory { path, expect, .. } => self.remove_directory(path, expect),
         }
+    }
+
+    /// Whether the step leads into a folder that the batch could not make.
+    fn goes_astray(&self, step: &LocalStep) -> bool {
+        let target = match step {
+            LocalStep::MakeDirectory { path, .. }
+            | LocalStep::Install { path, .. }
+            | LocalStep::MakeSymlink { path, .. } => path,
+            LocalStep::Move { to, .. } => to,
+            LocalStep::SetAttributes { .. } | LocalStep::Remove { .. } | LocalStep::RemoveDirectory { .. } => {
+                return false;
+            }
+        };
+        let parent = |path: &LocalPath| path.split().map(|(folder, _)| folder);
+        std::iter::successors(parent(target), parent).any(|folder| self.not_made.contains(&folder))
     }
 
     fn make_directory(&self, path: &LocalPath) -> StepResult {

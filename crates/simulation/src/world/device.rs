@@ -3,7 +3,7 @@
 use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
-use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, Thing, content_hash, lock};
+use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, content_hash, lock};
 use crate::history::{Guard, Interruption};
 use crate::server::Linked;
 use local_files::fs::FsError;
@@ -171,6 +171,8 @@ impl World {
         for content in before.symmetric_difference(&after) {
             users.ghost.release(*content);
         }
+        // A torn file may be empty, and so is a file of the client's that was there before and after.
+        users.ghost.release(content_hash(b""));
         let after: Vec<ContentHash> = after.into_iter().collect();
         users.ghost.moved(number, &after);
         for content in after {
@@ -215,13 +217,8 @@ impl World {
         self.check_disk(number)
     }
 
-    /// What the files of the user's hold; downloads on their way are nobody's yet.
     fn contents_on(&self, number: usize) -> BTreeSet<ContentHash> {
-        let content = |thing| match thing {
-            Thing::File { bytes, .. } => Some(content_hash(&bytes)),
-            Thing::Directory | Thing::Symlink(_) => None,
-        };
-        lock(&self.devices[number].disk).tree().into_values().filter_map(content).collect()
+        lock(&self.devices[number].disk).contents_below(&LocalPath::root()).into_iter().collect()
     }
 
     /// Keeps the database and the files aside.

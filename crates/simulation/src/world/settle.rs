@@ -315,7 +315,7 @@ impl World {
                     let here = on_disks.contains(&content);
                     return Err(violation(format!("I1: `{text}` is lost (still on a disk: {here})")));
                 }
-                Some(count) if *count > 1 && !users.ghost.lenient => {
+                Some(count) if *count > 1 && !users.ghost.may_be_twice(&content) => {
                     let text = users.ghost.text(&content);
                     return Err(violation(format!("I4: `{text}` is there {count} times")));
                 }

@@ -149,7 +149,7 @@ impl Engine {
     /// that follows.
     fn take_installed(&mut self, installed: Installing, print: Fingerprint) {
         let Installing { node, agreed, .. } = installed;
-        let before = self.trees.local(node).cloned();
+        let before = self.trees.local(node);
         let place = before.as_ref().map_or(&agreed.place, |local| &local.place).clone();
         if !self.trees.has_local(place.parent) {
             return;
@@ -187,7 +187,7 @@ fn installing(trees: &Trees, steps: &[PlannedStep], files: Vec<Option<Fingerprin
         let print = temp_of(&planned.step).and_then(|_| files.next()).flatten();
         let agreed = match &planned.after {
             After::Created { place, content } => Synced { place: place.clone(), content: content.clone() },
-            After::Replaced { content } => Synced { content: content.clone(), ..trees.synced(node)?.clone() },
+            After::Replaced { content } => Synced { content: content.clone(), ..trees.synced(node)? },
             After::MadeFresh { .. }
             | After::Moved { .. }
             | After::Parked { .. }

@@ -92,7 +92,7 @@ fn a_rename_of_what_had_just_been_installed_is_a_move() {
 #[test]
 fn a_download_that_is_still_there_was_not_installed() {
     let mut script = after_crash(vec![marker(), found_file("aside", downloaded("theirs"))]);
-    assert_eq!(script.engine.trees().synced(A), outdated().synced.as_ref());
+    assert_eq!(script.engine.trees().synced(A), outdated().synced);
     script.answer_scans(&[found_file("a", print(13, 4))]);
     hash(&mut script, "mine");
     assert!(script.engine.trees().local(A).is_none(), "an edit on both sides");
@@ -101,7 +101,7 @@ fn a_download_that_is_still_there_was_not_installed() {
 #[test]
 fn a_temporary_folder_that_was_emptied_proves_nothing() {
     let script = after_crash(Vec::new());
-    assert_eq!(script.engine.trees().synced(A), outdated().synced.as_ref());
+    assert_eq!(script.engine.trees().synced(A), outdated().synced);
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn a_folder_that_was_made_for_an_installed_file_was_made() {
     let state = EngineState { installing: vec![folder, installing(B, in_folder(A, "f"), "theirs")], ..state() };
     let script = start(state, rows, vec![marker()]);
     assert_eq!(script.engine.trees().local_path(B), Some(path("d/f")));
-    assert_eq!(script.engine.trees().synced(A).cloned(), agreed_folder(&at_root("d"), 10).synced);
-    assert_eq!(script.engine.trees().synced(B).cloned(), synced(in_folder(A, "f"), Content::File(file("theirs"))));
+    assert_eq!(script.engine.trees().synced(A), agreed_folder(&at_root("d"), 10).synced);
+    assert_eq!(script.engine.trees().synced(B), synced(in_folder(A, "f"), Content::File(file("theirs"))));
 }
 
 #[test]

@@ -52,6 +52,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[LocalFiles, Simulation],
     },
     Mutant {
+        name: "into-a-strangers-folder",
+        about: "files of a folder that could not be made are put into the user's folder of that name",
+        file: APPLY,
+        old: "if self.goes_astray(step) {",
+        new: "if false {",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
         name: "steps-are-not-synced",
         about: "steps are reported as done before the disk has them",
         file: APPLY,
