@@ -27,6 +27,7 @@ fn owner(place: &Path) -> Owner {
         paused: false,
         guard: DeleteGuard::default(),
         deletions_confirmed: false,
+        installing: Vec::new(),
     };
     let config = Config {
         version: Config::VERSION,
