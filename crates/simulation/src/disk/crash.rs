@@ -128,13 +128,16 @@ impl Disk {
     }
 
     /// What the client put in place was durable before it was put there: it must not be torn. The
-    /// user's own torn files are the user's new state.
+    /// user's own torn files are the user's new state, also where the client had just moved them aside.
     fn check_after_crash(&mut self) {
         let files: Vec<Ino> = self.inodes.keys().copied().collect();
         for ino in files {
-            let Some(path) = self.path_of(ino).filter(|path| !super::is_own(path)) else { continue };
+            let Some(path) = self.path_of(ino) else { continue };
             let Some(hash) = self.content_of(ino) else { continue };
             let author = self.inodes.get(&ino).map(|inode| inode.author);
+            if author == Some(Author::Client) && super::is_own(&path) {
+                continue;
+            }
             let known = super::lock(&self.known).contains(&hash);
             match author {
                 Some(Author::Client) if !known => {

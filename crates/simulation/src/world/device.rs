@@ -19,6 +19,8 @@ use sync_engine::io::{
 };
 use sync_engine::tree::{Content, Synced};
 
+/// How many of a thousand times a person takes held deletions back.
+const UNDONE_PERMILLE: u32 = 300;
 /// Calls of one job among which a fault or an interruption is placed.
 const CALLS: u64 = 24;
 /// A hint that comes later than this, in milliseconds, may come after its other half was acted upon.
@@ -190,7 +192,10 @@ impl World {
     /// The person puts back a backup of the whole device. What was written on it since then and had not
     /// reached the server is gone with the person's consent; what the server has must stay.
     pub(super) fn restore_backup(&mut self, number: usize) -> Checked<()> {
-        let Some((database, backup)) = self.devices[number].saved.clone() else { return Ok(()) };
+        let Some((database, backup)) = self.devices[number].saved.clone() else {
+            self.save(number);
+            return Ok(());
+        };
         self.stop(number);
         let before = self.contents_on(number);
         lock(&self.devices[number].disk).restore(&backup);
@@ -273,13 +278,17 @@ impl World {
         engine.is_some_and(|engine| engine.status().held_deletions > 0)
     }
 
-    /// A person who is there confirms what is held anywhere; whether anything was.
+    /// A person who is there confirms what is held anywhere, or takes it back; whether anything was held.
     pub(super) fn confirm_deletions(&mut self) -> Checked<bool> {
         let holds = |number: &usize| self.is_reachable(*number) && self.holds_deletions(*number);
         let holding: Vec<usize> = (0..self.devices.len()).filter(holds).collect();
         for number in &holding {
             self.cover("deletions held");
-            self.command(*number, Command::ConfirmDeletions)?;
+            if self.chance(&[24, *number as u64, self.now]).happens(UNDONE_PERMILLE) {
+                self.undo_deletions(*number)?;
+            } else {
+                self.command(*number, Command::ConfirmDeletions)?;
+            }
         }
         Ok(!holding.is_empty())
     }

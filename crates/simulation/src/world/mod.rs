@@ -527,10 +527,10 @@ impl World {
         Ok(())
     }
 
-    /// The person wants back what is held, if anything is. What was deleted is then as if it had not been.
+    /// The person wants back what was deleted and not told yet. It is then as if it had not been deleted.
     fn undo_deletions(&mut self, device: usize) -> Checked<()> {
+        lock(&self.users).ghost.detached(device, &[]);
         if self.holds_deletions(device) {
-            lock(&self.users).ghost.detached(device, &[]);
             self.cover("deletions undone");
         }
         self.command(device, Command::UndoDeletions)
