@@ -121,6 +121,9 @@ impl Ghost {
     fn superseded(&mut self, device: usize, old: Option<ContentHash>, new: ContentHash) {
         let Some(old) = old else { return };
         self.successors.entry(old).or_default().push(new);
+        // Who moved the file moved what is written into it where the move has not arrived.
+        let movers = self.moved.get(&old).cloned().unwrap_or_default();
+        self.moved.entry(new).or_default().extend(movers);
         if self.detached.contains(&(device, old)) {
             self.release(old);
         }
