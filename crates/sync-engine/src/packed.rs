@@ -5,7 +5,7 @@
 //! a few hundred megabytes that way.
 
 use crate::io::Fingerprint;
-use crate::tree::{Content, Local, NodeRow, Place, Remote, Seen, Synced};
+use crate::tree::{Content, Local, NodeRow, Place, Remote, Synced};
 use model::{NodeId, Position};
 
 /// One row.
@@ -153,11 +153,7 @@ impl Packed {
 
 impl Agreed {
     fn local(&self) -> Local {
-        let seen = match &self.content {
-            Content::Directory | Content::Mount => Seen::Directory,
-            Content::File(file) => Seen::File(Some(*file)),
-            Content::Symlink(target) => Seen::Symlink(target.clone()),
-        };
+        let seen = self.content.seen();
         Local { place: self.place.clone(), seen, print: self.print, disk_name: self.disk_name.clone() }
     }
 
@@ -227,7 +223,7 @@ impl Children {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::FileContent;
+    use crate::tree::{FileContent, Seen};
     use model::{ContentHash, Mtime, Name};
 
     fn agreed(content: Content) -> NodeRow {

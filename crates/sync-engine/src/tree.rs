@@ -84,6 +84,16 @@ impl Content {
         }
     }
 
+    /// What the disk shows when it holds this.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        match self {
+            Self::Directory | Self::Mount => Seen::Directory,
+            Self::File(file) => Seen::File(Some(*file)),
+            Self::Symlink(target) => Seen::Symlink(target.clone()),
+        }
+    }
+
     /// The modification time, of a file.
     #[must_use]
     pub const fn mtime(&self) -> Option<Mtime> {

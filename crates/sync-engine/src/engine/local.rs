@@ -530,10 +530,8 @@ pub(super) enum Blame {
 /// file is read again when its time has passed.
 fn seen_after(content: &Content, print: &Fingerprint) -> Seen {
     match content {
-        Content::Directory | Content::Mount => Seen::Directory,
         Content::File(_) if is_racy(print) => Seen::File(None),
-        Content::File(file) => Seen::File(Some(*file)),
-        Content::Symlink(target) => Seen::Symlink(target.clone()),
+        _ => content.seen(),
     }
 }
 
