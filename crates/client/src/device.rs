@@ -14,12 +14,11 @@ use api::{LinkReply, LinkRequest, UnlinkRequest};
 use local_files::disk::RootId;
 use model::limits;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use sync_engine::Engine;
 use sync_engine::io as engine_io;
-use sync_engine::io::{Action, DeleteGuard, EngineState, Environment, Event, LocalPath, Write};
+use sync_engine::io::{Action, EngineState, Environment, Event, LocalPath, Write};
 
 /// Further than any delay after which the engine persists what it has.
 const DUE_MS: u64 = 3_600_000;
@@ -157,7 +156,12 @@ pub fn refuse_if_linked(home: &Home) -> Result<(), DeviceError> {
 }
 
 fn write_device(home: &Home, config: &Config, reply: &LinkReply) -> Result<(), DeviceError> {
-    Database::create(&home.database(), config.device, &empty_state(config))?.close()?;
+    Database::create(
+        &home.database(),
+        config.device,
+        &EngineState::linked(config.instance, config.epoch(), config.namespace),
+    )?
+    .close()?;
     home.save_token(&reply.token)?;
     folder::mark(&config.folder, config.root_id)?;
     home.save_config(config)?;
@@ -180,23 +184,6 @@ async fn take_back(home: &Home, config: &Config, reply: &LinkReply) {
 async fn tell_unlinked(config: &Config, token: api::Token) -> Result<(), TransportError> {
     let server = config.server.parse().map_err(|_| TransportError::Unreachable("it has no address".into()))?;
     Transport::new(server, Some(token), Arc::default())?.call("unlink", &UnlinkRequest { device: None }).await
-}
-
-/// The engine's state before it has seen anything.
-fn empty_state(config: &Config) -> EngineState {
-    EngineState {
-        instance: config.instance,
-        epoch: config.epoch(),
-        root: config.namespace,
-        cursor: BTreeMap::new(),
-        roles: BTreeMap::new(),
-        in_flight: None,
-        excluded: BTreeSet::new(),
-        paused: false,
-        guard: DeleteGuard::default(),
-        deletions_confirmed: false,
-        installing: Vec::new(),
-    }
 }
 
 /// How an unlink went.
@@ -253,7 +240,7 @@ pub fn rebuild_index(home: &Home) -> Result<Rebuilt, DeviceError> {
         Err(error) => tracing::info!(%error, "the client database is set aside"),
     }
     let salvaged = salvage_state(&path).filter(|state| state.instance == config.instance);
-    let fresh = empty_state(&config);
+    let fresh = EngineState::linked(config.instance, config.epoch(), config.namespace);
     let state = match salvaged {
         Some(old) => EngineState { excluded: old.excluded, paused: old.paused, guard: old.guard, ..fresh },
         None => fresh,

@@ -10,7 +10,6 @@ use model::{
     Blocklist, Body, Change, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, Mtime, Name, NamespaceId, NodeId,
     Position, Role, Timestamp,
 };
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use sync_engine::Engine;
 use sync_engine::io::{
@@ -36,19 +35,7 @@ pub fn hostile_journal(bytes: &[u8]) -> Verdict {
 
 /// The state of a device that has read nothing yet.
 pub(crate) fn fresh_state() -> EngineState {
-    EngineState {
-        instance: InstanceId([1; 16]),
-        epoch: Epoch(1),
-        root: ROOT,
-        cursor: Cursor::new(),
-        roles: BTreeMap::new(),
-        in_flight: None,
-        excluded: BTreeSet::new(),
-        paused: false,
-        guard: DeleteGuard::Off,
-        deletions_confirmed: false,
-        installing: Vec::new(),
-    }
+    EngineState { guard: DeleteGuard::Off, ..EngineState::linked(InstanceId([1; 16]), Epoch(1), ROOT) }
 }
 
 fn entry((bytes, position): (&[u8], u64)) -> JournalEntry {

@@ -568,6 +568,26 @@ pub struct EngineState {
     pub installing: Vec<Installing>,
 }
 
+impl EngineState {
+    /// The state of a device that was just linked and has read nothing yet.
+    #[must_use]
+    pub fn linked(instance: InstanceId, epoch: Epoch, root: NamespaceId) -> Self {
+        Self {
+            instance,
+            epoch,
+            root,
+            cursor: Cursor::new(),
+            roles: BTreeMap::new(),
+            in_flight: None,
+            excluded: BTreeSet::new(),
+            paused: false,
+            guard: DeleteGuard::default(),
+            deletions_confirmed: false,
+            installing: Vec::new(),
+        }
+    }
+}
+
 /// A file or folder that is being put on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installing {

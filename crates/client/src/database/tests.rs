@@ -9,17 +9,10 @@ const DEVICE: DeviceId = DeviceId([2; 16]);
 
 fn state() -> EngineState {
     EngineState {
-        instance: InstanceId([1; 16]),
-        epoch: Epoch(1),
-        root: NamespaceId([3; 16]),
         cursor: BTreeMap::from([(NamespaceId([3; 16]), Position(u64::MAX))]),
-        roles: BTreeMap::new(),
-        in_flight: None,
         excluded: BTreeSet::from([NodeId([9; 16])]),
         paused: true,
-        guard: DeleteGuard::default(),
-        deletions_confirmed: false,
-        installing: Vec::new(),
+        ..EngineState::linked(InstanceId([1; 16]), Epoch(1), NamespaceId([3; 16]))
     }
 }
 

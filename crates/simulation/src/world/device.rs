@@ -97,18 +97,10 @@ impl Device {
 /// The state of a device that has just been linked.
 fn fresh_state(linked: &Linked, guard: Option<Guard>) -> EngineState {
     EngineState {
-        instance: linked.instance,
-        epoch: linked.epoch,
-        root: linked.root,
         cursor: Cursor::from([(linked.root, Position::START)]),
-        roles: BTreeMap::new(),
-        in_flight: None,
-        excluded: BTreeSet::new(),
-        paused: false,
         guard: guard
             .map_or_else(DeleteGuard::default, |guard| DeleteGuard::On { count: guard.count, percent: guard.percent }),
-        deletions_confirmed: false,
-        installing: Vec::new(),
+        ..EngineState::linked(linked.instance, linked.epoch, linked.root)
     }
 }
 

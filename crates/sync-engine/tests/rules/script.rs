@@ -3,7 +3,7 @@
 use crate::build::{ROOT, blocks, listing, print, scan};
 use api::{ChangesReply, NamespaceChanges};
 use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, NodeId, Position, Role};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync_engine::Engine;
 use sync_engine::io::{
@@ -34,17 +34,10 @@ pub(crate) struct Script {
 
 pub(crate) fn state() -> EngineState {
     EngineState {
-        instance: InstanceId([1; 16]),
-        epoch: Epoch(1),
-        root: ROOT,
         cursor: Cursor::from([(ROOT, Position(1))]),
         roles: BTreeMap::from([(ROOT, Role::Owner)]),
-        in_flight: None,
-        excluded: BTreeSet::new(),
-        paused: false,
         guard: DeleteGuard::Off,
-        deletions_confirmed: false,
-        installing: Vec::new(),
+        ..EngineState::linked(InstanceId([1; 16]), Epoch(1), ROOT)
     }
 }
 

@@ -4,10 +4,10 @@
 
 use super::disk::{Disk, block_of, content};
 use super::server::{ROOT, Server};
-use model::{BlockHash, Blocklist, ContentHash, Cursor, Epoch, InstanceId};
+use model::{BlockHash, Blocklist, ContentHash, Epoch, InstanceId};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync_engine::Engine;
 use sync_engine::io::{
@@ -49,19 +49,7 @@ pub(crate) struct Device {
 }
 
 pub(crate) fn fresh_state() -> EngineState {
-    EngineState {
-        instance: InstanceId([1; 16]),
-        epoch: Epoch(1),
-        root: ROOT,
-        cursor: Cursor::new(),
-        roles: BTreeMap::new(),
-        in_flight: None,
-        excluded: BTreeSet::new(),
-        paused: false,
-        guard: DeleteGuard::Off,
-        deletions_confirmed: false,
-        installing: Vec::new(),
-    }
+    EngineState { guard: DeleteGuard::Off, ..EngineState::linked(InstanceId([1; 16]), Epoch(1), ROOT) }
 }
 
 impl Device {

@@ -3,9 +3,8 @@ use crate::transport::Transport;
 use crossbeam_channel::unbounded;
 use local_files::disk::{Disk, RootId};
 use model::{AccountId, DeviceId, Epoch, InstanceId, NamespaceId};
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use sync_engine::io::{DeleteGuard, EngineState};
+use sync_engine::io::EngineState;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,19 +15,7 @@ const ROOT: RootId = RootId([3; 16]);
 
 /// An owner of an empty folder, whose server nobody can reach.
 fn owner(place: &Path) -> Owner {
-    let state = EngineState {
-        instance: InstanceId([4; 16]),
-        epoch: Epoch(1),
-        root: NAMESPACE,
-        cursor: BTreeMap::new(),
-        roles: BTreeMap::new(),
-        in_flight: None,
-        excluded: BTreeSet::new(),
-        paused: false,
-        guard: DeleteGuard::default(),
-        deletions_confirmed: false,
-        installing: Vec::new(),
-    };
+    let state = EngineState::linked(InstanceId([4; 16]), Epoch(1), NAMESPACE);
     let config = Config {
         version: Config::VERSION,
         server: "http://127.0.0.1:1".into(),
