@@ -179,7 +179,7 @@ impl Engine {
             return;
         }
         self.review_at = None;
-        let at_rest = self.is_at_rest() && !self.trees.has_todo();
+        let at_rest = self.is_at_rest();
         let before = self.actions.len();
         self.trees.wake_all();
         self.drive(env);
