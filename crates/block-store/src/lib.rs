@@ -11,11 +11,13 @@ mod contract;
 mod disk;
 mod error;
 mod memory;
+mod recent;
 
 pub use block::{Block, BlockError};
 pub use disk::{Counters, DiskBlockStore, DiskOptions};
 pub use error::StoreError;
 pub use memory::MemoryBlockStore;
+pub use recent::RecentBlocks;
 
 use bytes::Bytes;
 use model::BlockHash;

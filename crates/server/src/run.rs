@@ -8,6 +8,7 @@ use crate::{Config, Metadata, Secret, ServerError};
 use api::ApiError;
 use api::service::Announce;
 use block_service::BlockService;
+use block_store::RecentBlocks;
 use meta_service::MetaService;
 use metadata_store::MetadataStore;
 use metadata_store_mysql::{MysqlStore, Pauses};
@@ -23,6 +24,9 @@ use tokio_util::task::TaskTracker;
 /// Threads for work that blocks, mostly by waiting for a write that they share: twice the calls that
 /// the meta service runs at once, so that those never keep uploads waiting for a thread.
 const BLOCKING_THREADS: usize = 256;
+/// Bytes of memory for blocks that were just uploaded: more than is under way between one device and the
+/// next while a large file streams through.
+const RECENT_BLOCK_BYTES: u64 = 64 * 1024 * 1024;
 /// How often rows without meaning are removed from the metadata database.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long uploads whose connections are gone may take to be stored when the server stops.
@@ -92,7 +96,7 @@ impl Services {
     fn open(data_dir: &DataDir, metadata: &Metadata, hub: &Arc<Hub>) -> Result<Self, ServerError> {
         let meta = Arc::new(open_meta(data_dir, metadata, hub.clone())?);
         let instance = meta.server().map_err(|error| unusable(data_dir, metadata, error))?.instance;
-        let store = Arc::new(data_dir.blocks(instance)?);
+        let store = Arc::new(RecentBlocks::new(data_dir.blocks(instance)?, RECENT_BLOCK_BYTES));
         let blocks = Arc::new(BlockService::new(store, meta.clone()));
         Ok(Self { meta, blocks })
     }
