@@ -142,6 +142,39 @@ pub struct BlocksHead {
     pub unavailable: Vec<BlockHash>,
 }
 
+/// A file whose content is being uploaded and that is not committed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComingFile {
+    /// The id that the commit will give it.
+    pub node: NodeId,
+    /// The folder in which it will be.
+    pub parent: NodeId,
+    /// Bytes; more than none.
+    pub size: u64,
+    /// All blocks in order, `limits::COMING_BLOCKS` at most.
+    pub blocks: Vec<BlockHash>,
+}
+
+/// `announce`: the caller begins to upload the content of a new file. The other members of the namespace
+/// may fetch its blocks as they arrive; that there is a file, only the commit says. The reply is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnounceRequest {
+    pub namespace: NamespaceId,
+    pub file: ComingFile,
+}
+
+/// `coming`: what other devices are uploading into a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComingRequest {
+    pub namespace: NamespaceId,
+}
+
+/// The reply to `coming`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComingReply {
+    pub files: Vec<ComingFile>,
+}
+
 /// One linked installation, as `devices` lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceEntry {
@@ -319,6 +352,23 @@ impl std::str::FromStr for Notification {
     fn from_str(text: &str) -> Result<Self, ()> {
         let (namespace, position) = text.trim().split_once(' ').ok_or(())?;
         Ok(Self { namespace: namespace.parse().map_err(drop)?, position: Position(position.parse().map_err(drop)?) })
+    }
+}
+
+/// What the stream says when blocks of an announced upload have arrived: `coming <namespace>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coming(pub NamespaceId);
+
+impl fmt::Display for Coming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "coming {}", self.0)
+    }
+}
+
+impl std::str::FromStr for Coming {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.trim().strip_prefix("coming ").and_then(|namespace| namespace.parse().ok()).map(Self).ok_or(())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::messages::Token;
 use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position};
 
 /// Who a token belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     pub account: AccountId,
     pub device: DeviceId,
@@ -34,6 +34,17 @@ pub trait MetaForBlocks: Send + Sync {
     /// # Errors
     /// `Forbidden` for an account that is no member; `Unavailable`.
     fn readable(&self, who: Identity, namespace: NamespaceId, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError>;
+
+    /// For each block, whether a member of the namespace has announced it for a file there and uploaded it:
+    /// its device could commit it there now, and every member could then read it. What is announced may be
+    /// forgotten at any time, or, where nobody carries the word, never known.
+    ///
+    /// # Errors
+    /// `Forbidden` for an account that is no member; `Unavailable`.
+    fn coming(&self, who: Identity, namespace: NamespaceId, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+        let (_, _) = (who, namespace);
+        Ok(vec![false; blocks.len()])
+    }
 
     /// For each block, whether the account would have to upload it.
     ///
@@ -74,6 +85,12 @@ pub trait MetaForNotification: Send + Sync {
 pub trait Announce: Send + Sync {
     /// The namespace's journal reached a position.
     fn reached(&self, namespace: NamespaceId, position: Position);
+
+    /// Blocks of a file that the device announced for the namespace have arrived. Nothing is lost with the
+    /// word: whoever does not hear it fetches the file when it is committed.
+    fn coming(&self, namespace: NamespaceId, from: DeviceId) {
+        let (_, _) = (namespace, from);
+    }
 
     /// The accounts' memberships changed; their connections follow other namespaces now.
     fn memberships_changed(&self, account: AccountId);

@@ -7,7 +7,7 @@ use crate::service::BlockService;
 use crate::upload::UploadBudgets;
 use crate::{download, upload};
 use api::service::Identity;
-use api::{ApiError, BlocksRequest, CONTENT_TYPE, ErrorCode, PREFIX, Token, codec};
+use api::{ApiError, BlocksHead, BlocksRequest, CONTENT_TYPE, ErrorCode, PREFIX, Token, codec};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -30,6 +30,7 @@ pub fn routes(service: Arc<BlockService>, tasks: TaskTracker) -> Router {
     Router::new()
         .route(&format!("{PREFIX}/changeset"), post(changeset))
         .route(&format!("{PREFIX}/blocks"), post(blocks))
+        .route(&format!("{PREFIX}/prefetch"), post(prefetch))
         .with_state(calls)
 }
 
@@ -72,16 +73,23 @@ async fn changeset(State(calls): State<Calls>, headers: HeaderMap, body: Body) -
 }
 
 async fn blocks(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
-    offer(calls, headers, body).await.unwrap_or_else(|error| refusal(&error))
+    offer(calls, headers, body, BlockService::offer).await.unwrap_or_else(|error| refusal(&error))
 }
 
-async fn offer(calls: Calls, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+async fn prefetch(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
+    offer(calls, headers, body, BlockService::offer_coming).await.unwrap_or_else(|error| refusal(&error))
+}
+
+/// What of the wanted blocks a caller is offered.
+type Offer = fn(&BlockService, Identity, &BlocksRequest) -> Result<BlocksHead, ApiError>;
+
+async fn offer(calls: Calls, headers: HeaderMap, body: Body, offer: Offer) -> Result<Response, ApiError> {
     let who = calls.authenticate(&headers).await?;
     let bytes =
         BodyReader::new(body).remainder(limits::BLOCKS_REQUEST_BYTES).await.map_err(|error| malformed(&error))?;
     let request: BlocksRequest = codec::decode(&bytes).map_err(|error| malformed(&error))?;
     let service = calls.service.clone();
-    let head = blocking(move || service.offer(who, &request)).await?;
+    let head = blocking(move || offer(&service, who, &request)).await?;
     let len = download::body_len(&head);
     let mut response = Response::new(download::body(calls.service, calls.downloads, calls.tasks, head));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));

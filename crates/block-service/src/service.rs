@@ -128,10 +128,22 @@ impl BlockService {
     /// # Errors
     /// `BadRequest`; those of [`MetaForBlocks::readable`]; `Unavailable`.
     pub fn offer(&self, who: Identity, request: &BlocksRequest) -> Result<BlocksHead, ApiError> {
-        if request.blocks.len() > limits::BLOCKS_PER_REQUEST {
-            return Err(ApiError::new(ErrorCode::BadRequest, "the request names too many blocks"));
-        }
+        check_count(request)?;
         let readable = self.meta.readable(who, request.namespace, &request.blocks)?;
+        self.offer_allowed(request, readable)
+    }
+
+    /// The same of blocks that another device is uploading and has announced.
+    ///
+    /// # Errors
+    /// `BadRequest`; those of [`MetaForBlocks::coming`]; `Unavailable`.
+    pub fn offer_coming(&self, who: Identity, request: &BlocksRequest) -> Result<BlocksHead, ApiError> {
+        check_count(request)?;
+        let coming = self.meta.coming(who, request.namespace, &request.blocks)?;
+        self.offer_allowed(request, coming)
+    }
+
+    fn offer_allowed(&self, request: &BlocksRequest, readable: Vec<bool>) -> Result<BlocksHead, ApiError> {
         let allowed: Vec<BlockHash> =
             request.blocks.iter().zip(readable).filter(|(_, readable)| *readable).map(|(hash, _)| *hash).collect();
         let lengths = self.store.lengths(&allowed).map_err(|error| unavailable(&error))?;
@@ -161,6 +173,13 @@ impl BlockService {
         let bytes = head.blocks.iter().map(|header| self.read(header)).collect::<Result<_, _>>()?;
         Ok((head, bytes))
     }
+}
+
+fn check_count(request: &BlocksRequest) -> Result<(), ApiError> {
+    if request.blocks.len() > limits::BLOCKS_PER_REQUEST {
+        return Err(ApiError::new(ErrorCode::BadRequest, "the request names too many blocks"));
+    }
+    Ok(())
 }
 
 /// As many of the wanted blocks, in their order, as one answer may hold.
@@ -243,6 +262,11 @@ pub(crate) mod tests {
             }
             let committed = self.committed.lock().expect("not poisoned");
             Ok(blocks.iter().map(|hash| committed.contains(&(who.account, *hash))).collect())
+        }
+
+        fn coming(&self, who: Identity, _: NamespaceId, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+            let noted = self.noted.lock().expect("not poisoned");
+            Ok(blocks.iter().map(|hash| noted.contains(&(who.account, *hash))).collect())
         }
 
         fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
@@ -352,6 +376,17 @@ pub(crate) mod tests {
         assert_eq!((head.blocks.len(), head.unavailable.len(), blocks.len()), (0, 2, 0));
         let error = service.blocks(BOB, &wanted(ANN, &[b"secret"])).expect_err("is no member");
         assert_eq!(error.code, ErrorCode::Forbidden);
+    }
+
+    #[test]
+    fn what_is_not_committed_is_offered_only_to_who_asks_for_what_is_coming() {
+        let (service, _, _) = service();
+        let head = ChangesetHead { commit: None, ..head(ANN, &[b"one"]) };
+        service.changeset(ANN, head, bytes(&[b"one"])).expect("is stored");
+        let asked = wanted(ANN, &[b"one"]);
+        assert_eq!(service.offer(ANN, &asked).expect("answers").blocks, []);
+        assert_eq!(service.offer_coming(ANN, &asked).expect("answers").blocks, [header(b"one")]);
+        assert_eq!(service.offer_coming(BOB, &asked).expect("answers").blocks, []);
     }
 
     #[test]

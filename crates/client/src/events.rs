@@ -6,8 +6,8 @@
 use crate::backoff::Backoff;
 use crate::clock::Chance;
 use crate::transport::{Transport, TransportError};
-use api::Notification;
-use model::limits;
+use api::{Coming, Notification};
+use model::{NamespaceId, limits};
 use reqwest::Response;
 use std::mem;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub enum StreamEvent {
     /// Open (again): what happened while it was not is still to be asked for.
     Opened,
     Notified(Notification),
+    /// Blocks that another device uploads into the namespace have arrived.
+    Coming(NamespaceId),
 }
 
 /// Keeps a stream open until it is cancelled, and passes on what it says.
@@ -106,15 +108,19 @@ async fn read_stream(mut response: Response, backoff: &mut Backoff, tell: &mut i
         for item in items {
             match item {
                 Item::Retry(window) => backoff.set_first_window(window),
-                Item::Data(data) => {
-                    // Anything else is of a later version of the protocol.
-                    if let Ok(notification) = data.parse() {
-                        tell(StreamEvent::Notified(notification));
-                    }
-                }
+                Item::Data(data) => tell_of(&data, tell),
             }
         }
     }
+}
+
+fn tell_of(data: &str, tell: &mut impl FnMut(StreamEvent)) {
+    if let Ok(notification) = data.parse::<Notification>() {
+        tell(StreamEvent::Notified(notification));
+    } else if let Ok(Coming(namespace)) = data.parse() {
+        tell(StreamEvent::Coming(namespace));
+    }
+    // Anything else is of a later version of the protocol.
 }
 
 /// What a stream says.

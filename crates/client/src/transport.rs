@@ -191,7 +191,10 @@ impl Transport {
             Request::Missing(request) => self.call("missing", &request).await.map(Reply::Missing),
             Request::Commit(commit) => self.call("commit", &commit).await.map(Reply::Commit),
             Request::Changeset { blocks, commit } => self.changeset(blocks, commit, files).await,
-            Request::Fetch { namespace, blocks } => self.fetch(namespace, blocks, files).await,
+            Request::Fetch { namespace, blocks } => self.fetch("blocks", namespace, blocks, files).await,
+            Request::Prefetch { namespace, blocks } => self.fetch("prefetch", namespace, blocks, files).await,
+            Request::Announce(request) => self.call("announce", &request).await.map(|()| Reply::Announced),
+            Request::Coming(request) => self.call("coming", &request).await.map(Reply::Coming),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Names, paths, addresses, configuration, and protocols made of lines.
 
 use crate::Verdict;
-use api::{Notification, Token};
+use api::{Coming, Notification, Token};
 use client::control::protocol::{Reply, Request, WirePath};
 use client::events::{Item, Parser};
 use client::settings::{Setting, Settings};
@@ -69,6 +69,9 @@ fn ids(bytes: &[u8]) {
     }
     if let Ok(notification) = text.parse::<Notification>() {
         assert_eq!(notification.to_string().parse(), Ok(notification));
+    }
+    if let Ok(coming) = text.parse::<Coming>() {
+        assert_eq!(coming.to_string().parse(), Ok(coming));
     }
 }
 

@@ -102,6 +102,10 @@ pub trait Fs: Send + Sync {
     /// The clock that change times are measured with, in nanoseconds since 1970-01-01 UTC.
     fn now_ns(&self) -> i64;
 
+    /// Whether every change to a file of this device that was looked at before gives it a change time that
+    /// it did not have, however soon the change comes. What cannot be told is `false`.
+    fn tells_changes_apart(&self, device: u64) -> bool;
+
     /// Looks at the entries of a directory that are within `extent` (in exactly this spelling, also on
     /// a file system that does not tell spellings apart). `.syncline` at the root is left out.
     ///
@@ -179,7 +183,7 @@ pub trait Fs: Send + Sync {
 }
 
 /// A file that was opened; it stays the same file whatever happens to its name.
-pub trait OpenFile: Send {
+pub trait OpenFile: Send + Sync {
     /// The file's present state.
     ///
     /// # Errors

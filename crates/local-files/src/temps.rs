@@ -10,6 +10,8 @@ use crate::aside::{self, State};
 use crate::fs::{Fs, FsError, ListedEntry, OpenFile, TEMP_DIRECTORY, TempFile, own_path};
 use crate::jobs::step_error;
 
+/// Bytes of a download after which it is synced although it is not complete.
+const SYNC_STRETCH: u64 = 64 * 1024 * 1024;
 /// Attempts to find a free name for a file that is given back to the user.
 const RESCUE_ATTEMPTS: u32 = 1000;
 
@@ -20,7 +22,18 @@ const RESCUE_ATTEMPTS: u32 = 1000;
 /// [`StepError`], for [`sync_engine::io::Reply::Fetched`].
 pub fn write_block(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8]) -> Result<(), StepError> {
     let file = open_or_create(fs, &target.temp).map_err(step_error)?;
-    file.write_at(bytes, target.offset).map_err(step_error)
+    file.write_at(bytes, target.offset).map_err(step_error)?;
+    if is_sync_point(target.offset, bytes.len() as u64) {
+        // No promise rests on it: the whole file is synced before it is installed, which is quick if most of
+        // it is on the disk by then.
+        file.sync_data().map_err(step_error)?;
+    }
+    Ok(())
+}
+
+/// Whether a block is the last of a stretch that is sent to the disk while the next one is received.
+const fn is_sync_point(offset: u64, len: u64) -> bool {
+    (offset + len).is_multiple_of(SYNC_STRETCH)
 }
 
 fn open_or_create(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {

@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use support::{Folder, MTIME, Meddled, NODE, ROOT, apply, blocks_of, broken, content, local};
 use sync_engine::io::{
     BlockSource, BlockTarget, DirectoryListing, Expect, Extent, FileKind, Fingerprint, HashResult, HashTask, Job,
@@ -53,7 +53,7 @@ fn hash(fs: &dyn Fs, task: HashTask) -> HashResult {
 }
 
 fn task(folder: &Folder, path: &str) -> HashTask {
-    HashTask { node: NODE, path: local(path), print: folder.print(path) }
+    HashTask { node: NODE, path: local(path), print: folder.print(path), closed: false }
 }
 
 fn mode(folder: &Folder, path: &str) -> u32 {
@@ -187,12 +187,69 @@ fn a_sparse_file_hashes_as_the_zeros_it_reads_as() {
 }
 
 #[test]
+fn a_file_that_threads_share_hashes_into_its_blocks_in_order() {
+    let folder = Folder::new();
+    let mut file = fs::File::create(folder.path("sparse")).unwrap();
+    for number in [0, 13, 40, 66] {
+        file.seek(SeekFrom::Start(number * BLOCK_SIZE)).unwrap();
+        file.write_all(&[u8::try_from(number).unwrap() + 1]).unwrap();
+    }
+    let block = |first: u8| {
+        let mut bytes = vec![0; usize::try_from(BLOCK_SIZE).unwrap()];
+        bytes[0] = first;
+        BlockHash::of(&bytes)
+    };
+    let (zeros, last) = (block(0), BlockHash::of(&[67]));
+    let marked = |number| match number {
+        0 | 13 | 40 => block(u8::try_from(number).unwrap() + 1),
+        66 => last,
+        _ => zeros,
+    };
+    match hash(&Meddled::later(&folder.disk, SETTLED_NS), task(&folder, "sparse")) {
+        HashResult::Hashed { blocks, .. } => assert_eq!(blocks.0, (0..67).map(marked).collect::<Vec<_>>()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_file_that_was_changed_a_moment_ago_is_not_settled() {
     let folder = Folder::new();
     folder.write("f", "x");
     let behind = folder.disk.now_ns() - folder.print("f").ctime;
     let fs = Meddled::later(&folder.disk, 0).with_clock(-behind);
     assert_eq!(hash(&fs, task(&folder, "f")), HashResult::Unsettled);
+}
+
+#[test]
+fn a_file_just_closed_is_read_at_once_where_changes_are_told_apart() {
+    for (closed, tells_apart) in [(true, true), (true, false), (false, true)] {
+        let folder = Folder::new();
+        folder.write("f", "x");
+        let behind = folder.disk.now_ns() - folder.print("f").ctime;
+        let fs = Meddled::later(&folder.disk, 0).with_clock(-behind).telling_changes_apart(tells_apart);
+        let result = hash(&fs, HashTask { closed, ..task(&folder, "f") });
+        let at_once = matches!(result, HashResult::Hashed { .. });
+        assert_eq!(at_once, closed && tells_apart, "closed {closed}, told apart {tells_apart}: {result:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_says_so_gives_every_change_that_is_looked_at_another_time() {
+    let folder = Folder::new();
+    folder.write("f", "x");
+    let device = folder.print("f").device;
+    assert!(!folder.disk.tells_changes_apart(device + 1), "another device is not known");
+    if !folder.disk.tells_changes_apart(device) {
+        return;
+    }
+    let file = fs::OpenOptions::new().write(true).open(folder.path("f")).unwrap();
+    let mut last = folder.print("f").ctime;
+    for n in 0..2000 {
+        file.write_all_at(b"y", 0).unwrap();
+        let ctime = folder.print("f").ctime;
+        assert!(ctime > last, "change {n}");
+        last = ctime;
+    }
 }
 
 #[test]

@@ -76,8 +76,12 @@ impl MetaService {
         if let Some(commit) = &request.commit {
             check_size(commit)?;
         }
-        let lane = Lane::of(&request, self.store.writers());
+        let announced = request.commit.as_ref().map(|commit| self.coming.named_by(request.who, commit));
+        let (who, lane) = (request.who, Lane::of(&request, self.store.writers()));
         let reply = self.commits.0.submit(lane, request, |requests| self.run(requests));
+        if let (Ok(Ok(Some(CommitOutcome::Accepted { .. }))), Some(announced)) = (&reply, announced) {
+            self.coming.end(who, &announced);
+        }
         reply.unwrap_or_else(|error| match error {
             GroupError::Full => Err(ApiError {
                 retry_after_ms: Some(RETRY_MS),

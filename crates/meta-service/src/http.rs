@@ -39,6 +39,8 @@ const CALLS: &[(&str, Call)] = &[
     ("server", |service, _, body| answer(body, |(): ()| service.server())),
     ("changes", |service, who, body| answer(body, |request| service.changes(who, &request))),
     ("commit", |service, who, body| answer(body, |request| service.commit(who, request))),
+    ("announce", |service, who, body| answer(body, |request| service.announce(who, request))),
+    ("coming", |service, who, body| answer(body, |request| service.coming(who, &request))),
     ("missing", |service, who, body| answer(body, |request| service.missing(who, &request))),
     ("devices", |service, who, body| answer(body, |(): ()| service.devices(who))),
     ("unlink", |service, who, body| answer(body, |request| service.unlink(who, &request))),

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod changes;
+mod coming;
 mod commit;
 mod decide;
 mod environment;

@@ -1,5 +1,6 @@
 //! The service itself: what its calls share, and the traits through which other services see it.
 
+use crate::coming::ComingFiles;
 use crate::commit::{CommitQueue, Request};
 use crate::environment::Environment;
 use crate::failure::{Failure, forbidden, of_store, unlinked};
@@ -32,6 +33,7 @@ pub struct MetaService {
     pub(crate) login_limit: LoginLimit,
     pub(crate) commits: CommitQueue,
     pub(crate) watermarks: Watermarks,
+    pub(crate) coming: ComingFiles,
 }
 
 /// What others are told once a transaction is durable.
@@ -76,7 +78,8 @@ impl MetaService {
             .map_err(|error: StoreError| of_store(&error))?;
         let (login_limit, commits, watermarks) =
             (LoginLimit::default(), CommitQueue::with_limits(), Watermarks::default());
-        Ok(Self { store, announce, environment, passwords, login_limit, commits, watermarks })
+        let coming = ComingFiles::default();
+        Ok(Self { store, announce, environment, passwords, login_limit, commits, watermarks, coming })
     }
 
     /// `server`: who this is.
@@ -186,6 +189,10 @@ impl MetaForBlocks for MetaService {
         })
     }
 
+    fn coming(&self, who: Identity, namespace: NamespaceId, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+        self.coming_blocks(who, namespace, blocks)
+    }
+
     fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
         self.missing_blocks(who, blocks)
     }
@@ -197,7 +204,11 @@ impl MetaForBlocks for MetaService {
         commit: Option<&Commit>,
     ) -> Result<Option<CommitOutcome>, ApiError> {
         let stored = blocks.iter().map(|block| block.hash).collect();
-        self.submit(Request { who, stored, commit: commit.cloned() })
+        let outcome = self.submit(Request { who, stored, commit: commit.cloned() })?;
+        if commit.is_none() {
+            self.tell_of_arrival(who, blocks);
+        }
+        Ok(outcome)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The service's behaviour, over the SQLite store in memory.
 
 mod accounts;
+mod coming;
 mod commits;
 mod concurrency;
 mod history;
@@ -38,6 +39,7 @@ struct Heard {
     reached: Mutex<Vec<(NamespaceId, Position)>>,
     memberships: Mutex<BTreeSet<AccountId>>,
     unlinked: Mutex<Vec<DeviceId>>,
+    coming: Mutex<Vec<(NamespaceId, DeviceId)>>,
 }
 
 impl Announce for Heard {
@@ -46,6 +48,9 @@ impl Announce for Heard {
     }
     fn memberships_changed(&self, account: AccountId) {
         self.memberships.lock().expect("no panic").insert(account);
+    }
+    fn coming(&self, namespace: NamespaceId, from: DeviceId) {
+        self.coming.lock().expect("no panic").push((namespace, from));
     }
     fn unlinked(&self, device: DeviceId) {
         self.unlinked.lock().expect("no panic").push(device);

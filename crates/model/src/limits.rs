@@ -37,6 +37,12 @@ pub const MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// How long an uploaded block that no commit names stays in its uploader's account.
 pub const UNCOMMITTED_BLOCK_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Blocks of a file whose content is announced while it is uploaded: 32 GiB. A larger file is fetched when
+/// it is committed.
+pub const COMING_BLOCKS: usize = 8192;
+/// How long an announced upload may bring nothing before it is forgotten: longer than a client waits after
+/// a lost connection, as a rule.
+pub const COMING_LIFE: Duration = Duration::from_secs(300);
 /// How often the notification service writes a comment, so that proxies keep the connection.
 pub const SSE_KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// A client gives up a notification stream that was silent for this long: two keep-alives and a margin.

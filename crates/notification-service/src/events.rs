@@ -11,7 +11,7 @@
 
 use crate::hub::{Ending, Follow, Hub, News, Subscription};
 use api::service::MetaForNotification;
-use api::{ApiError, CONTENT_TYPE, ErrorCode, Notification, PREFIX, Token, codec};
+use api::{ApiError, CONTENT_TYPE, Coming, ErrorCode, Notification, PREFIX, Token, codec};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -20,7 +20,7 @@ use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::stream;
-use model::{AccountId, limits};
+use model::{AccountId, NamespaceId, limits};
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -156,6 +156,7 @@ impl EventStream {
             };
             match news {
                 News::Reached(notifications) => return head_frame(&notifications),
+                News::Coming(namespaces) => return coming_frame(&namespaces),
                 News::Ended(ending) => return self.goodbye(ending),
                 News::MembershipsChanged => self.reread_heads().await,
             }
@@ -194,6 +195,11 @@ fn head_frame(notifications: &[Notification]) -> Bytes {
     frame.into()
 }
 
+fn coming_frame(namespaces: &[NamespaceId]) -> Bytes {
+    let frames = namespaces.iter().map(|namespace| format!("event: coming\ndata: {}\n\n", Coming(*namespace)));
+    frames.collect::<String>().into()
+}
+
 fn bearer_token(headers: &HeaderMap) -> Result<Token, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value
@@ -226,7 +232,7 @@ mod tests {
     use super::*;
     use api::service::{Announce, Identity};
     use http_body_util::BodyExt;
-    use model::{DeviceId, NamespaceId, Position};
+    use model::{DeviceId, Position};
     use std::sync::Mutex;
 
     const WHO: Identity = Identity { account: AccountId([1; 16]), device: DeviceId([2; 16]) };
@@ -281,6 +287,20 @@ mod tests {
         connection.hub.reached(ONE, Position(4));
         connection.hub.reached(ONE, Position(5));
         assert_eq!(connection.read().await, format!("event: head\ndata: {ONE} 5\n\n"));
+    }
+
+    #[tokio::test]
+    async fn a_stream_tells_of_uploads_of_other_devices_and_not_of_its_own() {
+        let mut connection = Connection::open().await;
+        connection.hub.coming(ONE, WHO.device);
+        connection.hub.coming(TWO, DeviceId([9; 16]));
+        connection.hub.reached(ONE, Position(4));
+        connection.hub.coming(ONE, DeviceId([9; 16]));
+        connection.hub.coming(ONE, DeviceId([9; 16]));
+        assert_eq!(connection.read().await, format!("event: head\ndata: {ONE} 4\n\n"));
+        assert_eq!(connection.read().await, format!("event: coming\ndata: coming {ONE}\n\n"));
+        connection.hub.reached(ONE, Position(5));
+        assert_eq!(connection.read().await, format!("event: head\ndata: {ONE} 5\n\n"), "nothing is told twice");
     }
 
     #[tokio::test(start_paused = true)]

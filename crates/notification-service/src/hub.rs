@@ -42,6 +42,8 @@ struct Stream {
     namespaces: BTreeSet<NamespaceId>,
     /// What the reader has not taken yet: one position per namespace at most.
     pending: BTreeMap<NamespaceId, Position>,
+    /// Namespaces into which blocks of announced uploads arrived, and that were not told yet.
+    coming: BTreeSet<NamespaceId>,
     memberships_changed: bool,
     ending: Option<Ending>,
     /// The number of announcements made before the reader began to read heads.
@@ -65,6 +67,8 @@ pub enum Ending {
 pub enum News {
     /// Namespaces reached positions; at most one per namespace, in the order of the namespaces.
     Reached(Vec<Notification>),
+    /// Blocks of announced uploads into these namespaces have arrived.
+    Coming(Vec<NamespaceId>),
     /// The account follows other namespaces now: read the heads and call [`Subscription::follow`].
     MembershipsChanged,
     /// Nothing more will come.
@@ -132,6 +136,17 @@ impl Hub {
 impl Announce for Hub {
     fn reached(&self, namespace: NamespaceId, position: Position) {
         self.state().announce(Notification { namespace, position });
+    }
+
+    fn coming(&self, namespace: NamespaceId, from: DeviceId) {
+        let mut state = self.state();
+        let State { followers, streams, .. } = &mut *state;
+        for id in followers.get(&namespace).into_iter().flatten() {
+            if let Some(stream) = streams.get_mut(id).filter(|stream| stream.who.device != from) {
+                stream.coming.insert(namespace);
+                stream.wake();
+            }
+        }
     }
 
     fn memberships_changed(&self, account: AccountId) {
@@ -202,6 +217,7 @@ impl State {
         let before = std::mem::take(&mut stream.namespaces);
         stream.namespaces = heads.iter().map(|(namespace, _)| *namespace).collect();
         stream.pending.retain(|namespace, _| stream.namespaces.contains(namespace));
+        stream.coming.retain(|namespace| stream.namespaces.contains(namespace));
         for (namespace, position) in heads.iter().filter(|(namespace, _)| !before.contains(namespace)) {
             stream.hear(Notification { namespace: *namespace, position: *position });
             self.followers.entry(*namespace).or_default().insert(id);
@@ -223,8 +239,8 @@ impl State {
 
 impl Stream {
     fn new(who: Identity, ending: Option<Ending>, mark: u64) -> Self {
-        let (namespaces, pending) = (BTreeSet::new(), BTreeMap::new());
-        Self { who, namespaces, pending, memberships_changed: false, ending, mark, waker: None }
+        let (namespaces, pending, coming) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+        Self { who, namespaces, pending, coming, memberships_changed: false, ending, mark, waker: None }
     }
 
     /// Positions only rise: of two for one namespace the later is enough.
@@ -255,7 +271,11 @@ impl Stream {
         let pending = std::mem::take(&mut self.pending);
         let reached = pending.into_iter().map(|(namespace, position)| Notification { namespace, position });
         let reached: Vec<_> = reached.collect();
-        (!reached.is_empty()).then_some(News::Reached(reached))
+        if !reached.is_empty() {
+            return Some(News::Reached(reached));
+        }
+        let coming: Vec<_> = std::mem::take(&mut self.coming).into_iter().collect();
+        (!coming.is_empty()).then_some(News::Coming(coming))
     }
 }
 

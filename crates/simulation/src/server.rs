@@ -6,8 +6,9 @@ use crate::failing::{FailingBlocks, FailingMetadata, Weather};
 use crate::journal::{Gain, Journals};
 use api::service::{Announce, Identity, MetaForNotification};
 use api::{
-    ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, LinkRequest,
-    MissingReply, MissingRequest, RemoveMemberRequest, ServerReply, ShareRequest, Token,
+    AnnounceRequest, ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead,
+    ComingReply, ComingRequest, LinkRequest, MissingReply, MissingRequest, RemoveMemberRequest, ServerReply,
+    ShareRequest, Token,
 };
 use block_service::BlockService;
 use block_store::{BlockStore, MemoryBlockStore};
@@ -42,6 +43,9 @@ pub enum Call {
     Commit(Commit),
     Changeset { head: ChangesetHead, blocks: Vec<Bytes> },
     Blocks(BlocksRequest),
+    Prefetch(BlocksRequest),
+    Announce(AnnounceRequest),
+    Coming(ComingRequest),
 }
 
 /// What comes back.
@@ -53,6 +57,8 @@ pub enum Answer {
     Commit(CommitOutcome),
     Changeset(Option<CommitOutcome>),
     Blocks(BlocksHead, Vec<Bytes>),
+    Announced,
+    Coming(ComingReply),
 }
 
 /// A database kept aside, as a backup is.
@@ -191,6 +197,16 @@ impl Server {
                 let (head, bytes) = self.block.blocks(who, &request)?;
                 Answer::Blocks(head, bytes)
             }
+            Call::Prefetch(request) => {
+                let head = self.block.offer_coming(who, &request)?;
+                let bytes = head.blocks.iter().map(|header| self.block.read(header)).collect::<Result<_, _>>()?;
+                Answer::Blocks(head, bytes)
+            }
+            Call::Announce(request) => {
+                self.meta.announce(who, request)?;
+                Answer::Announced
+            }
+            Call::Coming(request) => Answer::Coming(self.meta.coming(who, &request)?),
         })
     }
 
@@ -212,7 +228,7 @@ impl Server {
                 self.read_heads(subscription, who).ok()?;
                 self.news(subscription, who)
             }
-            news @ (News::Reached(_) | News::Ended(_)) => Some(news),
+            news @ (News::Reached(_) | News::Coming(_) | News::Ended(_)) => Some(news),
         }
     }
 

@@ -8,6 +8,7 @@
 mod installing;
 mod journal;
 mod local;
+mod prefetch;
 mod report;
 mod server;
 mod transfer;
@@ -48,8 +49,35 @@ const REVIEW_INTERVAL_MS: u64 = 30_000;
 /// How often one event plans again because a node turned out to need something else than it was filed under.
 const PLANNING_PASSES: usize = 8;
 
+/// What makes the engine fast and could be left out: with each part off it does the same, later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// A file that its writer has closed is read without waiting for its change time to lie in the past,
+    /// on file systems that tell one change from the next.
+    pub read_closed_at_once: bool,
+    /// Large new files are announced when their upload begins, and what others announce is fetched before it
+    /// is committed.
+    pub prefetch: bool,
+    /// The smallest file that is announced, in bytes.
+    pub announce_from: u64,
+    /// Files up to this size travel in the same request as their commit, in bytes.
+    pub inline_file: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            read_closed_at_once: true,
+            prefetch: true,
+            announce_from: 2 * model::BLOCK_SIZE,
+            inline_file: 256 * 1024,
+        }
+    }
+}
+
 /// The sync engine of one device.
 pub struct Engine {
+    tuning: Tuning,
     state: EngineState,
     device_name: String,
     trees: Trees,
@@ -61,6 +89,7 @@ pub struct Engine {
     local: local::LocalWork,
     server: server::ServerWork,
     transfers: transfer::Transfers,
+    prefetches: prefetch::Prefetches,
     /// Blocklists that are not persisted yet.
     lists: BTreeMap<ContentHash, (Arc<Blocklist>, bool)>,
     unwritten_lists: BTreeSet<ContentHash>,
@@ -108,6 +137,7 @@ impl Engine {
     pub fn new(state: EngineState, rows: Vec<(NodeId, NodeRow)>, device_name: String) -> Self {
         let trees = Trees::new(state.root, rows, state.excluded.clone());
         let mut engine = Self {
+            tuning: Tuning::default(),
             state,
             device_name,
             trees,
@@ -118,6 +148,7 @@ impl Engine {
             local: local::LocalWork::default(),
             server: server::ServerWork::default(),
             transfers: transfer::Transfers::default(),
+            prefetches: prefetch::Prefetches::default(),
             lists: BTreeMap::new(),
             unwritten_lists: BTreeSet::new(),
             state_touched: false,
@@ -141,6 +172,11 @@ impl Engine {
         engine
     }
 
+    /// Leaves out what makes the engine fast, or takes it in again.
+    pub const fn tune(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+    }
+
     /// Takes an event and says what to do about it.
     pub fn handle(&mut self, event: Event, environment: &mut Environment<'_>) -> Vec<Action> {
         let env = environment;
@@ -158,6 +194,7 @@ impl Engine {
             Event::Replied(id, result) => self.replied(id, result, env),
             Event::Hints(hints) => self.take_hints(hints, env.now),
             Event::Notified(notification) => self.notified(notification),
+            Event::Coming(namespace) => self.hear_of_coming(namespace),
             Event::StreamOpened => self.server.pull_wanted = true,
             Event::Woken => {}
             Event::Command(command) => {
@@ -206,6 +243,7 @@ impl Engine {
             self.rescan_at,
             self.local.root_retry_at,
             self.local.next_hash_retry(),
+            self.prefetches.next_give_up(),
             if self.state.paused { None } else { self.server.retry_at },
             deletions.filter(|_| !self.state.paused && !self.deletions_held()),
             held_back,
@@ -240,7 +278,11 @@ impl Engine {
     fn take_hints(&mut self, hints: Vec<Hint>, now: u64) {
         for hint in hints {
             match hint {
-                Hint::Entry { directory, name } => self.observer.look_at(&self.trees, &directory, &name),
+                Hint::Entry { directory, name } => {
+                    // Perhaps another file, whose writer is still at it.
+                    self.local.not_closed(&directory.join(&name));
+                    self.observer.look_at(&self.trees, &directory, &name);
+                }
                 Hint::Writing { directory, name } => {
                     let path = directory.join(&name);
                     self.doubt_content(&path);
@@ -250,7 +292,8 @@ impl Engine {
                 Hint::Closed { directory, name } => {
                     let path = directory.join(&name);
                     self.doubt_content(&path);
-                    self.local.closed(&path);
+                    let node = self.trees.at_path(&path);
+                    self.local.closed(path, node);
                     self.observer.look_at(&self.trees, &directory, &name);
                 }
                 Hint::Rescan { directory } => self.observer.look_below(&self.trees, &directory),
@@ -547,6 +590,8 @@ impl Engine {
     fn start_cleaning(&mut self) {
         if !self.temps_cleaned
             && self.trees.dirty().is_empty()
+            && self.prefetches.is_idle()
+            && self.transfers.requests.is_empty()
             && self.server.journal_is_read()
             && self.observer.is_idle()
         {

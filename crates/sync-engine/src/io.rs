@@ -6,7 +6,10 @@
 //! order.
 
 use crate::tree::{FileContent, NodeRow, Synced};
-use api::{ApiError, ChangesReply, ChangesRequest, MissingReply, MissingRequest, Notification, ServerReply};
+use api::{
+    AnnounceRequest, ApiError, ChangesReply, ChangesRequest, ComingReply, ComingRequest, MissingReply, MissingRequest,
+    Notification, ServerReply,
+};
 use model::{
     BlockHash, Blocklist, Commit, CommitOutcome, ContentHash, Cursor, Epoch, InstanceId, Mtime, NamespaceId, NodeId,
     Role,
@@ -101,7 +104,8 @@ pub enum FileKind {
 }
 
 /// What identifies one state of one file on disk. Two equal fingerprints mean equal content, if the
-/// content was read when the change time already lay in the past of the file system's clock.
+/// content was read when the change time already lay in the past of the file system's clock, or if the
+/// file system gives each change of a file that was looked at a change time of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint {
     pub device: u64,
@@ -195,12 +199,16 @@ pub struct HashTask {
     pub node: NodeId,
     pub path: LocalPath,
     pub print: Fingerprint,
+    /// The last that was heard of a program writing to the file is that it closed it. Such a file need
+    /// not settle where its fingerprint alone tells one change from the next.
+    pub closed: bool,
 }
 
 /// How hashing one file went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashResult {
-    /// The fingerprint was `print` before and after reading, and lay in the past.
+    /// The fingerprint was `print` before and after reading, and lay in the past, or the task says that
+    /// the file is closed and no later change could leave the same.
     Hashed {
         content: FileContent,
         blocks: Blocklist,
@@ -412,6 +420,14 @@ pub enum Request {
         namespace: NamespaceId,
         blocks: Vec<FetchBlock>,
     },
+    /// Tells the others of an upload.
+    Announce(AnnounceRequest),
+    Coming(ComingRequest),
+    /// As `Fetch`, of blocks that another device is uploading.
+    Prefetch {
+        namespace: NamespaceId,
+        blocks: Vec<FetchBlock>,
+    },
 }
 
 /// The server's answer to a [`Request`].
@@ -424,6 +440,8 @@ pub enum Reply {
     Changeset {
         outcome: Option<CommitOutcome>,
     },
+    Announced,
+    Coming(ComingReply),
     /// These blocks could not be read from their files as their hashes say; nothing was sent.
     SourceChanged {
         blocks: Vec<BlockHash>,
@@ -516,6 +534,8 @@ pub enum Event {
     Replied(RequestId, Result<Reply, RequestError>),
     Hints(Vec<Hint>),
     Notified(Notification),
+    /// Blocks that another device uploads into the namespace have arrived at the server.
+    Coming(NamespaceId),
     /// The notification stream was opened (again): whatever was missed is asked for.
     StreamOpened,
     /// A moment named by [`crate::engine::Engine::next_wake`] has come.

@@ -14,4 +14,4 @@ pub mod tree;
 pub mod trees;
 pub mod verdict;
 
-pub use engine::Engine;
+pub use engine::{Engine, Tuning};

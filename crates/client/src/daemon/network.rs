@@ -15,8 +15,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Calls under way at once. Each may hold `limits::BLOCK_BYTES_PER_REQUEST` in memory.
-const CALLS: usize = 8;
+/// Calls under way at once: more than all the transfers that the engine starts together, so that no small
+/// call waits for one of them. A transfer may hold `limits::BLOCK_BYTES_PER_REQUEST` in memory.
+const CALLS: usize = 16;
 
 /// The caller of the engine's requests.
 pub(super) struct Network {
@@ -93,6 +94,7 @@ pub(super) async fn follow_events(
         let event = match event {
             StreamEvent::Opened => Event::StreamOpened,
             StreamEvent::Notified(notification) => Event::Notified(notification),
+            StreamEvent::Coming(namespace) => Event::Coming(namespace),
         };
         if events.try_send(Input::Event(event)).is_err() {
             tracing::debug!("a notification was dropped");

@@ -81,9 +81,10 @@ impl Transport {
         ))
     }
 
-    /// `blocks`: downloads blocks. What arrived before a failure has not been for nothing.
+    /// `blocks` or `prefetch`: downloads blocks. What arrived before a failure has not been for nothing.
     pub(super) async fn fetch(
         &self,
+        call: &'static str,
         namespace: NamespaceId,
         wanted: Vec<FetchBlock>,
         files: Arc<dyn BlockFiles>,
@@ -100,7 +101,7 @@ impl Transport {
         let progress = Progress::start();
         let received = progress
             .watch(async {
-                let response = self.post("blocks", request.into()).await?;
+                let response = self.post(call, request.into()).await?;
                 progress.touch();
                 self.receive(response, &wanted, &sender, &progress).await
             })

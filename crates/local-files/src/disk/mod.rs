@@ -6,6 +6,7 @@
 
 mod errno;
 mod file;
+mod grain;
 mod rename;
 mod resolve;
 mod root;
@@ -44,6 +45,8 @@ pub struct Disk {
     /// The folder whose marker was right when it was last checked; `None` before the first check and
     /// when the last one failed.
     checked: Mutex<Option<CheckedRoot>>,
+    /// A device, and whether it tells changes apart; `None` before that was tried out.
+    grain: Mutex<Option<(u64, bool)>>,
 }
 
 /// A folder whose marker was right.
@@ -69,7 +72,7 @@ impl Disk {
     /// The folder that was linked as `id`. Whether it is there is found out by [`Fs::root_state`].
     #[must_use]
     pub fn open(path: &Path, id: RootId) -> Self {
-        Self { path: path.to_owned(), id, checked: Mutex::new(None) }
+        Self { path: path.to_owned(), id, checked: Mutex::new(None), grain: Mutex::new(None) }
     }
 
     /// The id in a folder's marker; `None` when there is no marker or it cannot be understood.
@@ -111,6 +114,17 @@ impl Disk {
             self.check_root();
             *self.checked.lock().unwrap_or_else(PoisonError::into_inner)
         })
+    }
+
+    /// Whether the device of the root tells changes apart; tried out once for each device.
+    fn root_tells_changes_apart(&self) -> Option<(u64, bool)> {
+        let (root, checked) = self.root().ok()?;
+        let mut known = self.grain.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|(device, _)| device != checked.device) {
+            let differ = grain::changes_differ(&root).unwrap_or(Some(false));
+            *known = differ.map(|differ| (checked.device, differ));
+        }
+        *known
     }
 
     /// Opens the root, if it is the folder that was checked.
@@ -168,6 +182,10 @@ impl Fs for Disk {
     fn now_ns(&self) -> i64 {
         let now = clock_gettime(ClockId::Realtime);
         now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+    }
+
+    fn tells_changes_apart(&self, device: u64) -> bool {
+        self.root_tells_changes_apart() == Some((device, true))
     }
 
     fn list(&self, directory: &LocalPath, extent: &Extent) -> Result<Listing, FsError> {

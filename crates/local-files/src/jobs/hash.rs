@@ -1,11 +1,16 @@
 //! Hashing: the content of files that hold still.
 //!
-//! A file's change time has the grain of the kernel's tick. Two writes within one tick leave equal
-//! fingerprints, so a fingerprint says nothing about content that was read within a tick of it. Only a
-//! file whose change time lies in the past by more than that is hashed.
+//! On many file systems a change time has the grain of the kernel's tick. Two writes within one tick leave
+//! equal fingerprints, so a fingerprint says nothing about content that was read within a tick of it. Only
+//! a file whose change time lies in the past by more than that is hashed. Where the file system gives each
+//! change a time of its own, a file that its writer has closed need not wait; one that is open must, since
+//! a write sets the time when it begins and changes bytes until it ends.
 
-use model::Blocklist;
+use std::num::NonZero;
+use std::thread;
+
 use model::block::BlockHasher;
+use model::{BLOCK_SIZE, Blocklist};
 use sync_engine::io::{Fingerprint, HashResult, HashTask, JobResult};
 use sync_engine::tree::FileContent;
 
@@ -18,6 +23,10 @@ const SETTLE_NS: i64 = 30_000_000;
 const SETTLE_COARSE_NS: i64 = 2_100_000_000;
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
+/// Blocks from which on a file is hashed by several threads: a quarter of a second for one.
+const SHARED_BLOCKS: u64 = 64;
+/// Threads that share one file: more would only wait for the same disk.
+const THREADS_MAX: usize = 4;
 /// Bytes read at once, between two looks at the file's state.
 const PIECE_BYTES: usize = 1024 * 1024;
 
@@ -42,7 +51,7 @@ fn try_hash(fs: &dyn Fs, task: &HashTask) -> Result<HashResult, FsError> {
         return Ok(HashResult::Changed);
     }
     let age = Age::of(task.print.ctime, fs.now_ns());
-    if age == Age::Fresh {
+    if age == Age::Fresh && !(task.closed && fs.tells_changes_apart(task.print.device)) {
         return Ok(HashResult::Unsettled);
     }
     let Some(blocks) = read_and_hash(&*file, &task.print)? else {
@@ -86,21 +95,44 @@ impl Age {
 }
 
 /// Reads a file to its end and names its blocks; `None` when it was not in the state `print` all along.
+/// The blocks of a large file are shared out among several threads.
 pub(crate) fn read_and_hash(file: &dyn OpenFile, print: &Fingerprint) -> Result<Option<Blocklist>, FsError> {
+    let blocks = print.size.div_ceil(BLOCK_SIZE);
+    let threads = if blocks < SHARED_BLOCKS { 1 } else { available_threads() };
+    let border = |n: u64| print.size.min(blocks * n / threads * BLOCK_SIZE);
+    let hash_share = |n: u64| hash_range(file, print, border(n), border(n + 1));
+    let parts = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|n| scope.spawn(move || hash_share(n))).collect();
+        let mut parts = vec![hash_share(0)];
+        parts.extend(others.into_iter().map(|other| other.join().unwrap_or(Ok(None))));
+        parts
+    });
+    let mut whole = Blocklist::default();
+    for part in parts {
+        let Some(part) = part? else { return Ok(None) };
+        whole.0.extend(part.0);
+    }
+    Ok((file.stat()?.print == *print).then_some(whole))
+}
+
+/// The blocks of a part of a file that begins and ends where blocks do.
+fn hash_range(file: &dyn OpenFile, print: &Fingerprint, mut at: u64, end: u64) -> Result<Option<Blocklist>, FsError> {
     let mut hasher = BlockHasher::new();
-    let mut offset = 0;
-    let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(print.size).unwrap_or(PIECE_BYTES))];
-    while offset < print.size {
-        let wanted = usize::try_from(print.size - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let read = file.read_at(&mut piece[..wanted], offset)?;
+    let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(end - at).unwrap_or(PIECE_BYTES))];
+    while at < end {
+        let wanted = usize::try_from(end - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let read = file.read_at(&mut piece[..wanted], at)?;
         if read == 0 || file.stat()?.print != *print {
             return Ok(None);
         }
         hasher.update(&piece[..read]);
-        offset += read as u64;
+        at += read as u64;
     }
-    let (blocks, _size) = hasher.finish();
-    Ok((file.stat()?.print == *print).then_some(blocks))
+    Ok(Some(hasher.finish().0))
+}
+
+fn available_threads() -> u64 {
+    thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX) as u64
 }
 
 #[cfg(test)]

@@ -125,6 +125,8 @@ pub(crate) struct Meddled<'a> {
     count: Arc<AtomicUsize>,
     /// Added to the disk's clock.
     clock_offset: i64,
+    /// What is said instead of what the disk says.
+    tells_apart: Option<bool>,
     /// As if the file system did not tell upper from lower case.
     folds_case: bool,
 }
@@ -134,12 +136,25 @@ impl<'a> Meddled<'a> {
         disk: &'a Disk,
         hook: impl Fn(&'static str, usize) -> Result<(), FsError> + Send + Sync + 'static,
     ) -> Self {
-        Self { disk, hook: Arc::new(hook), count: Arc::default(), clock_offset: 0, folds_case: false }
+        Self {
+            disk,
+            hook: Arc::new(hook),
+            count: Arc::default(),
+            clock_offset: 0,
+            tells_apart: None,
+            folds_case: false,
+        }
     }
 
     /// A disk whose clock is ahead, so that every file on it is settled.
     pub(crate) fn later(disk: &'a Disk, nanoseconds: i64) -> Self {
         Self { clock_offset: nanoseconds, ..Self::new(disk, |_, _| Ok(())) }
+    }
+
+    /// As if the file system told one change from the next, or did not.
+    pub(crate) fn telling_changes_apart(mut self, tells_apart: bool) -> Self {
+        self.tells_apart = Some(tells_apart);
+        self
     }
 
     pub(crate) fn with_clock(mut self, nanoseconds: i64) -> Self {
@@ -185,6 +200,9 @@ impl Fs for Meddled<'_> {
     }
     fn now_ns(&self) -> i64 {
         self.disk.now_ns() + self.clock_offset
+    }
+    fn tells_changes_apart(&self, device: u64) -> bool {
+        self.tells_apart.unwrap_or_else(|| self.disk.tells_changes_apart(device))
     }
     fn list(&self, directory: &LocalPath, extent: &Extent) -> Result<Listing, FsError> {
         self.before("list")?;

@@ -1,6 +1,6 @@
 //! The disk through the primitives that the client uses, with a user, errors and crashes in between.
 
-use super::{Author, Body, Disk, Ino, RootIs, SharedDisk, is_own, lock};
+use super::{Author, Body, Disk, FINEST_GRAIN_NS, Ino, RootIs, SharedDisk, is_own, lock};
 use local_files::fs::{
     Fs, FsError, ListedEntry, Listing, NEW_DIRECTORY_PERMISSIONS, NEW_FILE_PERMISSIONS, OWN_DIRECTORY, OpenFile,
     PARKED_DIRECTORY, Stat, TempFile, temp_path,
@@ -141,6 +141,10 @@ impl Fs for SimFs {
 
     fn now_ns(&self) -> i64 {
         lock(&self.disk).now_ns
+    }
+
+    fn tells_changes_apart(&self, _device: u64) -> bool {
+        lock(&self.disk).habits.grain_ns == FINEST_GRAIN_NS
     }
 
     fn list(&self, directory: &LocalPath, extent: &Extent) -> Result<Listing, FsError> {

@@ -34,7 +34,8 @@ pub enum Naming {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Habits {
     pub naming: Naming,
-    /// The grain of change and modification times, in nanoseconds.
+    /// The grain of change and modification times, in nanoseconds; with [`FINEST_GRAIN_NS`] no two changes
+    /// have the same time.
     pub grain_ns: i64,
     /// Whether it keeps birth times.
     pub births: bool,
@@ -45,6 +46,9 @@ pub struct Habits {
     /// Whether what was not synced may be lost; costs time, so only where a power failure may come.
     pub may_lose_power: bool,
 }
+
+/// The grain of a file system that tells one change from the next, in nanoseconds.
+pub const FINEST_GRAIN_NS: i64 = 1;
 
 impl Default for Habits {
     fn default() -> Self {
@@ -77,6 +81,9 @@ pub enum Author {
 }
 
 type Ino = u64;
+
+/// More changes than there are in a millisecond of a history, each a nanosecond after the one before.
+const TICKS_NS: i64 = 1_000_000;
 
 const ROOT: Ino = 2;
 /// Nanoseconds from 1970 to 2026-11-23, where every history begins.
@@ -135,6 +142,8 @@ pub struct Disk {
     next_ino: Ino,
     /// The wall clock in nanoseconds.
     now_ns: i64,
+    /// The time that the last change was given.
+    last_tick: i64,
     /// What the watcher would report since it was last asked.
     hints: Vec<Hint>,
     versions: u64,
@@ -171,6 +180,7 @@ impl Disk {
             open: BTreeMap::new(),
             next_ino: 11,
             now_ns: WALL_START_NS,
+            last_tick: WALL_START_NS,
             hints: Vec::new(),
             versions: 0,
             crash: crash::Past::default(),
@@ -291,8 +301,13 @@ impl Disk {
     }
 
     /// The present time as the file system notes it.
-    fn tick(&self) -> i64 {
-        self.grained(self.now_ns)
+    fn tick(&mut self) -> i64 {
+        let now = self.grained(self.now_ns);
+        // The wall clock may be set back; then times go back with it, and still differ.
+        let same = self.last_tick.saturating_sub(now);
+        let apart = self.habits.grain_ns == FINEST_GRAIN_NS && (0..TICKS_NS).contains(&same);
+        self.last_tick = if apart { self.last_tick + 1 } else { now };
+        self.last_tick
     }
 
     fn grained(&self, time: i64) -> i64 {

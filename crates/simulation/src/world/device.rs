@@ -12,12 +12,12 @@ use model::{ContentHash, Cursor, Epoch, Position};
 use notification_service::Subscription;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use sync_engine::Engine;
 use sync_engine::io::{
     Action, ActivityKind, Command, DeleteGuard, EngineState, Environment, Event, HashResult, Hint, Job, JobId,
     JobResult, LocalPath, LocalStep, Request, RootState, Write,
 };
 use sync_engine::tree::{Content, Synced};
+use sync_engine::{Engine, Tuning};
 
 /// How many of a thousand times a person takes held deletions back.
 const UNDONE_PERMILLE: u32 = 300;
@@ -115,12 +115,15 @@ impl World {
     /// # Errors
     /// The rule that it breaks at once.
     pub fn start(&mut self, number: usize) -> Checked<()> {
+        let tuning = self.tuning(number);
         let device = &mut self.devices[number];
         if device.is_up() {
             return Ok(());
         }
         let database = &device.database;
-        device.engine = Some(Engine::new(database.state.clone(), database.rows(), format!("dev{number}")));
+        let mut engine = Engine::new(database.state.clone(), database.rows(), format!("dev{number}"));
+        engine.tune(tuning);
+        device.engine = Some(engine);
         device.wake_at = None;
         device.busy = 0;
         // The watcher of a new process knows nothing of what happened before.
@@ -131,6 +134,21 @@ impl World {
         let connect_after = self.delay(&mut chance);
         self.at(connect_after, Moment::Connect { device: number, life });
         self.feed(number, Event::Started)
+    }
+
+    /// What the client does to be fast, from one start to the next. Files of a history are small, so what is
+    /// for large ones must begin with them.
+    fn tuning(&self, number: usize) -> Tuning {
+        if matches!(*lock(&self.source), Source::Script) {
+            return Tuning::default();
+        }
+        let mut chance = self.chance(&[6, number as u64, self.devices[number].life]);
+        Tuning {
+            read_closed_at_once: chance.happens(800),
+            prefetch: chance.happens(800),
+            announce_from: 1,
+            inline_file: if chance.happens(500) { 0 } else { Tuning::default().inline_file },
+        }
     }
 
     /// Kills the client; it is started again after a while.
@@ -669,6 +687,7 @@ fn brief_event(event: &Event) -> String {
         Event::Replied(id, Err(error)) => format!("reply {} {error}", id.0),
         Event::Hints(hints) => format!("{} hints", hints.len()),
         Event::Notified(notification) => format!("notified {notification}"),
+        Event::Coming(namespace) => format!("coming {namespace}"),
         Event::StreamOpened => "stream".to_owned(),
         Event::Woken => "woken".to_owned(),
         Event::Command(command) => format!("{command:?}"),
@@ -728,5 +747,8 @@ pub(super) fn brief_request(request: &Request) -> String {
             )
         }
         Request::Fetch { blocks, .. } => format!("fetch {}", blocks.len()),
+        Request::Prefetch { blocks, .. } => format!("prefetch {}", blocks.len()),
+        Request::Announce(request) => format!("announce {} of {}", request.file.node, request.file.blocks.len()),
+        Request::Coming(_) => "coming".to_owned(),
     }
 }

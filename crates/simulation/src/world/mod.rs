@@ -16,11 +16,11 @@ use crate::history::{Act, DeviceEvent, History, Interruption, Knobs, ServerEvent
 use crate::server::{Answer, Call, Linked, Server};
 use crate::user::{Users, local_path};
 use crate::workload::Workload;
-use model::{CommitKey, CommitOutcome, DeviceId, NamespaceId, Role};
+use model::{BlockHash, CommitKey, CommitOutcome, DeviceId, NamespaceId, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
-use sync_engine::io::{Command, Event, Hint, Job, JobId, Request, RequestError, RequestId};
+use sync_engine::io::{Command, Event, FetchBlock, Hint, Job, JobId, Request, RequestError, RequestId};
 
 /// The folder that the first account shares with the second.
 pub const SHARED_FOLDER: &str = "team";
@@ -173,6 +173,8 @@ pub struct World {
     outcomes: BTreeMap<(DeviceId, CommitKey), CommitOutcome>,
     /// The commits whose answer was lost on the way.
     unanswered: BTreeSet<(DeviceId, CommitKey)>,
+    /// Blocks that were announced for a namespace by who may write there.
+    announced: BTreeSet<(NamespaceId, BlockHash)>,
 }
 
 /// What a random history did, so that it can be replayed.
@@ -282,6 +284,7 @@ impl World {
             shared: None,
             outcomes: BTreeMap::new(),
             unanswered: BTreeSet::new(),
+            announced: BTreeSet::new(),
         })
     }
 
@@ -686,9 +689,13 @@ pub(crate) fn call_of(request: &Request) -> Call {
             let blocks = blocks.iter().map(|block| api::BlockHeader { hash: block.hash, len: block.len }).collect();
             Call::Changeset { head: api::ChangesetHead { blocks, commit: commit.clone() }, blocks: Vec::new() }
         }
-        Request::Fetch { namespace, blocks } => Call::Blocks(api::BlocksRequest {
-            namespace: *namespace,
-            blocks: blocks.iter().map(|block| block.hash).collect(),
-        }),
+        Request::Fetch { namespace, blocks } => Call::Blocks(blocks_request(*namespace, blocks)),
+        Request::Prefetch { namespace, blocks } => Call::Prefetch(blocks_request(*namespace, blocks)),
+        Request::Announce(request) => Call::Announce(request.clone()),
+        Request::Coming(request) => Call::Coming(request.clone()),
     }
+}
+
+fn blocks_request(namespace: NamespaceId, blocks: &[FetchBlock]) -> api::BlocksRequest {
+    api::BlocksRequest { namespace, blocks: blocks.iter().map(|block| block.hash).collect() }
 }

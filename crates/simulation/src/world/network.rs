@@ -162,6 +162,7 @@ impl World {
         for (what, times) in self.server.weather.take_met() {
             *self.coverage.entry(what).or_default() += times;
         }
+        self.note_announcement(&asked, &result);
         self.check_access(device, &asked, &result)?;
         self.trace.note(self.now, &format!("server {device} {}", brief_answer(&result)));
         self.trace.detail(|| format!("{result:?}"));
@@ -235,9 +236,36 @@ impl World {
                     return Err(violation(format!("I14: device {device} got blocks of {namespace:?}")));
                 }
             }
+            (Ok(Answer::Blocks(head, _)), Asked::Prefetch(namespace)) if !head.blocks.is_empty() => {
+                let strange = head.blocks.iter().find(|block| !self.announced.contains(&(*namespace, block.hash)));
+                if let Some(block) = strange {
+                    return Err(violation(format!("I14: {:?} was not announced for {namespace:?}", block.hash)));
+                }
+                if !members()?.contains(namespace) {
+                    return Err(violation(format!("I14: device {device} got blocks that come to {namespace:?}")));
+                }
+            }
+            (Ok(Answer::Coming(reply)), Asked::Coming(namespace))
+                if !reply.files.is_empty() && !members()?.contains(namespace) =>
+            {
+                return Err(violation(format!("I14: device {device} was told what comes to {namespace:?}")));
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    /// What was announced from here on may be handed out to the members of the namespace.
+    fn note_announcement(&mut self, asked: &Asked, result: &Result<Answer, api::ApiError>) {
+        if let (Ok(Answer::Announced), Asked::Announce(namespace, blocks)) = (result, asked) {
+            self.cover("announced");
+            self.announced.extend(blocks.iter().map(|hash| (*namespace, *hash)));
+        }
+        if let (Ok(Answer::Blocks(head, _)), Asked::Prefetch(_)) = (result, asked)
+            && !head.blocks.is_empty()
+        {
+            self.cover("fetched before the commit");
+        }
     }
 
     fn check_answer(
@@ -306,7 +334,7 @@ impl World {
         result: Result<Answer, RequestError>,
     ) -> Checked<()> {
         let result = match (result, request) {
-            (Ok(Answer::Blocks(head, bytes)), Request::Fetch { blocks, .. }) => {
+            (Ok(Answer::Blocks(head, bytes)), Request::Fetch { blocks, .. } | Request::Prefetch { blocks, .. }) => {
                 Ok(self.write_blocks(device, &head.blocks, &bytes, blocks, head.unavailable))
             }
             (Ok(answer), _) => reply_of(answer),
@@ -377,6 +405,15 @@ impl World {
                     }
                 }
             }
+            Some(News::Coming(namespaces)) => {
+                let mut chance = self.chance(&[24, device as u64, self.now]);
+                for namespace in namespaces {
+                    if self.calm || !chance.happens(self.knobs.net.lose_notification) {
+                        let after = self.delay(&mut chance);
+                        self.at(after, Moment::Feed { device, life, event: Event::Coming(namespace) });
+                    }
+                }
+            }
             Some(News::Ended(_)) => {
                 self.devices[device].stream = None;
                 self.at(1000, Moment::Connect { device, life });
@@ -419,6 +456,9 @@ impl World {
 enum Asked {
     Changes(Cursor),
     Blocks(NamespaceId),
+    Prefetch(NamespaceId),
+    Coming(NamespaceId),
+    Announce(NamespaceId, Vec<model::BlockHash>),
     Other,
 }
 
@@ -427,6 +467,9 @@ impl Asked {
         match call {
             Call::Changes(request) => Self::Changes(request.cursor.clone()),
             Call::Blocks(request) => Self::Blocks(request.namespace),
+            Call::Prefetch(request) => Self::Prefetch(request.namespace),
+            Call::Coming(request) => Self::Coming(request.namespace),
+            Call::Announce(request) => Self::Announce(request.namespace, request.file.blocks.clone()),
             Call::Server | Call::Missing(_) | Call::Commit(_) | Call::Changeset { .. } => Self::Other,
         }
     }
@@ -436,7 +479,13 @@ fn commit_key(call: &Call) -> Option<model::CommitKey> {
     match call {
         Call::Commit(commit) => Some(commit.key),
         Call::Changeset { head, .. } => head.commit.as_ref().map(|commit| commit.key),
-        Call::Server | Call::Changes(_) | Call::Missing(_) | Call::Blocks(_) => None,
+        Call::Server
+        | Call::Changes(_)
+        | Call::Missing(_)
+        | Call::Blocks(_)
+        | Call::Prefetch(_)
+        | Call::Announce(_)
+        | Call::Coming(_) => None,
     }
 }
 
@@ -447,6 +496,8 @@ fn reply_of(answer: Answer) -> Result<Reply, RequestError> {
         Answer::Missing(reply) => Reply::Missing(reply),
         Answer::Commit(outcome) => Reply::Commit(outcome),
         Answer::Changeset(outcome) => Reply::Changeset { outcome },
+        Answer::Announced => Reply::Announced,
+        Answer::Coming(reply) => Reply::Coming(reply),
         Answer::Blocks(..) => return Err(RequestError::NotSyncline("an answer to another question".to_owned())),
     })
 }
@@ -464,6 +515,8 @@ fn brief_answer(result: &Result<Answer, api::ApiError>) -> String {
             CommitOutcome::Rejected(rejections) => format!("rejected {rejections:?}"),
         },
         Ok(Answer::Changeset(None)) => "stored".to_owned(),
+        Ok(Answer::Announced) => "announced".to_owned(),
+        Ok(Answer::Coming(reply)) => format!("coming {}", reply.files.len()),
         Ok(Answer::Blocks(head, _)) => format!("blocks {} without {}", head.blocks.len(), head.unavailable.len()),
         Err(error) => format!("error {:?} {}", error.code, error.message),
     }

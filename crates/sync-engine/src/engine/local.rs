@@ -26,7 +26,8 @@ const HASH_RETRY_MAX_MS: u64 = 2_000;
 const WRITER_QUIET_MS: u64 = 2_000;
 /// ... or when it has been written to for so long, in milliseconds, so that a log file gets its turn.
 const WRITER_PATIENCE_MS: u64 = 30_000;
-/// Files being written that are remembered; beyond this they are read when they have settled.
+/// Files being written, and files just closed, that are remembered; beyond this they are read when they
+/// have settled.
 const MAX_WRITERS: usize = 10_000;
 /// The clock tick of a file system with times in whole seconds, in nanoseconds; FAT counts in twos.
 const COARSE_TICK_NS: i64 = 2_100_000_000;
@@ -71,6 +72,8 @@ pub(super) struct LocalWork {
     unsettled: BTreeMap<NodeId, (u64, u32)>,
     /// Files that a program is writing: since when, and when last.
     writers: BTreeMap<LocalPath, (u64, u64)>,
+    /// Files that a program closed after writing, and that are not read yet.
+    closed: BTreeSet<LocalPath>,
     cleaning: Option<JobId>,
 }
 
@@ -89,6 +92,7 @@ impl Default for LocalWork {
             doubted: BTreeSet::new(),
             unsettled: BTreeMap::new(),
             writers: BTreeMap::new(),
+            closed: BTreeSet::new(),
             cleaning: None,
         }
     }
@@ -96,13 +100,27 @@ impl Default for LocalWork {
 
 impl LocalWork {
     pub(super) fn being_written(&mut self, path: LocalPath, now: u64) {
+        self.closed.remove(&path);
         if self.writers.len() < MAX_WRITERS || self.writers.contains_key(&path) {
             self.writers.entry(path).or_insert((now, now)).1 = now;
         }
     }
 
-    pub(super) fn closed(&mut self, path: &LocalPath) {
-        self.writers.remove(path);
+    pub(super) fn closed(&mut self, path: LocalPath, node: Option<NodeId>) {
+        self.writers.remove(&path);
+        if let Some(node) = node {
+            // It waited for this.
+            self.unsettled.remove(&node);
+        }
+        if self.closed.len() >= MAX_WRITERS {
+            // They are read when they have settled.
+            self.closed.clear();
+        }
+        self.closed.insert(path);
+    }
+
+    pub(super) fn not_closed(&mut self, path: &LocalPath) {
+        self.closed.remove(path);
     }
 
     pub(super) fn next_hash_retry(&self) -> Option<u64> {
@@ -132,6 +150,10 @@ impl LocalWork {
 
     pub(super) fn cleaning(&mut self, id: JobId) {
         self.cleaning = Some(id);
+    }
+
+    fn reads_large_file(&self) -> bool {
+        self.hash_jobs.values().flatten().any(|task| task.print.size >= HASH_BYTES)
     }
 
     /// When the file may be read, if a program is writing it.
@@ -217,6 +239,8 @@ impl Engine {
         let mut tasks = Vec::new();
         let mut bytes = 0;
         let mut pauses = Vec::new();
+        // The others must not wait until several large files are read.
+        let large_is_read = self.local.reads_large_file();
         for node in &self.queues.hash {
             if tasks.len() >= HASH_FILES || bytes >= HASH_BYTES {
                 break;
@@ -226,12 +250,16 @@ impl Engine {
                 continue;
             }
             let (Some(local), Some(path)) = (self.trees.local(*node), self.trees.local_path(*node)) else { continue };
+            if large_is_read && local.print.size >= HASH_BYTES {
+                continue;
+            }
             if let Some(until) = self.local.writer_pause(&path, now) {
                 pauses.push((*node, until));
                 continue;
             }
-            bytes += local.print.size;
-            tasks.push(HashTask { node: *node, path, print: local.print });
+            bytes = bytes.saturating_add(local.print.size);
+            let closed = self.tuning.read_closed_at_once && self.local.closed.contains(&path);
+            tasks.push(HashTask { node: *node, path, print: local.print, closed });
         }
         for (node, until) in pauses {
             self.local.unsettled.insert(node, (until, 0));
@@ -257,6 +285,7 @@ impl Engine {
             }
             match result {
                 HashResult::Hashed { content, blocks } => {
+                    self.local.closed.remove(&task.path);
                     self.learn_list(content.hash, blocks, false);
                     self.trees.set_local(node, Some(Local { seen: Seen::File(Some(content)), ..local }));
                     self.items.remove(&node);

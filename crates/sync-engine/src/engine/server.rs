@@ -139,7 +139,12 @@ impl Engine {
             RequestKind::Changes => self.server.pulling = false,
             RequestKind::Server => self.server.asking = false,
             RequestKind::Commit => self.server.committing = false,
-            RequestKind::Missing(_) | RequestKind::Upload(_) | RequestKind::Fetch(_) => {}
+            RequestKind::Missing(_)
+            | RequestKind::Upload(_)
+            | RequestKind::Fetch(_)
+            | RequestKind::Announce
+            | RequestKind::Coming(_)
+            | RequestKind::Prefetch { .. } => {}
         }
         match result {
             Ok(reply) => {
@@ -165,6 +170,11 @@ impl Engine {
             (RequestKind::Upload(upload), Reply::SourceChanged { blocks }) => self.source_changed(&upload, &blocks),
             (RequestKind::Fetch(fetch), Reply::Fetched { written, unavailable, disk }) => {
                 self.take_blocks(fetch, &written, &unavailable, disk, env.now);
+            }
+            (RequestKind::Announce, Reply::Announced) => {}
+            (RequestKind::Coming(namespace), Reply::Coming(reply)) => self.take_coming(namespace, reply),
+            (RequestKind::Prefetch { asked, heard }, Reply::Fetched { written, disk, .. }) => {
+                self.take_prefetched(asked, heard, &written, disk.as_ref());
             }
             // An answer to another question proves nothing about ours.
             (kind, _) => self.call_failed(kind, RequestError::NotSyncline("an answer to another call".into()), env),
@@ -241,6 +251,9 @@ impl Engine {
             RequestKind::Missing(asked) => self.ask_again(&asked),
             RequestKind::Upload(upload) => self.upload_again(&upload),
             RequestKind::Fetch(fetch) => self.fetch_again(fetch),
+            RequestKind::Prefetch { asked, heard } => self.take_prefetched(asked, heard, &[], None),
+            // Nothing depends on these.
+            RequestKind::Announce | RequestKind::Coming(_) => {}
         }
     }
 
@@ -270,6 +283,7 @@ impl Engine {
         self.server.pull_wanted = true;
         self.state_touched = true;
         self.transfers.forget_server();
+        self.forget_prefetches();
         self.trees.forget_server();
         self.freeze();
         let detail = Some("the server's history changed (it was restored); all files are compared again".to_owned());

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::local::Blame;
+use super::prefetch::{Prefetched, block_at};
 use crate::io::{
     BlockSource, BlockTarget, Environment, FetchBlock, Job, JobId, Request, RequestId, StepError, TempName,
 };
@@ -9,18 +10,16 @@ use crate::plan::BlockPlan;
 use crate::tree::{Content, FileContent, Seen};
 use api::{MissingReply, MissingRequest};
 use model::block::block_len;
-use model::{BLOCK_SIZE, BlockHash, Blocklist, Commit, NamespaceId, NodeId, limits};
+use model::{BLOCK_SIZE, BlockHash, Blocklist, Commit, ContentHash, NamespaceId, NodeId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Files up to this size travel in the same request as their commit, in bytes.
-const INLINE_FILE: u64 = 256 * 1024;
 /// Bytes of blocks in one upload.
 const UPLOAD_BYTES: u64 = 8 * 1024 * 1024;
 /// Uploads at a time.
 const UPLOADS: usize = 4;
 /// Bytes of blocks in one download.
-const FETCH_BYTES: u64 = 8 * 1024 * 1024;
+pub(super) const FETCH_BYTES: u64 = 8 * 1024 * 1024;
 /// Downloads at a time.
 const FETCHES: usize = 4;
 /// Files that are being fetched, or fetched and not in place yet: bounds the temporary files.
@@ -40,6 +39,13 @@ pub(super) enum RequestKind {
     Upload(Vec<BlockHash>),
     /// The block numbers of each node that were asked for.
     Fetch(Vec<(NodeId, u32)>),
+    Announce,
+    Coming(NamespaceId),
+    /// The same of blocks that are coming, and how much had been heard of these when they were asked for.
+    Prefetch {
+        asked: Vec<(NodeId, u32)>,
+        heard: u64,
+    },
 }
 
 /// A file whose blocks go to the server before its commit.
@@ -48,6 +54,8 @@ struct Upload {
     content: FileContent,
     /// Blocks not known to be on the server, by number.
     wanted: BTreeMap<u32, BlockHash>,
+    /// All blocks, if others are to hear of the upload.
+    announce: Option<Vec<BlockHash>>,
 }
 
 /// A file whose content is being fetched.
@@ -146,11 +154,36 @@ impl Transfers {
         (up, self.fetches.contains_key(&node) || self.fetch_queue.contains(&node))
     }
 
+    /// Size and blocks of an upload that others are to hear of.
+    pub(super) fn announceable(&self, node: NodeId) -> Option<(u64, &Vec<BlockHash>)> {
+        let upload = self.uploads.get(&node)?;
+        upload.announce.as_ref().map(|blocks| (upload.content.size, blocks))
+    }
+
+    /// A block that was asked for before its file was committed; whether the file is complete with it.
+    pub(super) fn take_prefetched_block(&mut self, node: NodeId, number: u32, written: &BTreeSet<&BlockHash>) -> bool {
+        let Some(fetch) = self.fetches.get_mut(&node) else { return false };
+        if !fetch.asked.remove(&number) {
+            return false;
+        }
+        if block_at(&fetch.blocks, number).is_some_and(|hash| written.contains(&hash)) {
+            return fetch.is_complete();
+        }
+        fetch.wanted.insert(number);
+        false
+    }
+
     fn running(&self, up: bool) -> usize {
         let of_kind = |kind: &&RequestKind| match kind {
             RequestKind::Upload(_) => up,
             RequestKind::Fetch(_) => !up,
-            RequestKind::Changes | RequestKind::Server | RequestKind::Commit | RequestKind::Missing(_) => false,
+            RequestKind::Changes
+            | RequestKind::Server
+            | RequestKind::Commit
+            | RequestKind::Missing(_)
+            | RequestKind::Announce
+            | RequestKind::Coming(_)
+            | RequestKind::Prefetch { .. } => false,
         };
         self.requests.values().filter(of_kind).count()
     }
@@ -164,6 +197,7 @@ impl Engine {
         self.ask_for_missing(env);
         self.start_uploads();
         self.start_fetches(env);
+        self.start_prefetches();
     }
 
     /// How the blocks of a local file get to the server.
@@ -172,7 +206,7 @@ impl Engine {
         if wanted.is_empty() {
             return BlockPlan::Present;
         }
-        if file.size > INLINE_FILE {
+        if file.size > self.tuning.inline_file {
             return BlockPlan::UploadFirst;
         }
         match wanted.iter().map(|(number, hash)| self.source(node, file, *number, *hash)).collect() {
@@ -216,7 +250,27 @@ impl Engine {
         if wanted.is_empty() {
             return self.trees.wake(node);
         }
-        self.transfers.uploads.insert(node, Upload { content, wanted });
+        let announce = self.blocks_to_announce(env, node, &content, wanted.len());
+        if announce.is_some() {
+            self.prefetches.wants_announcing(node);
+        }
+        self.transfers.uploads.insert(node, Upload { content, wanted, announce });
+    }
+
+    /// The blocks of a file that others should fetch while it is uploaded: a large one that is new, whole.
+    fn blocks_to_announce(
+        &self,
+        env: &Environment<'_>,
+        node: NodeId,
+        content: &FileContent,
+        wanted: usize,
+    ) -> Option<Vec<BlockHash>> {
+        let large = self.tuning.prefetch && content.size >= self.tuning.announce_from;
+        if !large || self.trees.has_remote(node) {
+            return None;
+        }
+        let (blocks, _) = self.find_list(env, &content.hash)?;
+        (blocks.0.len() == wanted && wanted <= limits::COMING_BLOCKS).then(|| blocks.0.clone())
     }
 
     /// One question for the blocks of many files.
@@ -380,12 +434,20 @@ impl Engine {
             return self.fail(node, "the list of the file's blocks is lost".to_owned(), env.now, Blame::Lasting);
         };
         let numbers = 0..u32::try_from(blocks.0.len()).unwrap_or(u32::MAX);
-        let temp = TempName(format!("{node}-{}", &content.hash.to_string()[..16]));
+        let temp = temp_name(node, &content.hash);
+        let namespace = self.trees.remote_namespace(node);
+        if let Some(Prefetched { wanted, asked }) = self.prefetches.take(node, &content.hash) {
+            let fetch = Fetch { content, namespace, blocks, temp, wanted, asked, probe: None };
+            if fetch.is_complete() {
+                self.trees.wake(node);
+            }
+            self.transfers.fetches.insert(node, fetch);
+            return;
+        }
         let resumable = blocks.0.len() > 1;
         let probe = resumable.then(|| {
             self.start_job(Job::Probe { temp: temp.clone(), size: content.size, blocks: Blocklist::clone(&blocks) })
         });
-        let namespace = self.trees.remote_namespace(node);
         let wanted = numbers.collect();
         let fetch = Fetch { content, namespace, blocks, temp, wanted, asked: BTreeSet::new(), probe };
         self.transfers.fetches.insert(node, fetch);
@@ -527,7 +589,12 @@ impl Engine {
 }
 
 /// The namespace, which block numbers of which nodes, and the blocks of one download.
-type NextFetch = (NamespaceId, Vec<(NodeId, u32)>, Vec<FetchBlock>);
+pub(super) type NextFetch = (NamespaceId, Vec<(NodeId, u32)>, Vec<FetchBlock>);
+
+/// The temporary file for a node's content.
+pub(super) fn temp_name(node: NodeId, hash: &ContentHash) -> TempName {
+    TempName(format!("{node}-{}", &hash.to_string()[..16]))
+}
 
 /// Each block once.
 pub(super) fn without_repeats(blocks: Vec<BlockSource>) -> Vec<BlockSource> {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod build;
+mod coming;
 mod deciding;
 mod observing;
 mod ordering;

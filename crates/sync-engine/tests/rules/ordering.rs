@@ -4,9 +4,10 @@ use crate::build::{A, B, C, ROOT, agreed_file, at_root, blocks, file, found_file
 use crate::script::{Script, state};
 use api::{ApiError, ErrorCode, ServerReply};
 use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
+use sync_engine::Tuning;
 use sync_engine::io::{
-    Action, Command, DeleteGuard, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalStep,
-    Reply, Request, RequestError, RootState,
+    Action, Command, DeleteGuard, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalPath,
+    LocalStep, Reply, Request, RequestError, RootState,
 };
 use sync_engine::tree::Seen;
 
@@ -168,6 +169,54 @@ fn a_file_is_read_again_when_a_write_is_heard_of_after_it_was_read() {
 
     let read = script.engine.trees().local(A).map(|local| local.seen.clone());
     assert_eq!(read, Some(Seen::File(Some(file("whole")))));
+}
+
+/// Whether the file `a` is read as one that its writer has closed, after these hints; `None`: not now.
+fn is_read_as_closed(tuning: Tuning, hints: &[Said]) -> Option<bool> {
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.engine.tune(tuning);
+    script.tell(Event::Hints(hints.iter().map(|said| said(path(""), b"a".as_slice().into())).collect()));
+    script.answer_scans(&[found_file("a", changed(print(11, 5)))]);
+    let (_, job) = script.job(|job| matches!(job, Job::Hash(_)))?;
+    let Job::Hash(tasks) = job else { unreachable!("asked for") };
+    Some(tasks[0].closed)
+}
+
+/// Something that is said of a name in a folder.
+type Said = fn(LocalPath, Box<[u8]>) -> Hint;
+
+#[test]
+fn a_file_counts_as_closed_until_something_else_is_heard_of_it() {
+    let closed: Said = |directory, name| Hint::Closed { directory, name };
+    let writing: Said = |directory, name| Hint::Writing { directory, name };
+    let entry: Said = |directory, name| Hint::Entry { directory, name };
+    let read = |hints: &[Said]| is_read_as_closed(Tuning::default(), hints);
+    assert_eq!(read(&[closed]), Some(true));
+    assert_eq!(read(&[entry, writing, closed]), Some(true));
+    assert_eq!(read(&[closed, entry]), Some(false), "another file may have its name now");
+    assert_eq!(read(&[entry]), Some(false));
+    assert_eq!(read(&[closed, writing]), None, "it waits for its writer");
+    let patient = Tuning { read_closed_at_once: false, ..Tuning::default() };
+    assert_eq!(is_read_as_closed(patient, &[closed]), Some(false));
+}
+
+#[test]
+fn a_file_that_was_not_settled_is_read_again_when_it_is_closed() {
+    let mut script = Script::at_rest(state(), Vec::new(), &[]);
+    script.tell(Event::Hints(vec![Hint::Entry { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    let (id, job) = script.job(|job| matches!(job, Job::Hash(_))).expect("the file is read");
+    let Job::Hash(tasks) = job else { unreachable!("asked for") };
+    script.tell(Event::JobDone(id, JobResult::Hashed(vec![(tasks[0].node, HashResult::Unsettled)])));
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    assert!(script.job(|job| matches!(job, Job::Hash(_))).is_none(), "it has time to settle");
+
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    let (_, job) = script.job(|job| matches!(job, Job::Hash(_))).expect("it is read without waiting");
+    assert!(matches!(job, Job::Hash(tasks) if tasks[0].closed));
 }
 
 #[test]

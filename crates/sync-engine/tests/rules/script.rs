@@ -5,12 +5,12 @@ use api::{ChangesReply, NamespaceChanges};
 use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, NodeId, Position, Role};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use sync_engine::Engine;
 use sync_engine::io::{
     Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, Job, JobId, JobResult, LocalPath, Reply,
     Request, RequestError, RequestId, RootState, Write,
 };
 use sync_engine::tree::NodeRow;
+use sync_engine::{Engine, Tuning};
 
 /// The blocklists that were persisted.
 #[derive(Default)]
@@ -45,6 +45,15 @@ impl Script {
     /// An engine that has just started on these rows.
     pub(crate) fn start(state: EngineState, rows: Vec<(NodeId, NodeRow)>) -> Self {
         let engine = Engine::new(state, rows, "laptop".to_owned());
+        let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
+        script.tell(Event::Started);
+        script
+    }
+
+    /// The same without rows, and tuned.
+    pub(crate) fn start_tuned(state: EngineState, tuning: Tuning) -> Self {
+        let mut engine = Engine::new(state, Vec::new(), "laptop".to_owned());
+        engine.tune(tuning);
         let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
         script.tell(Event::Started);
         script

@@ -179,7 +179,9 @@ impl Device {
                 self.commits += usize::from(commit.is_some());
                 Reply::Changeset { outcome: commit.map(|commit| server.commit(&commit)) }
             }
-            Request::Fetch { blocks, .. } => {
+            Request::Announce(_) => Reply::Announced,
+            Request::Coming(_) => Reply::Coming(api::ComingReply { files: Vec::new() }),
+            Request::Fetch { blocks, .. } | Request::Prefetch { blocks, .. } => {
                 let mut written: Vec<BlockHash> = Vec::new();
                 for block in blocks {
                     let bytes = server.blocks[&block.hash].clone();

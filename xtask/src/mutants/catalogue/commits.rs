@@ -7,6 +7,7 @@ const DECIDE: &str = "crates/meta-service/src/decide.rs";
 const COMMIT: &str = "crates/meta-service/src/commit.rs";
 const SERVICE: &str = "crates/meta-service/src/service.rs";
 const CHANGES: &str = "crates/meta-service/src/changes.rs";
+const COMING: &str = "crates/meta-service/src/coming.rs";
 const SHARING: &str = "crates/meta-service/src/sharing.rs";
 const NAME: &str = "crates/model/src/name.rs";
 
@@ -145,6 +146,22 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: CHANGES,
         old: "    for index in unknown {",
         new: "    for index in unknown.into_iter().filter(|_| false) {",
+        suites: &[MetaService],
+    },
+    Mutant {
+        name: "announced-is-owned",
+        about: "who announces a hash may fetch the block, although another account has uploaded it",
+        file: COMING,
+        old: "readable.extend(named.iter().zip(uploaded).filter(|(_, has)| *has).map(|(hash, _)| *hash));",
+        new: "drop(uploaded);\n                    readable.extend(named.iter().copied());",
+        suites: &[MetaService],
+    },
+    Mutant {
+        name: "viewers-announce",
+        about: "who may only read a shared folder announces uploads into it",
+        file: COMING,
+        old: "if role.may_write() { Ok(()) } else { Err(forbidden().into()) }",
+        new: "drop(role);\n            Ok(())",
         suites: &[MetaService],
     },
     Mutant {

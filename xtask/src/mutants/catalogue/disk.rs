@@ -103,8 +103,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "fresh-files-are-hashed",
         about: "a file that was changed within a tick of the clock is hashed, and a further change never shows",
         file: HASH,
-        old: "if age == Age::Fresh {",
+        old: "if age == Age::Fresh && !(task.closed && fs.tells_changes_apart(task.print.device)) {",
         new: "if false {",
+        suites: &[LocalFiles, Simulation],
+    },
+    Mutant {
+        name: "closed-files-never-settle",
+        about: "a closed file is read at once although a further change could leave its change time",
+        file: HASH,
+        old: "task.closed && fs.tells_changes_apart(task.print.device)",
+        new: "task.closed",
         suites: &[LocalFiles, Simulation],
     },
     Mutant {

@@ -169,6 +169,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[Client],
     },
     Mutant {
+        name: "absent-prefetch-is-there",
+        about: "a block that had not arrived when it was fetched before its commit counts as fetched",
+        file: "crates/sync-engine/src/engine/prefetch.rs",
+        old: "if file.asked.remove(&number) && !here {",
+        new: "if file.asked.remove(&number) && !here && false {",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
         name: "thin-answers-are-news",
         about: "a server that announces more than it sends is asked again at once",
         file: "crates/sync-engine/src/engine/server.rs",
