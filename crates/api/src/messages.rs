@@ -116,13 +116,49 @@ pub struct BlockHeader {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangesetHead {
     pub blocks: Vec<BlockHeader>,
+    /// What the parcels that are deltas copy from.
+    pub bases: Option<Bases>,
     pub commit: Option<Commit>,
 }
 
-/// The reply to `changeset`, sent when every block is durable.
+/// Blocks that the journal of a namespace names, and that new ones resemble.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bases {
+    pub namespace: NamespaceId,
+    pub blocks: Vec<BlockHash>,
+}
+
+/// The reply to `changeset`, sent when every block is durable that could be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangesetReply {
     pub outcome: Option<CommitOutcome>,
+    /// Indexes into the head's blocks: those whose deltas did not lead to them, rising. They must be sent
+    /// in another form. If there are any, the commit was not made.
+    pub unmade: Vec<u32>,
+}
+
+/// `sums`: the chunks of blocks that the namespace's journal names, to find them in new bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SumsRequest {
+    pub namespace: NamespaceId,
+    /// Bytes of a chunk, at least `limits::SUMS_CHUNK_MIN`.
+    pub chunk: u32,
+    pub stretches: Vec<Stretch>,
+}
+
+/// A part of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stretch {
+    pub block: BlockHash,
+    pub offset: u32,
+    pub len: u32,
+}
+
+/// The reply to `sums`: for each stretch the sums of its chunks, eight bytes each; none for a block that
+/// the caller cannot read here, or that ends before the stretch does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SumsReply {
+    pub sums: Vec<Vec<u8>>,
 }
 
 /// `blocks`: hand out blocks that the namespace's journal names.
@@ -130,6 +166,8 @@ pub struct ChangesetReply {
 pub struct BlocksRequest {
     pub namespace: NamespaceId,
     pub blocks: Vec<BlockHash>,
+    /// Blocks that the caller has, of which those that it wants may be changed forms.
+    pub bases: Vec<BlockHash>,
 }
 
 /// The head of the reply to `blocks`, a body of blocks. A block that the caller may not read, and one

@@ -3,52 +3,71 @@
 use crate::budget::{Budget, Share};
 use crate::http::blocking;
 use crate::limits;
-use crate::service::BlockService;
-use api::{ApiError, BlockHeader, BlocksHead, codec};
+use crate::service::{BlockService, Offer};
+use api::{ApiError, BlockHeader, codec};
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
+use model::BlockHash;
+use parcels::{Compressor, Frame};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-/// The bytes that a body with this head has.
-pub(crate) fn body_len(head: &BlocksHead) -> u64 {
-    let framed = codec::encode_head(head).len() as u64;
-    framed + head.blocks.iter().map(|header| u64::from(header.len)).sum::<u64>()
-}
-
 /// A body of the head and its blocks, of which two pieces at most are in memory: one is sent while the
 /// next is read. A block that cannot be read after all breaks the connection off, which the client
 /// takes for what it is.
-pub(crate) fn body(service: Arc<BlockService>, budget: Budget, tasks: TaskTracker, head: BlocksHead) -> Body {
+pub(crate) async fn body(
+    service: Arc<BlockService>,
+    budget: Budget,
+    tasks: TaskTracker,
+    offer: Offer,
+) -> Result<Body, ApiError> {
+    let Offer { head, bases } = offer;
     let first = Bytes::from(codec::encode_head(&head));
-    let mut reading = Reading { service, budget, tasks, outstanding: head.blocks.into(), next: None };
+    let small = head.blocks.iter().map(|header| u64::from(header.len)).sum::<u64>() <= limits::SMALL_BODY;
+    let (outstanding, compressor) = (head.blocks.into(), None);
+    let mut reading = Reading { service, budget, tasks, bases: bases.into(), outstanding, compressor, next: None };
     reading.begin();
+    if small {
+        let mut whole = BytesMut::from(first);
+        while let Some(piece) = reading.piece().await {
+            whole.extend_from_slice(&piece?);
+        }
+        return Ok(Body::from(whole.freeze()));
+    }
     let blocks = stream::unfold(reading, |mut reading| async {
         let piece = reading.piece().await?;
         Some((piece, reading))
     });
-    Body::from_stream(stream::StreamExt::chain(stream::iter([Ok(first)]), blocks))
+    Ok(Body::from_stream(stream::StreamExt::chain(stream::iter([Ok(first)]), blocks)))
 }
+
+/// A piece, and the compressor that made it.
+type ReadPiece = (Bytes, Option<Compressor>);
 
 struct Reading {
     service: Arc<BlockService>,
     budget: Budget,
     tasks: TaskTracker,
+    /// What the caller has.
+    bases: Arc<[Option<BlockHash>]>,
     outstanding: VecDeque<BlockHeader>,
+    /// Away while a piece is being read.
+    compressor: Option<Compressor>,
     /// The piece that is being read; `None` behind the last.
-    next: Option<JoinHandle<Result<Bytes, ApiError>>>,
+    next: Option<JoinHandle<Result<ReadPiece, ApiError>>>,
 }
 
 impl Reading {
     async fn piece(&mut self) -> Option<Result<Bytes, ApiError>> {
-        let piece = self.next.take()?.await.unwrap_or_else(|panic| Err(crate::http::failed(&panic)));
-        if piece.is_ok() {
+        let read = self.next.take()?.await.unwrap_or_else(|panic| Err(crate::http::failed(&panic)));
+        Some(read.map(|(piece, compressor)| {
+            self.compressor = compressor;
             self.begin();
-        }
-        Some(piece)
+            piece
+        }))
     }
 
     /// Begins to read the next piece. The task ends by itself, within the budget's patience and one read.
@@ -57,39 +76,41 @@ impl Reading {
         if headers.is_empty() {
             return;
         }
-        let (service, budget) = (self.service.clone(), self.budget.clone());
+        let (service, budget, bases) = (self.service.clone(), self.budget.clone(), self.bases.clone());
+        let mut compressor = self.compressor.take();
         self.next = Some(self.tasks.spawn(async move {
             let share = budget.take(headers.iter().map(|header| u64::from(header.len)).sum()).await?;
-            blocking(move || read(&service, &headers, share)).await
+            blocking(move || {
+                let piece = read(&service, &headers, &bases, &mut compressor, share)?;
+                Ok((piece, compressor))
+            })
+            .await
         }));
     }
 
-    /// One large block, or many small ones.
     fn next_headers(&mut self) -> Vec<BlockHeader> {
-        let (mut headers, mut bytes) = (Vec::new(), 0);
-        while let Some(header) = self.outstanding.front() {
-            bytes += header.len as usize;
-            if !headers.is_empty() && bytes > limits::PIECE_BYTES {
-                break;
-            }
-            headers.extend(self.outstanding.pop_front());
-        }
-        headers
+        let count = parcels::share_parcel(self.outstanding.iter().map(|header| header.len));
+        self.outstanding.drain(..count).collect()
     }
 }
 
-fn read(service: &BlockService, headers: &[BlockHeader], share: Share) -> Result<Bytes, ApiError> {
-    let bytes = match headers {
-        [only] => service.read(only)?,
-        many => {
-            let mut gathered = Vec::with_capacity(limits::PIECE_BYTES);
-            for header in many {
-                gathered.extend_from_slice(&service.read(header)?);
-            }
-            gathered.into()
-        }
+fn read(
+    service: &BlockService,
+    headers: &[BlockHeader],
+    bases: &[Option<BlockHash>],
+    compressor: &mut Option<Compressor>,
+    share: Share,
+) -> Result<Bytes, ApiError> {
+    let parcel = service.pack(headers, bases, compressor)?;
+    let frame = Frame {
+        form: parcel.form,
+        blocks: u16::try_from(parcel.blocks).unwrap_or(u16::MAX),
+        len: u32::try_from(parcel.bytes.len()).unwrap_or(u32::MAX),
     };
-    Ok(Bytes::from_owner(Piece { bytes, _share: share }))
+    let mut bytes = BytesMut::with_capacity(Frame::BYTES + parcel.bytes.len());
+    bytes.extend_from_slice(&frame.to_bytes());
+    bytes.extend_from_slice(&parcel.bytes);
+    Ok(Bytes::from_owner(Piece { bytes: bytes.freeze(), _share: share }))
 }
 
 /// Bytes that hold their share of the budget until they are sent.
@@ -108,28 +129,46 @@ impl AsRef<[u8]> for Piece {
 mod tests {
     use super::*;
     use crate::service::tests::{header, service};
+    use api::BlocksHead;
     use block_store::{Block, BlockStore};
     use http_body_util::BodyExt;
+    use parcels::{Form, Opened, open};
+
+    async fn collected(service: Arc<BlockService>, head: BlocksHead) -> Option<Bytes> {
+        let budget = Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT);
+        let body = body(service, budget, TaskTracker::new(), Offer { head, bases: Vec::new() }).await.ok()?;
+        Some(body.collect().await.ok()?.to_bytes())
+    }
 
     #[tokio::test]
-    async fn a_body_is_its_head_and_its_blocks() {
+    async fn a_body_is_its_head_and_its_blocks_in_parcels() {
         let (service, store, _) = service();
         let blocks: Vec<Vec<u8>> = [1, 100_000, 200_000, 3_000_000, 5].iter().map(|len| vec![7; *len]).collect();
         for block in &blocks {
             store.put(&[Block::new(block.clone().into()).expect("legal")]).expect("puts");
         }
         let head = BlocksHead { blocks: blocks.iter().map(|b| header(b)).collect(), unavailable: Vec::new() };
-        let len = body_len(&head);
-        let bytes = body(service, Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT), TaskTracker::new(), head.clone());
-        let bytes = bytes.collect().await.expect("no error").to_bytes();
-        assert_eq!(bytes.len() as u64, len);
-        assert_eq!(bytes, [codec::encode_head(&head), blocks.concat()].concat());
+        let mut bytes = collected(service, head.clone()).await.expect("no error");
+        assert_eq!(bytes.split_to(codec::encode_head(&head).len()), codec::encode_head(&head));
+        let (mut outstanding, mut found, mut forms) = (head.blocks.as_slice(), Vec::new(), Vec::new());
+        while !outstanding.is_empty() {
+            let frame = bytes.split_to(Frame::BYTES);
+            let (frame, _) = Frame::parse(frame[..].try_into().expect("six"), outstanding).expect("a frame");
+            let (these, rest) = outstanding.split_at(frame.blocks.into());
+            let parcel = bytes.split_to(frame.len as usize);
+            let Ok(Opened::Blocks(blocks)) = open(frame.form, these, parcel) else { panic!("opens") };
+            found.extend(blocks.into_iter().map(Vec::from));
+            forms.push((frame.form, frame.blocks));
+            outstanding = rest;
+        }
+        assert_eq!((found, bytes.len()), (blocks, 0));
+        assert_eq!(forms, [(Form::Zstd, 2), (Form::Zstd, 1), (Form::Zstd, 1), (Form::Plain, 1)]);
     }
 
     #[tokio::test]
     async fn a_block_that_vanished_breaks_the_body_off() {
         let (service, _, _) = service();
         let head = BlocksHead { blocks: vec![header(b"gone")], unavailable: Vec::new() };
-        assert!(body(service, Budget::new(1 << 20), TaskTracker::new(), head).collect().await.is_err());
+        assert!(collected(service, head).await.is_none());
     }
 }

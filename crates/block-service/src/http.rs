@@ -3,11 +3,11 @@
 use crate::budget::Budget;
 use crate::limits;
 use crate::receive::BodyReader;
-use crate::service::BlockService;
+use crate::service::{BlockService, Offer};
 use crate::upload::UploadBudgets;
 use crate::{download, upload};
 use api::service::Identity;
-use api::{ApiError, BlocksHead, BlocksRequest, CONTENT_TYPE, ErrorCode, PREFIX, Token, codec};
+use api::{ApiError, BlocksRequest, CONTENT_TYPE, ErrorCode, PREFIX, SumsRequest, Token, codec};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -31,6 +31,7 @@ pub fn routes(service: Arc<BlockService>, tasks: TaskTracker) -> Router {
         .route(&format!("{PREFIX}/changeset"), post(changeset))
         .route(&format!("{PREFIX}/blocks"), post(blocks))
         .route(&format!("{PREFIX}/prefetch"), post(prefetch))
+        .route(&format!("{PREFIX}/sums"), post(sums))
         .with_state(calls)
 }
 
@@ -81,20 +82,33 @@ async fn prefetch(State(calls): State<Calls>, headers: HeaderMap, body: Body) ->
 }
 
 /// What of the wanted blocks a caller is offered.
-type Offer = fn(&BlockService, Identity, &BlocksRequest) -> Result<BlocksHead, ApiError>;
+type MakeOffer = fn(&BlockService, Identity, &BlocksRequest) -> Result<Offer, ApiError>;
 
-async fn offer(calls: Calls, headers: HeaderMap, body: Body, offer: Offer) -> Result<Response, ApiError> {
+async fn offer(calls: Calls, headers: HeaderMap, body: Body, offer: MakeOffer) -> Result<Response, ApiError> {
     let who = calls.authenticate(&headers).await?;
     let bytes =
         BodyReader::new(body).remainder(limits::BLOCKS_REQUEST_BYTES).await.map_err(|error| malformed(&error))?;
     let request: BlocksRequest = codec::decode(&bytes).map_err(|error| malformed(&error))?;
     let service = calls.service.clone();
-    let head = blocking(move || offer(&service, who, &request)).await?;
-    let len = download::body_len(&head);
-    let mut response = Response::new(download::body(calls.service, calls.downloads, calls.tasks, head));
+    let offer = blocking(move || offer(&service, who, &request)).await?;
+    let body = download::body(calls.service, calls.downloads, calls.tasks, offer).await?;
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    response.headers_mut().insert(header::CONTENT_LENGTH, len.into());
     Ok(response)
+}
+
+async fn sums(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
+    sum_up(calls, headers, body).await.unwrap_or_else(|error| refusal(&error))
+}
+
+async fn sum_up(calls: Calls, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let who = calls.authenticate(&headers).await?;
+    let bytes = BodyReader::new(body).remainder(limits::SUMS_REQUEST_BYTES).await.map_err(|error| malformed(&error))?;
+    let request: SumsRequest = codec::decode(&bytes).map_err(|error| malformed(&error))?;
+    // Blocks are read one after the other.
+    let _share = calls.downloads.take(model::BLOCK_SIZE).await?;
+    let reply = blocking(move || calls.service.sums(who, &request)).await?;
+    Ok(message(StatusCode::OK, codec::encode(&reply)))
 }
 
 fn bearer_token(headers: &HeaderMap) -> Result<Token, ApiError> {

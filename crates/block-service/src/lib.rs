@@ -7,13 +7,15 @@
 //! [`BlockService`] is the synchronous core, which a simulation calls directly; [`routes`] puts HTTP
 //! around it, with bounded memory and bounded patience.
 
+mod bases;
 mod budget;
 mod download;
 mod http;
 mod limits;
 mod receive;
+mod recent;
 mod service;
 mod upload;
 
 pub use http::routes;
-pub use service::{BlockService, Upload};
+pub use service::{BlockService, Offer, Parcel, Thrift, Upload};

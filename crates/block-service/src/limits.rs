@@ -20,11 +20,19 @@ pub(crate) const STORE_BYTES: u64 = 8 * 1024 * 1024;
 /// Blocks that have waited this long for the rest of their group are stored without it, so that a
 /// slow upload that breaks off has not been for nothing.
 pub(crate) const STORE_AFTER: Duration = Duration::from_secs(2);
-/// Bytes of small blocks that are handed out in one piece.
-pub(crate) const PIECE_BYTES: usize = 256 * 1024;
+/// Bytes of blocks in the form in which they were uploaded, kept for those who fetch them next: enough for
+/// 256 MiB of text, or for thousands of edits.
+pub(crate) const RECENT_FORM_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of blocks that deltas were made over, kept for the deltas of their neighbours.
+pub(crate) const RECENT_BASE_BYTES: usize = 32 * 1024 * 1024;
+/// Bodies up to this many plain bytes are put together before they are sent, which spares the framing.
+pub(crate) const SMALL_BODY: u64 = 64 * 1024;
 
 /// Bytes of a request for blocks: the most hashes it may name, and a margin.
-pub(crate) const BLOCKS_REQUEST_BYTES: usize = 40 * model::limits::BLOCKS_PER_REQUEST;
+pub(crate) const BLOCKS_REQUEST_BYTES: usize =
+    40 * (model::limits::BLOCKS_PER_REQUEST + model::limits::BASES_PER_REQUEST);
+/// Bytes of a request for sums: the most stretches it may name, and a margin.
+pub(crate) const SUMS_REQUEST_BYTES: usize = 48 * model::limits::SUMS_STRETCHES;
 /// Bytes of a refused request that are still read, so that the client gets to see the answer.
 pub(crate) const DISCARD_BYTES: u64 = model::limits::BLOCK_BYTES_PER_REQUEST + 1024 * 1024;
 /// How long the rest of a refused request is read.

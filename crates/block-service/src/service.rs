@@ -1,17 +1,84 @@
 //! What the block service does, without HTTP.
 
+use crate::limits;
+use crate::recent::Recent;
 use api::service::{Identity, MetaForBlocks, StoredBlock};
 use api::{ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesetHead, ChangesetReply, ErrorCode, Token, codec};
 use block_store::{Block, BlockError, BlockStore, StoreError};
 use bytes::Bytes;
-use model::{BlockHash, limits};
+use delta::Script;
+use model::BlockHash;
+use model::limits::{BASES_PER_REQUEST, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST};
+use parcels::{Compressor, Form, Opened};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What may be left undone, so that a test or an operator can tell what each is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Thrift {
+    /// Whether deltas that were uploaded are handed on to devices that have their bases.
+    pub relay_deltas: bool,
+    /// Whether what is handed out is compressed.
+    pub compress: bool,
+}
+
+impl Thrift {
+    /// Every saving.
+    pub const ALL: Self = Self { relay_deltas: true, compress: true };
+}
+
+impl Default for Thrift {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
 /// Takes blocks and hands them out. All calls block.
 pub struct BlockService {
-    store: Arc<dyn BlockStore>,
-    meta: Arc<dyn MetaForBlocks>,
+    pub(crate) store: Arc<dyn BlockStore>,
+    pub(crate) meta: Arc<dyn MetaForBlocks>,
+    thrift: Thrift,
+    /// Blocks as they were uploaded, for those who fetch them next.
+    recent_forms: Recent<SentForm>,
+    pub(crate) recent_bases: Recent<Bytes>,
+}
+
+/// How a block came, when that was smaller than the block.
+#[derive(Debug, Clone)]
+enum SentForm {
+    Zstd(Bytes),
+    /// The script's bases are numbered as they are listed.
+    Delta {
+        bases: Vec<BlockHash>,
+        script: Bytes,
+    },
+}
+
+/// Some of an upload's blocks, as they came.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    pub form: Form,
+    /// How many of the next blocks it holds.
+    pub blocks: usize,
+    pub bytes: Bytes,
+}
+
+impl Parcel {
+    /// A block as it is.
+    #[must_use]
+    pub const fn plain(block: Bytes) -> Self {
+        Self { form: Form::Plain, blocks: 1, bytes: block }
+    }
+}
+
+/// What a client gets of what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub head: BlocksHead,
+    /// The bases of the request; `None` in the place of one that does not count.
+    pub bases: Vec<Option<BlockHash>>,
 }
 
 /// A changeset whose blocks are arriving, in the order of its head.
@@ -19,24 +86,21 @@ pub struct BlockService {
 pub struct Upload {
     who: Identity,
     head: ChangesetHead,
+    /// The head's bases; `None` in the place of one that does not count.
+    bases: Vec<Option<BlockHash>>,
+    /// How many of the head's blocks have been dealt with.
+    done: usize,
     /// Durable, in the order of the head.
     stored: Vec<StoredBlock>,
+    /// Indexes of blocks whose deltas led elsewhere.
+    unmade: Vec<u32>,
 }
 
 impl Upload {
-    /// Checks a head before any of its blocks is read.
-    ///
-    /// # Errors
-    /// `BadRequest` for a head that promises too much.
-    pub fn begin(who: Identity, head: ChangesetHead) -> Result<Self, ApiError> {
-        codec::check_headers(&head.blocks).map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
-        Ok(Self { who, head, stored: Vec::new() })
-    }
-
-    /// The blocks that have not been stored yet.
+    /// The blocks that have not been dealt with yet.
     #[must_use]
     pub fn outstanding(&self) -> &[BlockHeader] {
-        &self.head.blocks[self.stored.len()..]
+        &self.head.blocks[self.done..]
     }
 }
 
@@ -44,7 +108,20 @@ impl BlockService {
     /// A service over a store and the meta service.
     #[must_use]
     pub fn new(store: Arc<dyn BlockStore>, meta: Arc<dyn MetaForBlocks>) -> Self {
-        Self { store, meta }
+        Self {
+            store,
+            meta,
+            thrift: Thrift::ALL,
+            recent_forms: Recent::new(limits::RECENT_FORM_BYTES),
+            recent_bases: Recent::new(limits::RECENT_BASE_BYTES),
+        }
+    }
+
+    /// The same service, with or without what saves bytes.
+    #[must_use]
+    pub const fn with_thrift(mut self, thrift: Thrift) -> Self {
+        self.thrift = thrift;
+        self
     }
 
     /// Who sends this token.
@@ -55,19 +132,29 @@ impl BlockService {
         self.meta.authenticate(token)
     }
 
-    /// A whole changeset at once. `blocks` may be fewer than the head promises, as when an upload breaks
-    /// off: then what came is kept, and nothing is committed.
+    /// Checks a head before any of its blocks is read.
     ///
     /// # Errors
-    /// As those of [`Self::store_next`] and [`Self::finish`].
+    /// `BadRequest` for a head that promises too much; those of [`MetaForBlocks::readable`] for its bases.
+    pub fn begin(&self, who: Identity, head: ChangesetHead) -> Result<Upload, ApiError> {
+        codec::check_headers(&head.blocks).map_err(|error| bad_request(&error.to_string()))?;
+        let bases = head.bases.as_ref().map_or_else(|| Ok(Vec::new()), |bases| self.permitted(who, bases))?;
+        Ok(Upload { who, head, bases, done: 0, stored: Vec::new(), unmade: Vec::new() })
+    }
+
+    /// A whole changeset at once, of blocks as they are. They may be fewer than the head promises, as when
+    /// an upload breaks off: then what came is kept, and nothing is committed.
+    ///
+    /// # Errors
+    /// As those of [`Self::begin`], [`Self::store_next`] and [`Self::finish`].
     pub fn changeset(
         &self,
         who: Identity,
         head: ChangesetHead,
         blocks: Vec<Bytes>,
     ) -> Result<ChangesetReply, ApiError> {
-        let mut upload = Upload::begin(who, head)?;
-        if let Err(error) = self.store_next(&mut upload, blocks) {
+        let mut upload = self.begin(who, head)?;
+        if let Err(error) = self.store_next(&mut upload, blocks.into_iter().map(Parcel::plain).collect()) {
             self.break_off(&upload);
             return Err(error);
         }
@@ -75,21 +162,17 @@ impl BlockService {
     }
 
     /// Stores the next blocks of an upload; when it returns they are durable. The right blocks before
-    /// a wrong one are kept.
+    /// a wrong one are kept. A block whose delta leads elsewhere is left out, and told at the end.
     ///
     /// # Errors
     /// `BadRequest` for bytes that are not the block that the head promises; `NoSpace`, `Unavailable`.
-    pub fn store_next(&self, upload: &mut Upload, blocks: Vec<Bytes>) -> Result<(), ApiError> {
-        let mut right = Vec::with_capacity(blocks.len());
+    pub fn store_next(&self, upload: &mut Upload, parcels: Vec<Parcel>) -> Result<(), ApiError> {
+        let mut right = Vec::with_capacity(parcels.len());
         let mut verdict = Ok(());
-        let mut headers = upload.outstanding().iter();
-        for bytes in blocks {
-            match headers.next().ok_or_else(too_many_blocks).and_then(|header| check(header, bytes)) {
-                Ok(block) => right.push(block),
-                Err(error) => {
-                    verdict = Err(error);
-                    break;
-                }
+        for parcel in parcels {
+            verdict = self.take_parcel(upload, parcel, &mut right);
+            if verdict.is_err() {
+                break;
             }
         }
         self.store.put(&right).map_err(|error| unavailable(&error))?;
@@ -97,18 +180,70 @@ impl BlockService {
         verdict
     }
 
-    /// Ends an upload whose blocks are all there: they become the account's, and the commit is made.
-    /// An upload that lacks blocks is broken off.
+    fn take_parcel(&self, upload: &mut Upload, parcel: Parcel, right: &mut Vec<Block>) -> Result<(), ApiError> {
+        let headers = upload.outstanding().get(..parcel.blocks).ok_or_else(too_many_blocks)?.to_vec();
+        let opened = parcels::open(parcel.form, &headers, parcel.bytes.clone());
+        match opened.map_err(|error| bad_request(&error.to_string()))? {
+            Opened::Blocks(blocks) => {
+                for (header, bytes) in headers.iter().zip(blocks) {
+                    right.push(check(header, bytes)?);
+                    upload.done += 1;
+                }
+                if let ([header], Form::Zstd) = (headers.as_slice(), parcel.form) {
+                    let size = parcel.bytes.len();
+                    self.recent_forms.keep(header.hash, SentForm::Zstd(parcel.bytes), size);
+                }
+            }
+            Opened::Script(script) => {
+                let [header] = headers.as_slice() else { return Err(too_many_blocks()) };
+                match self.make(upload, header, &script)? {
+                    Some(block) => right.push(block),
+                    None => upload.unmade.push(u32::try_from(upload.done).unwrap_or(u32::MAX)),
+                }
+                upload.done += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The block that a delta leads to; `None` when it leads elsewhere, or its bases are not to be had.
+    fn make(&self, upload: &Upload, header: &BlockHeader, script: &Bytes) -> Result<Option<Block>, ApiError> {
+        let Ok(parsed) = Script::parse(script, header.len as usize) else { return Ok(None) };
+        let mut bases = BTreeMap::new();
+        for number in parsed.bases() {
+            let Some(hash) = upload.bases.get(number).copied().flatten() else { return Ok(None) };
+            let Some(bytes) = self.base(&hash)? else { return Ok(None) };
+            bases.insert(number, (hash, bytes));
+        }
+        let made = parsed.apply(|number| bases.get(&number).map(|(_, bytes)| &**bytes));
+        let block = made.ok().and_then(|bytes| check(header, bytes.into()).ok());
+        if block.is_some() {
+            let place = |number| bases.keys().position(|base| *base == number);
+            if let Ok(script) = parsed.renumbered(place) {
+                let bases = bases.into_values().map(|(hash, _)| hash).collect();
+                let size = script.len();
+                self.recent_forms.keep(header.hash, SentForm::Delta { bases, script: script.into() }, size);
+            }
+        }
+        Ok(block)
+    }
+
+    /// Ends an upload whose blocks are all there: they become the account's, and the commit is made,
+    /// unless blocks are left that could not be made. An upload that lacks blocks is broken off.
     ///
     /// # Errors
     /// `BadRequest` for an upload that lacks blocks; those of [`MetaForBlocks::stored`].
     pub fn finish(&self, upload: &Upload) -> Result<ChangesetReply, ApiError> {
         if !upload.outstanding().is_empty() {
             self.break_off(upload);
-            return Err(ApiError::new(ErrorCode::BadRequest, "the upload ended before its last block"));
+            return Err(bad_request("the upload ended before its last block"));
+        }
+        if !upload.unmade.is_empty() {
+            self.break_off(upload);
+            return Ok(ChangesetReply { outcome: None, unmade: upload.unmade.clone() });
         }
         let outcome = self.meta.stored(upload.who, &upload.stored, upload.head.commit.as_ref())?;
-        Ok(ChangesetReply { outcome })
+        Ok(ChangesetReply { outcome, unmade: Vec::new() })
     }
 
     /// Notes the blocks of an upload that ended early, so that its next try need not send them again.
@@ -127,9 +262,10 @@ impl BlockService {
     ///
     /// # Errors
     /// `BadRequest`; those of [`MetaForBlocks::readable`]; `Unavailable`.
-    pub fn offer(&self, who: Identity, request: &BlocksRequest) -> Result<BlocksHead, ApiError> {
+    pub fn offer(&self, who: Identity, request: &BlocksRequest) -> Result<Offer, ApiError> {
         check_count(request)?;
-        let readable = self.meta.readable(who, request.namespace, &request.blocks)?;
+        let asked: Vec<BlockHash> = request.blocks.iter().chain(&request.bases).copied().collect();
+        let readable = self.meta.readable(who, request.namespace, &asked)?;
         self.offer_allowed(request, readable)
     }
 
@@ -137,19 +273,22 @@ impl BlockService {
     ///
     /// # Errors
     /// `BadRequest`; those of [`MetaForBlocks::coming`]; `Unavailable`.
-    pub fn offer_coming(&self, who: Identity, request: &BlocksRequest) -> Result<BlocksHead, ApiError> {
+    pub fn offer_coming(&self, who: Identity, request: &BlocksRequest) -> Result<Offer, ApiError> {
         check_count(request)?;
         let coming = self.meta.coming(who, request.namespace, &request.blocks)?;
         self.offer_allowed(request, coming)
     }
 
-    fn offer_allowed(&self, request: &BlocksRequest, readable: Vec<bool>) -> Result<BlocksHead, ApiError> {
-        let allowed: Vec<BlockHash> =
-            request.blocks.iter().zip(readable).filter(|(_, readable)| *readable).map(|(hash, _)| *hash).collect();
+    /// `allowed`: of each block, and then of each base.
+    fn offer_allowed(&self, request: &BlocksRequest, allowed: Vec<bool>) -> Result<Offer, ApiError> {
+        let mut verdicts = allowed.into_iter().chain(std::iter::repeat(false));
+        let wanted = request.blocks.iter().zip(verdicts.by_ref());
+        let allowed: Vec<BlockHash> = wanted.filter(|(_, allowed)| *allowed).map(|(hash, _)| *hash).collect();
+        let bases = request.bases.iter().zip(verdicts).map(|(hash, allowed)| allowed.then_some(*hash)).collect();
         let lengths = self.store.lengths(&allowed).map_err(|error| unavailable(&error))?;
         let held: BTreeMap<BlockHash, u32> =
             allowed.into_iter().zip(lengths).filter_map(|(hash, len)| Some((hash, len?))).collect();
-        Ok(fill(&request.blocks, &held))
+        Ok(Offer { head: fill(&request.blocks, &held), bases })
     }
 
     /// One block that was offered.
@@ -164,20 +303,77 @@ impl BlockService {
         }
     }
 
-    /// The blocks that a client asks for, at once.
+    /// Blocks that were offered, as one parcel in the smallest form that is at hand for a caller who says
+    /// that it has the offer's bases.
+    ///
+    /// # Errors
+    /// As those of [`Self::read`].
+    pub fn pack(
+        &self,
+        offered: &[BlockHeader],
+        bases: &[Option<BlockHash>],
+        compressor: &mut Option<Compressor>,
+    ) -> Result<Parcel, ApiError> {
+        if let [only] = offered
+            && let Some(parcel) = self.sent_form(only, bases)
+        {
+            return Ok(parcel);
+        }
+        let plain = match offered {
+            [only] => self.read(only)?,
+            many => {
+                let mut gathered = Vec::new();
+                for header in many {
+                    gathered.extend_from_slice(&self.read(header)?);
+                }
+                gathered.into()
+            }
+        };
+        if self.thrift.compress && compressor.is_none() {
+            *compressor = Compressor::new().ok();
+        }
+        let compressed = compressor.as_mut().and_then(|compressor| compressor.compress(&plain));
+        Ok(match compressed {
+            Some(bytes) => Parcel { form: Form::Zstd, blocks: offered.len(), bytes: bytes.into() },
+            None => Parcel { form: Form::Plain, blocks: offered.len(), bytes: plain },
+        })
+    }
+
+    /// The form in which the block came not long ago, if it serves.
+    fn sent_form(&self, offered: &BlockHeader, bases: &[Option<BlockHash>]) -> Option<Parcel> {
+        match self.recent_forms.get(&offered.hash)? {
+            SentForm::Zstd(bytes) if self.thrift.compress => Some(Parcel { form: Form::Zstd, blocks: 1, bytes }),
+            SentForm::Delta { bases: needed, script } if self.thrift.relay_deltas => {
+                let script = Script::parse(&script, offered.len as usize).ok()?;
+                let place = |number: usize| {
+                    let needed = needed.get(number)?;
+                    bases.iter().position(|base| base.as_ref() == Some(needed))
+                };
+                let bytes = script.renumbered(place).ok()?;
+                (bytes.len() < offered.len as usize).then(|| Parcel {
+                    form: Form::Delta,
+                    blocks: 1,
+                    bytes: bytes.into(),
+                })
+            }
+            SentForm::Zstd(_) | SentForm::Delta { .. } => None,
+        }
+    }
+
+    /// The blocks that a client asks for, at once and as they are.
     ///
     /// # Errors
     /// As those of [`Self::offer`] and [`Self::read`].
     pub fn blocks(&self, who: Identity, request: &BlocksRequest) -> Result<(BlocksHead, Vec<Bytes>), ApiError> {
-        let head = self.offer(who, request)?;
+        let head = self.offer(who, request)?.head;
         let bytes = head.blocks.iter().map(|header| self.read(header)).collect::<Result<_, _>>()?;
         Ok((head, bytes))
     }
 }
 
 fn check_count(request: &BlocksRequest) -> Result<(), ApiError> {
-    if request.blocks.len() > limits::BLOCKS_PER_REQUEST {
-        return Err(ApiError::new(ErrorCode::BadRequest, "the request names too many blocks"));
+    if request.blocks.len() > BLOCKS_PER_REQUEST || request.bases.len() > BASES_PER_REQUEST {
+        return Err(bad_request("the request names too many blocks"));
     }
     Ok(())
 }
@@ -192,7 +388,7 @@ fn fill(wanted: &[BlockHash], held: &BTreeMap<BlockHash, u32>) -> BlocksHead {
             continue;
         };
         total += u64::from(len);
-        if total > limits::BLOCK_BYTES_PER_REQUEST {
+        if total > BLOCK_BYTES_PER_REQUEST {
             break;
         }
         head.blocks.push(BlockHeader { hash: *hash, len });
@@ -204,17 +400,21 @@ fn check(header: &BlockHeader, bytes: Bytes) -> Result<Block, ApiError> {
     let block = Block::expect(header.hash, bytes).map_err(|error: BlockError| error.to_string());
     match block {
         Ok(block) if block.len() == header.len => Ok(block),
-        Ok(_) => Err(ApiError::new(ErrorCode::BadRequest, "a block is not as long as its header says")),
-        Err(message) => Err(ApiError::new(ErrorCode::BadRequest, message)),
+        Ok(_) => Err(bad_request("a block is not as long as its header says")),
+        Err(message) => Err(bad_request(&message)),
     }
 }
 
 fn too_many_blocks() -> ApiError {
-    ApiError::new(ErrorCode::BadRequest, "the upload holds more blocks than its head promises")
+    bad_request("the upload holds more blocks than its head promises")
+}
+
+pub(crate) fn bad_request(message: &str) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, message)
 }
 
 /// The wire error for a failure of the store, which is logged here and nowhere else.
-fn unavailable(error: &StoreError) -> ApiError {
+pub(crate) fn unavailable(error: &StoreError) -> ApiError {
     tracing::error!(error = error as &dyn std::error::Error, "the block store failed");
     match error {
         StoreError::NoSpace { .. } => ApiError::new(ErrorCode::NoSpace, "the server has no space left for blocks"),
@@ -232,6 +432,7 @@ fn unavailable(error: &StoreError) -> ApiError {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use api::{Bases, Stretch, SumsRequest};
     use block_store::MemoryBlockStore;
     use model::{AccountId, Commit, CommitKey, CommitOutcome, DeviceId, Epoch, NamespaceId, Position, Timestamp};
     use std::collections::BTreeSet;
@@ -306,7 +507,7 @@ pub(crate) mod tests {
             seen: Position::START,
             operations: Vec::new(),
         };
-        ChangesetHead { blocks: blocks.iter().map(|bytes| header(bytes)).collect(), commit: Some(commit) }
+        ChangesetHead { blocks: blocks.iter().map(|bytes| header(bytes)).collect(), bases: None, commit: Some(commit) }
     }
 
     fn bytes(blocks: &[&'static [u8]]) -> Vec<Bytes> {
@@ -317,6 +518,7 @@ pub(crate) mod tests {
         BlocksRequest {
             namespace: NamespaceId(who.account.0),
             blocks: blocks.iter().map(|bytes| BlockHash::of(bytes)).collect(),
+            bases: Vec::new(),
         }
     }
 
@@ -384,9 +586,9 @@ pub(crate) mod tests {
         let head = ChangesetHead { commit: None, ..head(ANN, &[b"one"]) };
         service.changeset(ANN, head, bytes(&[b"one"])).expect("is stored");
         let asked = wanted(ANN, &[b"one"]);
-        assert_eq!(service.offer(ANN, &asked).expect("answers").blocks, []);
-        assert_eq!(service.offer_coming(ANN, &asked).expect("answers").blocks, [header(b"one")]);
-        assert_eq!(service.offer_coming(BOB, &asked).expect("answers").blocks, []);
+        assert_eq!(service.offer(ANN, &asked).expect("answers").head.blocks, []);
+        assert_eq!(service.offer_coming(ANN, &asked).expect("answers").head.blocks, [header(b"one")]);
+        assert_eq!(service.offer_coming(BOB, &asked).expect("answers").head.blocks, []);
     }
 
     #[test]
@@ -397,6 +599,132 @@ pub(crate) mod tests {
         assert_eq!(new, known);
         let wrong = service.changeset(BOB, head(BOB, &[b"one"]), bytes(&[b"two"]));
         assert_eq!(wrong.expect_err("must send the bytes").code, ErrorCode::BadRequest);
+    }
+
+    /// An upload of one block as a delta that copies all of `base` and inserts `more`.
+    fn grown(who: Identity, base: &[u8], more: &[u8], block: &[u8]) -> (ChangesetHead, Parcel) {
+        let mut writer = delta::Writer::default();
+        writer.copy(0, 0, base.len());
+        writer.insert(more);
+        let bases = Bases { namespace: NamespaceId(who.account.0), blocks: vec![BlockHash::of(base)] };
+        let head = ChangesetHead { bases: Some(bases), ..head(who, &[block]) };
+        (head, Parcel { form: Form::Delta, blocks: 1, bytes: writer.finish().into() })
+    }
+
+    fn upload(service: &BlockService, who: Identity, (head, parcel): (ChangesetHead, Parcel)) -> ChangesetReply {
+        let mut upload = service.begin(who, head).expect("begins");
+        service.store_next(&mut upload, vec![parcel]).expect("takes the parcel");
+        service.finish(&upload).expect("answers")
+    }
+
+    #[test]
+    fn a_block_is_made_of_what_it_has_in_common_with_another() {
+        let (service, store, _) = service();
+        service.changeset(ANN, head(ANN, &[b"old bytes"]), bytes(&[b"old bytes"])).expect("commits");
+        let reply = upload(&service, ANN, grown(ANN, b"old bytes", b" and new", b"old bytes and new"));
+        assert!(reply.outcome.is_some() && reply.unmade.is_empty());
+        let made = store.get(&BlockHash::of(b"old bytes and new")).expect("reads");
+        assert_eq!(made.as_deref(), Some(b"old bytes and new".as_slice()));
+    }
+
+    #[test]
+    fn a_delta_that_leads_elsewhere_is_told_and_nothing_is_committed() {
+        let (service, store, meta) = service();
+        service.changeset(ANN, head(ANN, &[b"old bytes"]), bytes(&[b"old bytes"])).expect("commits");
+        let reply = upload(&service, ANN, grown(ANN, b"old bytes", b" and new", b"something else..."));
+        assert_eq!((reply.outcome, reply.unmade), (None, vec![0]));
+        assert_eq!(store.get(&BlockHash::of(b"something else...")).expect("reads"), None);
+        assert_eq!(meta.committed.lock().expect("not poisoned").len(), 1);
+    }
+
+    /// Else a delta would tell whether somebody has a block, and a hash would be as good as its bytes.
+    #[test]
+    fn anothers_base_and_an_absent_one_are_answered_alike() {
+        let (service, _, _) = service();
+        service.changeset(ANN, head(ANN, &[b"secret"]), bytes(&[b"secret"])).expect("commits");
+        for base in [b"secret", b"absent"] {
+            let block = [base.as_slice(), b"!"].concat();
+            let reply = upload(&service, BOB, grown(BOB, base, b"!", &block));
+            assert_eq!((reply.outcome, reply.unmade), (None, vec![0]));
+        }
+        let (mut foreign, _) = grown(ANN, b"secret", b"!", b"secret!");
+        foreign.commit = None;
+        assert_eq!(service.begin(BOB, foreign).expect_err("is no member").code, ErrorCode::Forbidden);
+    }
+
+    #[test]
+    fn sums_are_told_of_what_the_caller_may_read_alone() {
+        let (service, _, _) = service();
+        let secret: &'static [u8] = &[7; 300];
+        service.changeset(ANN, head(ANN, &[secret]), bytes(&[secret])).expect("commits");
+        let request = |who: Identity, block: &[u8], offset, len| SumsRequest {
+            namespace: NamespaceId(who.account.0),
+            chunk: 128,
+            stretches: vec![Stretch { block: BlockHash::of(block), offset, len }],
+        };
+        let sums = service.sums(ANN, &request(ANN, secret, 0, 300)).expect("answers").sums;
+        assert_eq!(sums, [delta::sums_to_bytes(&delta::sum_up(secret, 128))]);
+        for (block, offset, len) in [(secret, 200, 101), (secret, u32::MAX, 1), (b"absent".as_slice(), 0, 6)] {
+            assert_eq!(service.sums(ANN, &request(ANN, block, offset, len)).expect("answers").sums, [vec![]]);
+        }
+        assert_eq!(service.sums(BOB, &request(BOB, secret, 0, 300)).expect("answers").sums, [vec![]]);
+        let error = service.sums(BOB, &request(ANN, secret, 0, 300)).expect_err("is no member");
+        assert_eq!(error.code, ErrorCode::Forbidden);
+    }
+
+    #[test]
+    fn a_request_for_more_sums_than_one_answer_holds_is_refused() {
+        let (service, _, _) = service();
+        let stretch = Stretch { block: BlockHash([7; 32]), offset: 0, len: 4 << 20 };
+        for (chunk, stretches) in [(0, 1), (127, 1), (128, 3), (4096, 257)] {
+            let request =
+                SumsRequest { namespace: NamespaceId(ANN.account.0), chunk, stretches: vec![stretch; stretches] };
+            assert_eq!(service.sums(ANN, &request).expect_err("is refused").code, ErrorCode::BadRequest);
+        }
+    }
+
+    fn packed(service: &BlockService, block: &[u8], bases: &[&[u8]]) -> Parcel {
+        let bases = bases.iter().map(|base| BlockHash::of(base)).collect();
+        let request = BlocksRequest { bases, ..wanted(ANN, &[block]) };
+        let offer = service.offer(ANN, &request).expect("offers");
+        service.pack(&offer.head.blocks, &offer.bases, &mut None).expect("packs")
+    }
+
+    #[test]
+    fn a_delta_is_handed_on_to_those_who_have_its_base() {
+        let (service, _, _) = service();
+        service.changeset(ANN, head(ANN, &[b"old bytes"]), bytes(&[b"old bytes"])).expect("commits");
+        let block = b"old bytes and new";
+        upload(&service, ANN, grown(ANN, b"old bytes", b" and new", block));
+        let parcel = packed(&service, block, &[b"absent", b"old bytes"]);
+        assert_eq!(parcel.form, Form::Delta);
+        let script = Script::parse(&parcel.bytes, block.len()).expect("is a script");
+        let made = script.apply(|base| (base == 1).then_some(b"old bytes".as_slice()));
+        assert_eq!(made.as_deref(), Ok(block.as_slice()));
+        assert_eq!(packed(&service, block, &[b"absent"]).form, Form::Plain);
+    }
+
+    #[test]
+    fn what_came_compressed_is_handed_on_as_it_came() {
+        let (service, _, _) = service();
+        let block: &'static [u8] = &[b'x'; 5000];
+        let compressed = Bytes::from(Compressor::new().expect("a context").compress(block).expect("is worth it"));
+        let parcel = Parcel { form: Form::Zstd, blocks: 1, bytes: compressed.clone() };
+        upload(&service, ANN, (head(ANN, &[block]), parcel));
+        let parcel = packed(&service, block, &[]);
+        assert_eq!((parcel.form, parcel.bytes), (Form::Zstd, compressed));
+    }
+
+    #[test]
+    fn each_saving_can_be_left_off() {
+        let (store, meta) = (Arc::new(MemoryBlockStore::new()), Arc::new(Meta::default()));
+        let thrift = Thrift { relay_deltas: false, compress: false };
+        let service = BlockService::new(store, meta).with_thrift(thrift);
+        let (old, new): (&'static [u8], _) = (&[b'x'; 5000], [[b'x'; 5000].as_slice(), b"!"].concat());
+        service.changeset(ANN, head(ANN, &[old]), bytes(&[old])).expect("commits");
+        upload(&service, ANN, grown(ANN, old, b"!", &new));
+        assert_eq!(packed(&service, old, &[]).form, Form::Plain);
+        assert_eq!(packed(&service, &new, &[old]).form, Form::Plain);
     }
 
     #[test]

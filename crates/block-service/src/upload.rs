@@ -4,10 +4,11 @@ use crate::budget::{Budget, Share};
 use crate::http::{blocking, malformed};
 use crate::limits;
 use crate::receive::{BodyReader, ReceiveError};
-use crate::service::{BlockService, Upload};
+use crate::service::{BlockService, Parcel, Upload};
 use api::service::Identity;
 use api::{ApiError, BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, codec};
-use bytes::Bytes;
+use model::BLOCK_SIZE;
+use parcels::{Form, Frame};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -37,8 +38,9 @@ pub(crate) async fn receive(
     let _head_share = budgets.heads.take(len as u64).await?;
     let bytes = body.exactly(len).await.map_err(|error| broken(&error))?;
     let head: ChangesetHead = codec::decode(&bytes).map_err(|error| malformed(&error))?;
-    let storing = Storing { service: service.clone(), upload: Some(Upload::begin(who, head)?), running: None };
-    storing.run(&budgets.blocks, body).await
+    let beginning = service.clone();
+    let upload = blocking(move || beginning.begin(who, head)).await?;
+    Storing { service, upload: Some(upload), running: None }.run(&budgets.blocks, body).await
 }
 
 async fn prefix(body: &mut BodyReader) -> Result<usize, ApiError> {
@@ -79,23 +81,23 @@ impl Storing {
         let headers = self.upload.as_ref().map_or_else(Vec::new, |upload| upload.outstanding().to_vec());
         let mut next = headers.as_slice();
         while !next.is_empty() {
-            let group = &next[..group_len(next)];
-            let share = budget.take(group.iter().map(|header| u64::from(header.len)).sum()).await?;
-            let (blocks, ended) = receive_group(group, body).await;
-            next = &next[blocks.len()..];
+            // The group's plain bytes are in memory until they are stored.
+            let share =
+                budget.take(next.iter().map(|header| u64::from(header.len)).sum::<u64>().min(GROUP_BYTES)).await?;
+            let (parcels, ended) = receive_group(&mut next, body).await;
             self.settle().await?;
-            self.store(blocks, share);
-            ended.map_err(|error| broken(&error))?;
+            self.store(parcels, share);
+            ended?;
         }
         Ok(())
     }
 
     /// Begins to store a group. The blocks' share of the budget ends with it.
-    fn store(&mut self, blocks: Vec<Bytes>, share: Share) {
+    fn store(&mut self, parcels: Vec<Parcel>, share: Share) {
         let Some(mut upload) = self.upload.take() else { return };
         let service = self.service.clone();
         self.running = Some(tokio::task::spawn_blocking(move || {
-            let verdict = service.store_next(&mut upload, blocks);
+            let verdict = service.store_next(&mut upload, parcels);
             drop(share);
             (upload, verdict)
         }));
@@ -110,30 +112,44 @@ impl Storing {
     }
 }
 
-/// How many of the next blocks make a group: at least one.
-fn group_len(headers: &[BlockHeader]) -> usize {
-    let mut bytes = 0;
-    let fitting = headers.iter().take_while(|header| {
-        bytes += u64::from(header.len);
-        bytes <= limits::STORE_BYTES
-    });
-    fitting.count().max(1)
-}
+/// Plain bytes of a group, at most: the last parcel may begin below the mark.
+const GROUP_BYTES: u64 = limits::STORE_BYTES + BLOCK_SIZE;
 
-/// The group's blocks that arrived whole. They are fewer than the group's also when the client is slow.
-async fn receive_group(group: &[BlockHeader], body: &mut BodyReader) -> (Vec<Bytes>, Result<(), ReceiveError>) {
+/// Parcels that arrived whole, and of a plain one also the blocks that did, until they are many enough to be
+/// stored together or the client is slow. `next` is moved behind them.
+async fn receive_group(next: &mut &[BlockHeader], body: &mut BodyReader) -> (Vec<Parcel>, Result<(), ApiError>) {
     let begun = Instant::now();
-    let mut blocks = Vec::with_capacity(group.len());
-    for header in group {
-        match body.exactly(header.len as usize).await {
-            Ok(bytes) => blocks.push(bytes),
-            Err(error) => return (blocks, Err(error)),
-        }
-        if begun.elapsed() > limits::STORE_AFTER {
-            break;
+    let (mut parcels, mut bytes) = (Vec::new(), 0);
+    while !next.is_empty() && bytes < limits::STORE_BYTES && begun.elapsed() <= limits::STORE_AFTER {
+        match receive_parcel(next, body, &mut parcels).await {
+            Ok(plain) => bytes += plain,
+            Err(error) => return (parcels, Err(error)),
         }
     }
-    (blocks, Ok(()))
+    (parcels, Ok(()))
+}
+
+/// One parcel; how many plain bytes it holds.
+async fn receive_parcel(
+    next: &mut &[BlockHeader],
+    body: &mut BodyReader,
+    parcels: &mut Vec<Parcel>,
+) -> Result<u64, ApiError> {
+    let frame = body.exactly(Frame::BYTES).await.map_err(|error| broken(&error))?;
+    let frame = frame.first_chunk().copied().unwrap_or_default();
+    let (frame, plain) = Frame::parse(frame, next).map_err(|error| malformed(&error))?;
+    let (these, rest) = next.split_at(frame.blocks.into());
+    if frame.form == Form::Plain {
+        for header in these {
+            let block = body.exactly(header.len as usize).await.map_err(|error| broken(&error))?;
+            parcels.push(Parcel::plain(block));
+        }
+    } else {
+        let bytes = body.exactly(frame.len as usize).await.map_err(|error| broken(&error))?;
+        parcels.push(Parcel { form: frame.form, blocks: these.len(), bytes });
+    }
+    *next = rest;
+    Ok(plain)
 }
 
 fn broken(error: &ReceiveError) -> ApiError {
@@ -151,15 +167,23 @@ mod tests {
     use crate::service::tests::{ANN, head, service};
     use axum::body::Body;
     use block_store::BlockStore;
+    use bytes::Bytes;
     use futures_util::{StreamExt, stream};
-    use model::{BLOCK_SIZE, BlockHash};
+    use model::BlockHash;
     use std::io;
     use std::time::Duration;
 
     fn framed(blocks: &[&[u8]]) -> Vec<u8> {
         let mut bytes = codec::encode_head(&head(ANN, blocks));
-        blocks.iter().for_each(|block| bytes.extend_from_slice(block));
+        bytes.extend(blocks.iter().flat_map(|block| plain(&[block])));
         bytes
+    }
+
+    /// Blocks in one parcel, as they are.
+    fn plain(blocks: &[&[u8]]) -> Vec<u8> {
+        let len = blocks.iter().map(|block| block.len() as u32).sum();
+        let frame = Frame { form: Form::Plain, blocks: blocks.len() as u16, len };
+        [frame.to_bytes().to_vec(), blocks.concat()].concat()
     }
 
     async fn send(service: &Arc<BlockService>, bytes: Vec<u8>) -> Result<ChangesetReply, ApiError> {
@@ -179,7 +203,8 @@ mod tests {
 
     #[tokio::test]
     async fn wherever_an_upload_breaks_off_its_whole_blocks_are_kept_and_noted() {
-        let whole = framed(&[b"one", b"two", b"three"]);
+        let three: [&[u8]; 3] = [b"one", b"two", b"three"];
+        let whole = [codec::encode_head(&head(ANN, &three)), plain(&three)].concat();
         let blocks_at = whole.len() - 11;
         for len in 0..whole.len() {
             let (service, store, meta) = service();
@@ -205,7 +230,7 @@ mod tests {
     async fn a_wrong_block_in_the_middle_keeps_those_before_it() {
         let (service, store, _) = service();
         let mut bytes = framed(&[b"one", b"two", b"three"]);
-        let at = bytes.len() - 8;
+        let at = bytes.len() - 12;
         bytes[at] ^= 1;
         assert_eq!(send(&service, bytes).await.expect_err("is refused").code, ErrorCode::BadRequest);
         assert_eq!(store.list(None, 10).expect("lists"), [BlockHash::of(b"one")]);
@@ -226,11 +251,11 @@ mod tests {
     async fn a_slow_uploads_blocks_are_stored_before_it_ends() {
         let (service, store, _) = service();
         let bytes = framed(&[b"one", b"two", b"three"]);
-        let (at_once, slow) = bytes[..bytes.len() - 1].split_at(bytes.len() - 11);
+        let (at_once, slow) = bytes[..bytes.len() - 1].split_at(bytes.len() - 11 - 3 * Frame::BYTES);
         let pieces = std::iter::once(at_once).chain(slow.chunks(1));
         let pieces: Vec<_> = pieces.map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect();
         let slowly = stream::iter(pieces).then(|piece| async {
-            tokio::time::sleep(Duration::from_millis(900)).await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
             piece
         });
         let mut body = BodyReader::new(Body::from_stream(slowly.chain(stream::pending())));

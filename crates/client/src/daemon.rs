@@ -117,6 +117,7 @@ impl Daemon {
         let lock = home.lock()?;
         let bandwidth = Arc::new(Bandwidth::new(config.bandwidth));
         let transport = Transport::new(config.server.parse()?, Some(home.load_token()?), Arc::clone(&bandwidth))?;
+        let transport = transport.with_thrift(config.thrift);
         let (database, engine) = open_database(&home, &config).await?;
 
         let (event_sender, events) = bounded(EVENT_QUEUE);
@@ -130,7 +131,8 @@ impl Daemon {
         let server = control_server::listen(&home, proxy, cancelled.clone(), tasks.clone())?;
         let network =
             Network::new(transport.clone(), Arc::clone(&disk), event_sender.clone(), tasks.clone(), cancelled.clone());
-        let workers = Workers::start(Arc::clone(&disk), &event_sender).map_err(DaemonError::Thread)?;
+        let workers =
+            Workers::start(Arc::clone(&disk), config.thrift.reuse, &event_sender).map_err(DaemonError::Thread)?;
         let watcher = start_watcher(Arc::clone(&disk), event_sender.clone()).await?;
         let parts = OwnerParts {
             engine,

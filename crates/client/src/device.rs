@@ -135,6 +135,7 @@ async fn link_to(home: &Home, options: LinkOptions, folder: PathBuf) -> Result<C
         epoch: reply.epoch.0,
         namespace: reply.root,
         bandwidth: crate::bandwidth::Limits::default(),
+        thrift: crate::transport::Thrift::default(),
     };
     if let Err(error) = write_device(home, &config, &reply) {
         take_back(home, &config, &reply).await;

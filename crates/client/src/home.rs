@@ -10,6 +10,7 @@
 //! | `daemon.log` | what the daemon did | 0600 |
 
 use crate::bandwidth::Limits;
+use crate::transport::Thrift;
 use api::Token;
 use local_files::disk::RootId;
 use model::{AccountId, DeviceId, Epoch, InstanceId, NamespaceId};
@@ -102,6 +103,13 @@ pub struct Config {
     pub namespace: NamespaceId,
     #[serde(default)]
     pub bandwidth: Limits,
+    /// What saves bytes: all of it, unless a table `thrift` says otherwise.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub thrift: Thrift,
+}
+
+fn is_default(thrift: &Thrift) -> bool {
+    *thrift == Thrift::default()
 }
 
 impl Config {
@@ -327,6 +335,7 @@ pub(crate) mod tests {
             epoch: 1,
             namespace: NamespaceId([4; 16]),
             bandwidth: Limits { upload: Some(1_000_000), download: None },
+            thrift: Thrift { delta: false, ..Thrift::default() },
         }
     }
 

@@ -5,17 +5,20 @@
 //! goes to the server that the user named and nowhere else.
 
 mod blocks;
+mod deltas;
 mod stall;
+mod upload;
 
 pub use blocks::BlockFiles;
 
 use crate::bandwidth::Bandwidth;
 use api::{ApiError, ErrorCode, Token};
 use bytes::Bytes;
+use deltas::KnownSums;
 use model::limits;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stall::Progress;
 use std::error::Error;
 use std::fmt;
@@ -144,6 +147,26 @@ pub struct Transport {
     server: ServerUrl,
     token: Option<Token>,
     bandwidth: Arc<Bandwidth>,
+    thrift: Thrift,
+    known_sums: Arc<KnownSums>,
+}
+
+/// What saves bytes, and can be left off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Thrift {
+    /// Whether blocks travel as what has changed of others.
+    pub delta: bool,
+    /// Whether uploads are compressed.
+    pub compress: bool,
+    /// Whether blocks that local files have are copied and not fetched.
+    pub reuse: bool,
+}
+
+impl Default for Thrift {
+    fn default() -> Self {
+        Self { delta: true, compress: true, reuse: true }
+    }
 }
 
 impl Transport {
@@ -161,7 +184,14 @@ impl Transport {
             .user_agent(concat!("syncline/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| TransportError::Tls(innermost(&error)))?;
-        Ok(Self { client, server, token, bandwidth })
+        let (thrift, known_sums) = (Thrift::default(), Arc::default());
+        Ok(Self { client, server, token, bandwidth, thrift, known_sums })
+    }
+
+    /// The same calls, with or without what saves bytes.
+    #[must_use]
+    pub fn with_thrift(self, thrift: Thrift) -> Self {
+        Self { thrift, ..self }
     }
 
     /// One call with a message each way.
@@ -190,9 +220,11 @@ impl Transport {
             Request::Changes(request) => self.call("changes", &request).await.map(Reply::Changes),
             Request::Missing(request) => self.call("missing", &request).await.map(Reply::Missing),
             Request::Commit(commit) => self.call("commit", &commit).await.map(Reply::Commit),
-            Request::Changeset { blocks, commit } => self.changeset(blocks, commit, files).await,
-            Request::Fetch { namespace, blocks } => self.fetch("blocks", namespace, blocks, files).await,
-            Request::Prefetch { namespace, blocks } => self.fetch("prefetch", namespace, blocks, files).await,
+            Request::Changeset { blocks, former, commit } => self.changeset(blocks, former, commit, files).await,
+            Request::Fetch { namespace, blocks, bases } => self.fetch("blocks", namespace, blocks, bases, files).await,
+            Request::Prefetch { namespace, blocks } => {
+                self.fetch("prefetch", namespace, blocks, Vec::new(), files).await
+            }
             Request::Announce(request) => self.call("announce", &request).await.map(|()| Reply::Announced),
             Request::Coming(request) => self.call("coming", &request).await.map(Reply::Coming),
         }

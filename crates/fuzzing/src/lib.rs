@@ -34,6 +34,8 @@ pub type Harness = fn(&[u8]) -> Verdict;
 pub const TARGETS: &[(&str, Harness)] = &[
     ("messages", wire::messages),
     ("block_stream", wire::block_stream),
+    ("parcels", wire::parcels),
+    ("delta_scripts", wire::delta_scripts),
     ("stored_values", wire::stored_values),
     ("hostile_journal", hostile_journal::hostile_journal),
     ("names", text::names),

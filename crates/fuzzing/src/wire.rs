@@ -3,7 +3,9 @@
 use crate::Verdict;
 use api::codec::{check_headers, decode, encode, encode_head, head_len};
 use api::{BlockHeader, BlocksHead, ChangesetHead};
-use model::{Body, Change, CommitOutcome, limits};
+use delta::Script;
+use model::{BlockHash, Body, Change, CommitOutcome, limits};
+use parcels::{Frame, Opened, open};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -29,6 +31,8 @@ pub fn messages(bytes: &[u8]) -> Verdict {
         message::<api::MissingReply>(bytes),
         message::<api::ChangesetReply>(bytes),
         message::<api::BlocksRequest>(bytes),
+        message::<api::SumsRequest>(bytes),
+        message::<api::SumsReply>(bytes),
         message::<api::DevicesReply>(bytes),
         message::<api::UnlinkRequest>(bytes),
         message::<api::RevisionsRequest>(bytes),
@@ -71,6 +75,36 @@ fn framed<T: Serialize>(head: &T, headers: &[BlockHeader]) -> bool {
     let (prefix, body) = frame.split_first_chunk::<4>().expect("a frame has a prefix");
     assert_eq!(head_len(*prefix), Ok(body.len()));
     true
+}
+
+/// A parcel of two blocks, of 300 and of 5 bytes, behind its frame.
+pub fn parcels(bytes: &[u8]) -> Verdict {
+    let headers = [300, 5].map(|len| BlockHeader { hash: BlockHash([7; 32]), len });
+    let Some((frame, rest)) = bytes.split_first_chunk() else { return Verdict::Refused };
+    let Ok((frame, plain)) = Frame::parse(*frame, &headers) else { return Verdict::Refused };
+    assert!(frame.len as u64 <= plain && plain <= 305);
+    let Some(rest) = rest.get(..frame.len as usize) else { return Verdict::Refused };
+    let these = &headers[..frame.blocks.into()];
+    match open(frame.form, these, rest.to_vec().into()) {
+        Ok(Opened::Blocks(blocks)) => {
+            assert!(blocks.iter().zip(these).all(|(block, header)| block.len() == header.len as usize));
+            Verdict::Understood
+        }
+        Ok(Opened::Script(_)) => Verdict::Understood,
+        Err(_) => Verdict::Refused,
+    }
+}
+
+/// A script that should make 300 bytes of two bases.
+pub fn delta_scripts(bytes: &[u8]) -> Verdict {
+    let bases = [[1; 200].as_slice(), &[2; 50]];
+    let Ok(script) = Script::parse(bytes, 300) else { return Verdict::Refused };
+    let made = script.apply(|base| bases.get(base).copied());
+    assert!(made.as_ref().is_ok_and(|made| made.len() == 300) || made.is_err());
+    let same = script.renumbered(Some).expect("every base keeps its number");
+    let again = Script::parse(&same, 300).expect("is a script still").apply(|base| bases.get(base).copied());
+    assert_eq!(again, made);
+    Verdict::of(made.is_ok())
 }
 
 /// Bodies, changes and outcomes as a metadata store keeps them.

@@ -659,6 +659,31 @@ fn prepare(fs: &dyn Fs, temps: Vec<TempName>) -> Result<Vec<Option<Fingerprint>>
 // Blocks and temporary files.
 
 #[test]
+fn blocks_that_local_files_have_are_copied_unless_they_have_changed() {
+    let folder = Folder::new();
+    let block = usize::try_from(BLOCK_SIZE).unwrap();
+    let old: Vec<u8> = (0..3 * block).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    folder.write("old", &old);
+    let new = [&old[2 * block..], &old[..block], b"new", &old[..block]].concat();
+    let blocks = blocks_of(&new);
+    let size = new.len() as u64;
+    let source = |hash, offset| BlockSource { hash, len: 1 << 22, path: local("old"), offset };
+    let reuse = vec![
+        (0, source(blocks.0[0], 2 * BLOCK_SIZE)),
+        (1, source(blocks.0[1], 0)),
+        // Not what is believed to be there, and a place behind the end.
+        (2, source(blocks.0[2], BLOCK_SIZE)),
+        (3, source(blocks.0[2], 9 * BLOCK_SIZE)),
+    ];
+    let temp = TempName("part".into());
+    let job = |reuse| Job::Probe { temp: temp.clone(), size, blocks: blocks.clone(), reuse };
+    let JobResult::Probed { present } = run_job(&folder.disk, &job(reuse)) else { panic!("probes") };
+    assert_eq!(present, [0, 1]);
+    let JobResult::Probed { present } = run_job(&folder.disk, &job(Vec::new())) else { panic!("probes") };
+    assert_eq!(present, [0, 1], "they are in the temporary file");
+}
+
+#[test]
 fn a_half_filled_download_tells_which_blocks_it_has() {
     let folder = Folder::new();
     let size = 2 * BLOCK_SIZE + 10;
@@ -666,7 +691,10 @@ fn a_half_filled_download_tells_which_blocks_it_has() {
     let blocks = blocks_of(&bytes);
     let temp = TempName("part".into());
     let at = |offset: u64| BlockTarget { temp: temp.clone(), offset };
-    let probe = || match run_job(&folder.disk, &Job::Probe { temp: temp.clone(), size, blocks: blocks.clone() }) {
+    let probe = || match run_job(
+        &folder.disk,
+        &Job::Probe { temp: temp.clone(), size, blocks: blocks.clone(), reuse: Vec::new() },
+    ) {
         JobResult::Probed { present } => present,
         other => panic!("{other:?}"),
     };

@@ -32,6 +32,14 @@ pub const CHANGES_PAGE_BLOCKS: usize = 65_536;
 pub const BLOCKS_PER_REQUEST: usize = 4096;
 /// Bytes of blocks in one upload or download.
 pub const BLOCK_BYTES_PER_REQUEST: u64 = 16 * 1024 * 1024;
+/// Blocks that the deltas of one upload or download may copy from.
+pub const BASES_PER_REQUEST: usize = 256;
+/// The smallest chunk, in bytes, that a server sums up: the sums are a sixteenth of it then.
+pub const SUMS_CHUNK_MIN: u32 = 128;
+/// Stretches of blocks in one request for sums.
+pub const SUMS_STRETCHES: usize = 256;
+/// Chunks in one answer with sums: half a megabyte.
+pub const SUMS_PER_REQUEST: usize = 65_536;
 /// Bytes of a request or answer that is not made of blocks.
 pub const MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 

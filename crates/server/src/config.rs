@@ -1,5 +1,6 @@
 //! The server's settings.
 
+use block_service::Thrift as ServerThrift;
 use metadata_store_mysql::{BadOptions, MysqlOptions};
 use serde::Deserialize;
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the metadata database is.
     pub metadata: Metadata,
+    /// What saves bytes on the way to clients: all of it, unless the file's table `thrift` says otherwise.
+    pub thrift: ServerThrift,
 }
 
 /// Where the metadata database is.
@@ -115,13 +118,15 @@ struct ConfigFile {
     metadata: Option<String>,
     /// Relative to the file's own directory.
     metadata_password_file: Option<PathBuf>,
+    #[serde(default)]
+    thrift: ServerThrift,
 }
 
 impl Config {
     /// Settings of a server that keeps everything in its data directory.
     #[must_use]
     pub const fn embedded(data_dir: PathBuf, listen: SocketAddr) -> Self {
-        Self { data_dir, listen, metadata: Metadata::InDataDir }
+        Self { data_dir, listen, metadata: Metadata::InDataDir, thrift: ServerThrift::ALL }
     }
 
     /// The settings that the command line and the file (if there is one) give together.
@@ -147,7 +152,7 @@ impl Config {
             (None, None) => Metadata::InDataDir,
             (None, Some(_)) => return Err(ConfigError::PasswordAlone),
         };
-        Ok(Self { data_dir, listen, metadata })
+        Ok(Self { data_dir, listen, metadata, thrift: read.thrift })
     }
 }
 
@@ -226,6 +231,14 @@ mod tests {
         assert!(matches!(refused(missing), ConfigError::UnreadablePassword { .. }));
         let alone = Overrides { metadata_password: Some(Secret("p".into())), ..Overrides::default() };
         assert!(matches!(load("data = \"d\"", alone), Err(ConfigError::PasswordAlone)));
+    }
+
+    #[test]
+    fn each_saving_can_be_left_off() {
+        let thrift = |text| load(text, Overrides::default()).expect("is valid").thrift;
+        assert_eq!(thrift("data = \"d\""), ServerThrift::default());
+        let without = ServerThrift { compress: false, ..ServerThrift::default() };
+        assert_eq!(thrift("data = \"d\"\n[thrift]\ncompress = false"), without);
     }
 
     #[test]

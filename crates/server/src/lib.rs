@@ -19,6 +19,7 @@ mod run;
 mod stall_guard;
 mod world;
 
+pub use block_service::Thrift as ServerThrift;
 pub use config::{Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, Secret};
 pub use error::ServerError;
 pub use run::{open, run, runtime};

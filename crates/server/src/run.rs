@@ -67,7 +67,7 @@ pub async fn run(
     let address = listener.local_addr().map_err(|source| ServerError::Listen { address: config.listen, source })?;
     let (hub, tasks) = (Hub::new(), TaskTracker::new());
     // Nothing else runs yet that opening could hold up.
-    let services = Services::open(&data_dir, &config.metadata, &hub)?;
+    let services = Services::open(&data_dir, &config, &hub)?;
     ready(address);
     tracing::info!(%address, data = %config.data_dir.display(), "the server is running");
     let router = services.router(&hub, &tasks);
@@ -93,11 +93,12 @@ struct Services {
 }
 
 impl Services {
-    fn open(data_dir: &DataDir, metadata: &Metadata, hub: &Arc<Hub>) -> Result<Self, ServerError> {
+    fn open(data_dir: &DataDir, config: &Config, hub: &Arc<Hub>) -> Result<Self, ServerError> {
+        let metadata = &config.metadata;
         let meta = Arc::new(open_meta(data_dir, metadata, hub.clone())?);
         let instance = meta.server().map_err(|error| unusable(data_dir, metadata, error))?.instance;
         let store = Arc::new(RecentBlocks::new(data_dir.blocks(instance)?, RECENT_BLOCK_BYTES));
-        let blocks = Arc::new(BlockService::new(store, meta.clone()));
+        let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
         Ok(Self { meta, blocks })
     }
 

@@ -198,7 +198,7 @@ impl Server {
                 Answer::Blocks(head, bytes)
             }
             Call::Prefetch(request) => {
-                let head = self.block.offer_coming(who, &request)?;
+                let head = self.block.offer_coming(who, &request)?.head;
                 let bytes = head.blocks.iter().map(|header| self.block.read(header)).collect::<Result<_, _>>()?;
                 Answer::Blocks(head, bytes)
             }

@@ -339,11 +339,14 @@ pub enum Job {
     Apply(Vec<LocalStep>),
     /// Makes downloads durable, for steps that are about to install them, and tells who they are.
     Prepare(Vec<TempName>),
-    /// Which blocks of the content are already whole in a temporary file that an earlier run left.
+    /// Which blocks of the content are already whole in a temporary file: those that an earlier run left
+    /// there, and those that could be copied from local files.
     Probe {
         temp: TempName,
         size: u64,
         blocks: Blocklist,
+        /// Where local files are believed to hold blocks of the content, by the blocks' numbers.
+        reuse: Vec<(u32, BlockSource)>,
     },
     /// Removes temporary files that nothing needs; all of them but `keep`.
     CleanTemps {
@@ -377,13 +380,32 @@ pub enum JobResult {
     Cleaned,
 }
 
-/// Bytes of a block, to be read from a local file on the way to the server.
+/// Bytes of a block, to be read from a local file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockSource {
     pub hash: BlockHash,
     pub len: u32,
     pub path: LocalPath,
     pub offset: u64,
+}
+
+/// The version of a file that the server has, of which the new version may be a changed form: what is
+/// left over of it, near the blocks that are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    pub namespace: NamespaceId,
+    /// Where the new version lies.
+    pub path: LocalPath,
+    pub blocks: Vec<FormerBlock>,
+}
+
+/// A block of a [`Former`] version that the new version does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormerBlock {
+    /// Its place in the former version.
+    pub number: u32,
+    pub hash: BlockHash,
+    pub len: u32,
 }
 
 /// Where a downloaded block goes.
@@ -413,12 +435,16 @@ pub enum Request {
     /// no longer reads as its hash ends the call as [`Reply::SourceChanged`], and nothing was sent.
     Changeset {
         blocks: Vec<BlockSource>,
+        /// What the blocks may resemble: need not be used.
+        former: Vec<Former>,
         commit: Option<Commit>,
     },
     /// Each block is checked against its hash and written to all its targets as it arrives.
     Fetch {
         namespace: NamespaceId,
         blocks: Vec<FetchBlock>,
+        /// Local blocks that those may resemble: need not be used, and need not be there any more.
+        bases: Vec<BlockSource>,
     },
     /// Tells the others of an upload.
     Announce(AnnounceRequest),

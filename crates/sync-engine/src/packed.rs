@@ -5,8 +5,8 @@
 //! a few hundred megabytes that way.
 
 use crate::io::Fingerprint;
-use crate::tree::{Content, Local, NodeRow, Place, Remote, Synced};
-use model::{NodeId, Position};
+use crate::tree::{Content, Local, NodeRow, Place, Remote, Seen, Synced};
+use model::{ContentHash, NodeId, Position};
 
 /// One row.
 #[derive(Debug)]
@@ -123,6 +123,20 @@ impl Packed {
                 (Some(remote), _) => Some(&remote.content),
                 (None, Some(synced)) => Some(&synced.content),
                 (None, None) => None,
+            },
+        }
+    }
+
+    /// The content of the file on disk, if it is known.
+    pub(crate) fn local_hash(&self) -> Option<ContentHash> {
+        match self {
+            Self::Agreed(agreed) => match &agreed.content {
+                Content::File(file) => Some(file.hash),
+                Content::Directory | Content::Mount | Content::Symlink(_) => None,
+            },
+            Self::Differing(row) => match &row.local.as_ref()?.seen {
+                Seen::File(file) => file.map(|file| file.hash),
+                Seen::Directory | Seen::Symlink(_) => None,
             },
         }
     }

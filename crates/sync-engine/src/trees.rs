@@ -5,7 +5,7 @@ use crate::io::LocalPath;
 use crate::packed::{Children, Packed, Sides};
 use crate::tree::{Content, FileContent, Local, NodeRow, PARKED, Remote, Synced};
 use model::name::RESERVED_NAME;
-use model::{Name, NameKey, NamespaceId, NodeId, limits};
+use model::{ContentHash, Name, NameKey, NamespaceId, NodeId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bounds every walk towards the root: mounts may nest one tree in another once.
@@ -222,6 +222,12 @@ impl Trees {
     pub fn remote_child(&self, parent: NodeId, key: &NameKey) -> Option<NodeId> {
         let named = |id: &NodeId| self.rows[id].remote_place().is_some_and(|place| place.name.key() == *key);
         self.children.with_digest(parent, key.digest(), Sides::REMOTE).find(named)
+    }
+
+    /// A file on disk that is known to have this content, if one of the first `looks` nodes is one.
+    #[must_use]
+    pub fn local_file_with(&self, content: ContentHash, looks: usize) -> Option<NodeId> {
+        self.rows.iter().take(looks).find(|(_, row)| row.local_hash() == Some(content)).map(|(node, _)| *node)
     }
 
     /// The node that was last seen with this inode.

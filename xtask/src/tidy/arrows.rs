@@ -10,9 +10,11 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     // words
     ("model", &[]),
+    ("delta", &[]),
     // meaning
     ("api", &["model"]),
     ("sync-engine", &["model", "api"]),
+    ("parcels", &["model", "api", "delta"]),
     // ports and their adapters
     ("metadata-store", &["model"]),
     ("metadata-store-mysql", &["model", "metadata-store"]),
@@ -20,9 +22,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("local-files", &["model", "sync-engine"]),
     // drivers; no service sees another
     ("meta-service", &["model", "api", "metadata-store"]),
-    ("block-service", &["model", "api", "block-store"]),
+    ("block-service", &["model", "api", "delta", "parcels", "block-store"]),
     ("notification-service", &["model", "api"]),
-    ("client", &["model", "api", "sync-engine", "local-files"]),
+    ("client", &["model", "api", "delta", "parcels", "sync-engine", "local-files"]),
     // where the services meet
     (
         "server",
@@ -55,7 +57,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
-    ("fuzzing", &["model", "api", "sync-engine", "metadata-store", "block-store", "client", "server"]),
+    (
+        "fuzzing",
+        &["model", "api", "delta", "parcels", "sync-engine", "metadata-store", "block-store", "client", "server"],
+    ),
     // knows the program by its command line only
     ("black-box", &[]),
     ("xtask", &[]),

@@ -10,7 +10,7 @@ use local_files::disk::Disk;
 use local_files::temps;
 use model::{BlockHash, limits};
 use std::sync::Arc;
-use sync_engine::io::{BlockSource, Event, FetchBlock, Request, RequestId, StepError};
+use sync_engine::io::{BlockSource, Event, FetchBlock, LocalPath, Request, RequestId, StepError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,6 +75,10 @@ struct DiskBlocks(Arc<Disk>);
 impl BlockFiles for DiskBlocks {
     fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
         temps::read_blocks(self.0.as_ref(), blocks)
+    }
+
+    fn read_stretch(&self, path: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
+        temps::read_stretch(self.0.as_ref(), path, offset, len)
     }
 
     fn write(&self, block: &FetchBlock, bytes: &[u8]) -> Result<(), StepError> {

@@ -23,10 +23,12 @@ pub(super) struct Workers {
     /// Scans and changes on disk, one after the other.
     changes: Sender<Order>,
     hashes: Sender<Order>,
+    /// Whether blocks are copied from local files.
+    reuse: bool,
 }
 
 impl Workers {
-    pub(super) fn start(disk: Arc<Disk>, events: &Sender<Input>) -> io::Result<Self> {
+    pub(super) fn start(disk: Arc<Disk>, reuse: bool, events: &Sender<Input>) -> io::Result<Self> {
         let (changes, change_queue) = unbounded();
         let (hashes, hash_queue) = unbounded();
         spawn("syncline-disk", &disk, change_queue, events)?;
@@ -34,10 +36,13 @@ impl Workers {
         for _ in 0..hashers {
             spawn("syncline-hash", &disk, hash_queue.clone(), events)?;
         }
-        Ok(Self { changes, hashes })
+        Ok(Self { changes, hashes, reuse })
     }
 
-    pub(super) fn submit(&self, id: JobId, job: Job) {
+    pub(super) fn submit(&self, id: JobId, mut job: Job) {
+        if let (Job::Probe { reuse, .. }, false) = (&mut job, self.reuse) {
+            reuse.clear();
+        }
         let queue = match &job {
             Job::Hash(_) | Job::Probe { .. } => &self.hashes,
             Job::Scan(_) | Job::Prepare(_) | Job::Apply(_) | Job::CleanTemps { .. } => &self.changes,

@@ -1,23 +1,26 @@
-//! Blocks on their way: uploads from local files, downloads into temporary files.
+//! Blocks on their way down, into temporary files.
 
 use super::stall::Progress;
 use super::{Transport, TransportError};
-use api::{BlockHeader, BlocksHead, BlocksRequest, ChangesetHead, ChangesetReply, DecodeError, codec};
+use api::{BlockHeader, BlocksHead, BlocksRequest, DecodeError, codec};
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::stream;
-use model::{BlockHash, Commit, NamespaceId, limits};
-use std::collections::BTreeMap;
+use delta::Script;
+use model::{BlockHash, NamespaceId, limits};
+use parcels::{Form, Frame, Opened, ParcelError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
-use sync_engine::io::{BlockSource, FetchBlock, Reply, StepError};
+use sync_engine::io::{BlockSource, FetchBlock, LocalPath, Reply, StepError};
 use tokio::sync::mpsc;
 
-/// Bytes of an upload that the bandwidth limit handles as one.
-const UPLOAD_PIECE: usize = 64 * 1024;
-/// Bytes of received blocks that go to the disk as one batch, so that small blocks cost few hand-overs.
+/// Plain bytes of received blocks that go to the disk as one batch, so that small blocks cost few hand-overs.
 const WRITE_BATCH: usize = 1024 * 1024;
 /// Batches that wait for the disk.
 const WRITE_QUEUE: usize = 4;
+/// Bases that one delta may copy from; each may be a block in memory.
+const BASES_AT_ONCE: usize = 8;
+/// Bases that stay in memory for the next delta.
+const BASES_KEPT: usize = 2;
 
 /// The synced folder as uploads and downloads see it. The calls block.
 pub trait BlockFiles: Send + Sync + 'static {
@@ -27,6 +30,9 @@ pub trait BlockFiles: Send + Sync + 'static {
     /// The blocks that no longer read as their hashes say.
     fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>>;
 
+    /// Bytes of a file as they are now, for comparison: fewer at its end, none when it cannot be read.
+    fn read_stretch(&self, path: &LocalPath, offset: u64, len: usize) -> Vec<u8>;
+
     /// Writes a block to all its targets. The bytes were checked.
     ///
     /// # Errors
@@ -35,83 +41,65 @@ pub trait BlockFiles: Send + Sync + 'static {
 }
 
 impl Transport {
-    /// `changeset`: blocks from local files, and the commit that names them.
-    pub(super) async fn changeset(
-        &self,
-        blocks: Vec<BlockSource>,
-        commit: Option<Commit>,
-        files: Arc<dyn BlockFiles>,
-    ) -> Result<Reply, TransportError> {
-        let headers = blocks.iter().map(|block| BlockHeader { hash: block.hash, len: block.len }).collect();
-        let read = blocking(move || files.read(&blocks)).await?;
-        let contents = match read {
-            Ok(contents) => contents,
-            Err(blocks) => return Ok(Reply::SourceChanged { blocks }),
-        };
-        let head = codec::encode_head(&ChangesetHead { blocks: headers, commit });
-        let pieces: Vec<Bytes> = std::iter::once(head).chain(contents).map(Bytes::from).collect();
-        let progress = Arc::new(Progress::start());
-        let body = self.paced_body(pieces, &progress);
-        let reply: ChangesetReply = progress
-            .watch(async {
-                let response = self.post("changeset", body).await?;
-                progress.touch();
-                self.message(response, &progress).await
-            })
-            .await?;
-        Ok(Reply::Changeset { outcome: reply.outcome })
-    }
-
-    /// A body that flows at the pace of the upload limit.
-    fn paced_body(&self, pieces: Vec<Bytes>, progress: &Arc<Progress>) -> reqwest::Body {
-        let (bandwidth, progress) = (Arc::clone(&self.bandwidth), Arc::clone(progress));
-        let pieces = pieces.into_iter().flat_map(|mut bytes| {
-            std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(UPLOAD_PIECE))))
-        });
-        reqwest::Body::wrap_stream(stream::unfold(
-            (pieces, bandwidth, progress),
-            |(mut pieces, bandwidth, progress)| async {
-                let piece = pieces.next()?;
-                {
-                    let _waiting = progress.pause();
-                    bandwidth.upload.take(piece.len()).await;
-                }
-                Some((Ok::<_, std::io::Error>(piece), (pieces, bandwidth, progress)))
-            },
-        ))
-    }
-
     /// `blocks` or `prefetch`: downloads blocks. What arrived before a failure has not been for nothing.
     pub(super) async fn fetch(
         &self,
         call: &'static str,
         namespace: NamespaceId,
         wanted: Vec<FetchBlock>,
+        bases: Vec<BlockSource>,
         files: Arc<dyn BlockFiles>,
     ) -> Result<Reply, TransportError> {
-        let hashes = wanted.iter().map(|block| block.hash).collect();
-        let request = api::encode(&BlocksRequest { namespace, blocks: hashes });
-        let wanted: Arc<BTreeMap<BlockHash, FetchBlock>> =
-            Arc::new(wanted.into_iter().map(|block| (block.hash, block)).collect());
+        let bases = if self.thrift.delta { bases } else { Vec::new() };
+        let wanted: BTreeMap<BlockHash, FetchBlock> = wanted.into_iter().map(|block| (block.hash, block)).collect();
+        let (received, mut written) = self.fetch_once(call, namespace, wanted.clone(), bases, files.clone()).await?;
+        let unmade = mem::take(&mut written.unmade);
+        if received.is_err() || written.is_broken() || unmade.is_empty() {
+            return conclude(received, written);
+        }
+        // The disk no longer has what deltas copy from: then the blocks come without them.
+        let rest = wanted.into_iter().filter(|(hash, _)| unmade.contains(hash)).collect();
+        let (again, more) = self.fetch_once(call, namespace, rest, Vec::new(), files).await?;
+        let unavailable = received.and_then(|mut first| {
+            first.extend(again?);
+            Ok(first)
+        });
+        conclude(unavailable, written.and(more))
+    }
+
+    async fn fetch_once(
+        &self,
+        call: &'static str,
+        namespace: NamespaceId,
+        wanted: BTreeMap<BlockHash, FetchBlock>,
+        bases: Vec<BlockSource>,
+        files: Arc<dyn BlockFiles>,
+    ) -> Result<(Result<Vec<BlockHash>, TransportError>, Written), TransportError> {
+        let request = BlocksRequest {
+            namespace,
+            blocks: wanted.keys().copied().collect(),
+            bases: bases.iter().map(|base| base.hash).collect(),
+        };
+        let wanted = Arc::new(wanted);
         let (sender, receiver) = mpsc::channel(WRITE_QUEUE);
         let writer = {
-            let wanted = Arc::clone(&wanted);
-            tokio::task::spawn_blocking(move || write_blocks(receiver, &wanted, files.as_ref()))
+            let writer = Writer { wanted: Arc::clone(&wanted), bases, files, read: VecDeque::new() };
+            tokio::task::spawn_blocking(move || writer.run(receiver))
         };
         let progress = Progress::start();
         let received = progress
             .watch(async {
-                let response = self.post(call, request.into()).await?;
+                let response = self.post(call, api::encode(&request).into()).await?;
                 progress.touch();
                 self.receive(response, &wanted, &sender, &progress).await
             })
             .await;
         drop(sender);
         let written = writer.await.map_err(|_| TransportError::Unreachable("the download was stopped".into()))?;
-        conclude(received, written)
+        Ok((received, written))
     }
 
-    /// Takes blocks from a reply and hands them to the writer. Gives what the server does not hand out.
+    /// Takes parcels from a reply and hands them to the writer. Gives what the server does not hand out.
     async fn receive(
         &self,
         response: reqwest::Response,
@@ -148,37 +136,40 @@ impl Transport {
 fn malformed(error: BlocksError) -> TransportError {
     match error {
         BlocksError::BrokeOff => TransportError::Unreachable(error.to_string()),
-        BlocksError::Decode(_) | BlocksError::Unasked => TransportError::NotSyncline(error.to_string()),
+        BlocksError::Decode(_) | BlocksError::Parcel(_) | BlocksError::Unasked => {
+            TransportError::NotSyncline(error.to_string())
+        }
     }
 }
 
-/// A block that arrived, not yet checked.
+/// A parcel that arrived, not yet opened.
 #[derive(Debug)]
 struct Received {
-    hash: BlockHash,
+    headers: Vec<BlockHeader>,
+    form: Form,
     bytes: Bytes,
 }
 
-/// Blocks that go to the writer together.
+/// Parcels that go to the writer together.
 #[derive(Debug, Default)]
 struct Batch {
-    blocks: Vec<Received>,
+    parcels: Vec<Received>,
     bytes: usize,
 }
 
 impl Batch {
-    /// Takes all blocks that are complete.
+    /// Takes all parcels that are complete.
     fn fill(&mut self, decoder: &mut Decoder, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<(), BlocksError> {
-        while let Some(block) = decoder.next_block(wanted)? {
-            self.bytes += block.bytes.len();
-            self.blocks.push(block);
+        while let Some(parcel) = decoder.next_parcel(wanted)? {
+            self.bytes += parcel.headers.iter().map(|header| header.len as usize).sum::<usize>();
+            self.parcels.push(parcel);
         }
         Ok(())
     }
 
     fn take(&mut self) -> Vec<Received> {
         self.bytes = 0;
-        mem::take(&mut self.blocks)
+        mem::take(&mut self.parcels)
     }
 }
 
@@ -186,37 +177,97 @@ impl Batch {
 #[derive(Debug, Default)]
 struct Written {
     blocks: Vec<BlockHash>,
+    /// Their deltas led elsewhere.
+    unmade: BTreeSet<BlockHash>,
     disk: Option<StepError>,
     damaged: Option<BlockHash>,
 }
 
-/// Checks and writes blocks until the channel ends, the disk fails, or a block is not what it says.
-fn write_blocks(
-    mut receiver: mpsc::Receiver<Vec<Received>>,
-    wanted: &BTreeMap<BlockHash, FetchBlock>,
-    files: &dyn BlockFiles,
-) -> Written {
-    let mut written = Written::default();
-    while let Some(batch) = receiver.blocking_recv() {
-        for block in batch {
-            if BlockHash::of(&block.bytes) != block.hash {
-                written.damaged = Some(block.hash);
-                return written;
+impl Written {
+    const fn is_broken(&self) -> bool {
+        self.disk.is_some() || self.damaged.is_some()
+    }
+
+    /// Together with what became of further blocks.
+    fn and(mut self, more: Self) -> Self {
+        self.blocks.extend(more.blocks);
+        Self { blocks: self.blocks, unmade: more.unmade, disk: more.disk, damaged: more.damaged }
+    }
+}
+
+/// Opens, checks and writes blocks.
+struct Writer {
+    wanted: Arc<BTreeMap<BlockHash, FetchBlock>>,
+    /// What deltas copy from.
+    bases: Vec<BlockSource>,
+    files: Arc<dyn BlockFiles>,
+    /// Bases that were read, the newest last: the next delta most likely copies from them too.
+    read: VecDeque<(usize, Vec<u8>)>,
+}
+
+impl Writer {
+    /// Goes on until the channel ends, the disk fails, or a block is not what it says.
+    fn run(mut self, mut receiver: mpsc::Receiver<Vec<Received>>) -> Written {
+        let mut written = Written::default();
+        while let Some(batch) = receiver.blocking_recv() {
+            for parcel in batch {
+                self.take(parcel, &mut written);
+                if written.is_broken() {
+                    return written;
+                }
             }
-            let Some(target) = wanted.get(&block.hash) else { continue };
-            if let Err(error) = files.write(target, &block.bytes) {
-                written.disk = Some(error);
-                return written;
+        }
+        written
+    }
+
+    fn take(&mut self, parcel: Received, written: &mut Written) {
+        let Received { headers, form, bytes } = parcel;
+        let blocks = match parcels::open(form, &headers, bytes) {
+            Ok(Opened::Blocks(blocks)) => blocks,
+            Ok(Opened::Script(script)) => match headers.first().and_then(|header| self.make(header, &script)) {
+                Some(block) => vec![block],
+                None => return written.unmade.extend(headers.first().map(|header| header.hash)),
+            },
+            Err(_) => return written.damaged = headers.first().map(|header| header.hash),
+        };
+        for (header, bytes) in headers.iter().zip(blocks) {
+            if form != Form::Delta && BlockHash::of(&bytes) != header.hash {
+                return written.damaged = Some(header.hash);
             }
-            written.blocks.push(block.hash);
+            let Some(target) = self.wanted.get(&header.hash) else { continue };
+            if let Err(error) = self.files.write(target, &bytes) {
+                return written.disk = Some(error);
+            }
+            written.blocks.push(header.hash);
         }
     }
-    written
+
+    /// The block that a delta leads to, if it is the right one.
+    fn make(&mut self, header: &BlockHeader, script: &[u8]) -> Option<Bytes> {
+        let script = Script::parse(script, header.len as usize).ok()?;
+        let needed = script.bases();
+        if needed.len() > BASES_AT_ONCE {
+            return None;
+        }
+        for number in &needed {
+            if !self.read.iter().any(|(read, _)| read == number) {
+                let base = self.bases.get(*number)?;
+                let bytes = self.files.read_stretch(&base.path, base.offset, base.len as usize);
+                self.read.push_back((*number, bytes));
+            }
+        }
+        let base = |number| self.read.iter().find(|(read, _)| *read == number).map(|(_, bytes)| bytes.as_slice());
+        let made = script.apply(base).ok();
+        while self.read.len() > BASES_KEPT {
+            self.read.pop_front();
+        }
+        made.filter(|made| BlockHash::of(made) == header.hash).map(Bytes::from)
+    }
 }
 
 /// A download's result: an error only when nothing at all came of it.
 fn conclude(received: Result<Vec<BlockHash>, TransportError>, written: Written) -> Result<Reply, TransportError> {
-    let Written { blocks, disk, damaged } = written;
+    let Written { blocks, disk, damaged, .. } = written;
     match (received, damaged) {
         (Err(error), _) if blocks.is_empty() && disk.is_none() => Err(error),
         (_, Some(hash)) if blocks.is_empty() => {
@@ -231,6 +282,8 @@ fn conclude(received: Result<Vec<BlockHash>, TransportError>, written: Written) 
 enum BlocksError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Parcel(#[from] ParcelError),
     #[error("it sent a block that was not asked for")]
     Unasked,
     #[error("the answer broke off")]
@@ -250,19 +303,28 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next block that is complete; `None`: more bytes are needed.
-    fn next_block(&mut self, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<Option<Received>, BlocksError> {
+    /// The next parcel that is complete; `None`: more bytes are needed.
+    fn next_parcel(&mut self, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<Option<Received>, BlocksError> {
         if self.head.is_none() {
             self.read_head(wanted)?;
         }
-        let Some(header) = self.head.as_ref().and_then(|head| head.blocks.get(self.next)) else { return Ok(None) };
-        let len = usize::try_from(header.len).map_err(|_| DecodeError::BlockTooLong)?;
-        if self.buffer.len() < len {
-            self.buffer.reserve(len - self.buffer.len());
+        let Some(outstanding) = self.head.as_ref().and_then(|head| head.blocks.get(self.next..)) else {
+            return Ok(None);
+        };
+        let Some(frame) = self.buffer.first_chunk::<{ Frame::BYTES }>().filter(|_| !outstanding.is_empty()) else {
+            return Ok(None);
+        };
+        let (frame, _) = Frame::parse(*frame, outstanding)?;
+        let whole = Frame::BYTES + frame.len as usize;
+        if self.buffer.len() < whole {
+            self.buffer.reserve(whole - self.buffer.len());
             return Ok(None);
         }
-        self.next += 1;
-        Ok(Some(Received { hash: header.hash, bytes: self.buffer.split_to(len).freeze() }))
+        let headers = outstanding[..frame.blocks.into()].to_vec();
+        self.next += headers.len();
+        self.buffer.advance(Frame::BYTES);
+        let bytes = self.buffer.split_to(frame.len as usize).freeze();
+        Ok(Some(Received { headers, form: frame.form, bytes }))
     }
 
     /// Reads the head if it is all there, and checks its promises before memory is spent on them.
@@ -292,7 +354,9 @@ impl Decoder {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, TransportError> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TransportError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| TransportError::Unreachable("the transfer was stopped".into()))
 }
@@ -310,7 +374,9 @@ mod tests {
     fn body(contents: &[&[u8]]) -> Vec<u8> {
         let header = |bytes: &&[u8]| BlockHeader { hash: BlockHash::of(bytes), len: bytes.len() as u32 };
         let head = BlocksHead { blocks: contents.iter().map(header).collect(), unavailable: vec![BlockHash([9; 32])] };
-        [codec::encode_head(&head), contents.concat()].concat()
+        let frame = |bytes: &&[u8]| Frame { form: Form::Plain, blocks: 1, len: bytes.len() as u32 }.to_bytes();
+        let parcels = contents.iter().flat_map(|bytes| [frame(bytes).to_vec(), bytes.to_vec()].concat());
+        codec::encode_head(&head).into_iter().chain(parcels).collect()
     }
 
     fn decode(pieces: &[&[u8]], wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<Vec<Bytes>, BlocksError> {
@@ -318,9 +384,9 @@ mod tests {
         let mut blocks = Vec::new();
         for piece in pieces {
             decoder.push(piece);
-            while let Some(block) = decoder.next_block(wanted)? {
-                assert_eq!(BlockHash::of(&block.bytes), block.hash);
-                blocks.push(block.bytes);
+            while let Some(parcel) = decoder.next_parcel(wanted)? {
+                assert_eq!(BlockHash::of(&parcel.bytes), parcel.headers[0].hash);
+                blocks.push(parcel.bytes);
             }
         }
         decoder.finish().map(|_| blocks)

@@ -2,6 +2,7 @@ use super::*;
 use crate::bandwidth::Limits;
 use api::{BlockHeader, BlocksHead, ChangesetHead, ChangesetReply, ServerReply, codec};
 use model::{BlockHash, Epoch, InstanceId, NamespaceId};
+use parcels::{Form, Frame};
 use std::sync::Mutex;
 use sync_engine::io::{BlockSource, FetchBlock, LocalPath, StepError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,6 +148,8 @@ fn an_address_is_http_or_https_and_nothing_more() {
 struct MemoryFiles {
     contents: Vec<Vec<u8>>,
     changed: Vec<BlockHash>,
+    /// What is read for comparison.
+    stretches: Vec<u8>,
     written: Mutex<Vec<Vec<u8>>>,
     disk_error: Option<StepError>,
 }
@@ -154,6 +157,11 @@ struct MemoryFiles {
 impl BlockFiles for MemoryFiles {
     fn read(&self, _: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
         if self.changed.is_empty() { Ok(self.contents.clone()) } else { Err(self.changed.clone()) }
+    }
+
+    fn read_stretch(&self, _: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
+        let whole = self.stretches.get(usize::try_from(offset).expect("fits")..).unwrap_or_default();
+        whole[..len.min(whole.len())].to_vec()
     }
 
     fn write(&self, _: &FetchBlock, bytes: &[u8]) -> Result<(), StepError> {
@@ -169,26 +177,30 @@ fn source(bytes: &[u8]) -> BlockSource {
 
 #[tokio::test]
 async fn an_upload_sends_head_and_blocks() {
-    let answer = response("200 OK", api::CONTENT_TYPE, &api::encode(&ChangesetReply { outcome: None }));
+    let answer =
+        response("200 OK", api::CONTENT_TYPE, &api::encode(&ChangesetReply { outcome: None, unmade: Vec::new() }));
     let (server, task) = serve_once(answer).await;
     let files = Arc::new(MemoryFiles { contents: vec![b"first".to_vec(), b"second".to_vec()], ..Default::default() });
-    let request = Request::Changeset { blocks: vec![source(b"first"), source(b"second")], commit: None };
+    let request =
+        Request::Changeset { blocks: vec![source(b"first"), source(b"second")], former: Vec::new(), commit: None };
     assert_eq!(transport(server).perform(request, files).await, Ok(Reply::Changeset { outcome: None }));
     let received = task.await.expect("served");
     let head = ChangesetHead {
         blocks: [b"first".as_slice(), b"second"]
             .map(|bytes| BlockHeader { hash: BlockHash::of(bytes), len: bytes.len() as u32 })
             .into(),
+        bases: None,
         commit: None,
     };
-    let contains = |part: &[u8]| received.windows(part.len()).any(|window| window == part);
-    assert!(contains(&codec::encode_head(&head)) && contains(b"first") && contains(b"second"));
+    let frame = Frame { form: Form::Plain, blocks: 2, len: 11 };
+    let body = [codec::encode_head(&head).as_slice(), &frame.to_bytes(), b"firstsecond"].concat();
+    assert!(received.ends_with(&body));
 }
 
 #[tokio::test]
 async fn a_file_that_changed_ends_the_upload_before_it_begins() {
     let files = Arc::new(MemoryFiles { changed: vec![BlockHash([7; 32])], ..Default::default() });
-    let request = Request::Changeset { blocks: vec![source(b"first")], commit: None };
+    let request = Request::Changeset { blocks: vec![source(b"first")], former: Vec::new(), commit: None };
     // Nothing listens there: the call must not try to connect.
     let server = "http://127.0.0.1:1".parse().expect("an address");
     let reply = transport(server).perform(request, files).await;
@@ -198,14 +210,16 @@ async fn a_file_that_changed_ends_the_upload_before_it_begins() {
 async fn fetch(body: Vec<u8>, files: Arc<MemoryFiles>) -> Result<Reply, TransportError> {
     let (server, _task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
     let block = |bytes: &[u8]| FetchBlock { hash: BlockHash::of(bytes), len: bytes.len() as u32, to: Vec::new() };
-    let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks: vec![block(b"first"), block(b"second")] };
+    let blocks = vec![block(b"first"), block(b"second")];
+    let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks, bases: Vec::new() };
     transport(server).perform(request, files).await
 }
 
 fn blocks_body(second: &[u8]) -> Vec<u8> {
     let header = |bytes: &[u8]| BlockHeader { hash: BlockHash::of(bytes), len: bytes.len() as u32 };
     let head = BlocksHead { blocks: vec![header(b"first"), header(b"second")], unavailable: vec![] };
-    [codec::encode_head(&head).as_slice(), b"first", second].concat()
+    let frame = |len| Frame { form: Form::Plain, blocks: 1, len }.to_bytes();
+    [codec::encode_head(&head).as_slice(), &frame(5), b"first", &frame(6), second].concat()
 }
 
 fn fetched(written: &[&[u8]], disk: Option<StepError>) -> Result<Reply, TransportError> {
@@ -234,6 +248,49 @@ async fn what_arrived_before_a_download_broke_off_counts() {
     let head_only = blocks_body(b"")[..30].to_vec();
     let reply = fetch(head_only, Arc::new(MemoryFiles::default())).await;
     assert!(matches!(reply, Err(TransportError::Unreachable(_))), "{reply:?}");
+}
+
+/// Fetches one block, of which the server sends `script` over the only base and nothing else.
+async fn fetch_by_delta(block: &[u8], script: Vec<u8>, files: Arc<MemoryFiles>) -> Result<Reply, TransportError> {
+    let head = BlocksHead {
+        blocks: vec![BlockHeader { hash: BlockHash::of(block), len: block.len() as u32 }],
+        unavailable: vec![],
+    };
+    let frame = Frame { form: Form::Delta, blocks: 1, len: script.len() as u32 }.to_bytes();
+    let body = [codec::encode_head(&head), frame.to_vec(), script].concat();
+    let (server, _task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
+    let wanted = FetchBlock { hash: BlockHash::of(block), len: block.len() as u32, to: Vec::new() };
+    let bases = vec![BlockSource { len: 9, ..source(b"old bytes") }];
+    let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks: vec![wanted], bases };
+    transport(server).perform(request, files).await
+}
+
+fn grown(more: &[u8]) -> Vec<u8> {
+    let mut writer = delta::Writer::default();
+    writer.copy(0, 0, 9);
+    writer.insert(more);
+    writer.finish()
+}
+
+#[tokio::test]
+async fn a_block_is_made_of_what_the_disk_has_of_it() {
+    let files = Arc::new(MemoryFiles { stretches: b"old bytes".to_vec(), ..Default::default() });
+    let block = b"old bytes and many new ones";
+    let reply = fetch_by_delta(block, grown(b" and many new ones"), Arc::clone(&files)).await;
+    assert_eq!(reply, fetched(&[block], None));
+    assert_eq!(*files.written.lock().expect("not poisoned"), [block.to_vec()]);
+}
+
+/// Then it is asked for once more, which this server does not answer.
+#[tokio::test]
+async fn what_a_delta_makes_of_other_bytes_is_never_written() {
+    for stretches in [b"new bytes".to_vec(), b"old".to_vec(), Vec::new()] {
+        let files = Arc::new(MemoryFiles { stretches, ..Default::default() });
+        let script = grown(b" and many new ones");
+        let reply = fetch_by_delta(b"old bytes and many new ones", script, Arc::clone(&files)).await;
+        assert!(matches!(reply, Err(TransportError::Unreachable(_))), "{reply:?}");
+        assert!(files.written.lock().expect("not poisoned").is_empty());
+    }
 }
 
 #[tokio::test]

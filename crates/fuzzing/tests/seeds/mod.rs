@@ -3,16 +3,19 @@
 use api::codec::{encode, encode_head};
 use api::{
     BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ErrorCode, HistoryRequest,
-    LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, ServerReply, ShareRequest, Token,
+    LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, ServerReply, ShareRequest, Stretch,
+    SumsReply, SumsRequest, Token,
 };
 use client::Config;
 use client::control::protocol::{Command, Failure, Reply, Request, VERSION, WirePath};
+use delta::Writer;
 use metadata_store::format::to_bytes;
 use model::{
     AccountId, BlockHash, Blocklist, Body, Change, Commit, CommitKey, CommitOutcome, Cursor, DeviceId, Epoch,
     InstanceId, JournalEntry, Mtime, Name, NamespaceId, NodeId, Operation, Position, Reason, Rejection, Role,
     Timestamp,
 };
+use parcels::{Compressor, Form, Frame};
 
 type Seed = (&'static str, String, Vec<u8>);
 
@@ -23,6 +26,8 @@ pub(crate) fn all() -> Vec<Seed> {
     };
     add("messages", messages());
     add("block_stream", block_stream());
+    add("parcels", parcels());
+    add("delta_scripts", delta_scripts());
     add("stored_values", stored_values());
     add("hostile_journal", hostile_journal());
     add("names", names());
@@ -96,7 +101,23 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("rejected", encode(&rejected)),
         ("missing", encode(&MissingRequest { blocks: vec![BlockHash([7; 32]); 3] })),
         ("missing-reply", encode(&MissingReply { missing: vec![0, 2, u32::MAX] })),
-        ("blocks", encode(&BlocksRequest { namespace: NamespaceId([3; 16]), blocks: vec![BlockHash([7; 32])] })),
+        (
+            "blocks",
+            encode(&BlocksRequest {
+                namespace: NamespaceId([3; 16]),
+                blocks: vec![BlockHash([7; 32])],
+                bases: vec![BlockHash([8; 32])],
+            }),
+        ),
+        (
+            "sums",
+            encode(&SumsRequest {
+                namespace: NamespaceId([3; 16]),
+                chunk: 4096,
+                stretches: vec![Stretch { block: BlockHash([7; 32]), offset: 5, len: 70_000 }],
+            }),
+        ),
+        ("sums-reply", encode(&SumsReply { sums: vec![vec![1; 16], Vec::new()] })),
         ("error", encode(&api::ApiError::new(ErrorCode::Busy, "too many"))),
         (
             "share",
@@ -117,9 +138,41 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn parcels() -> Vec<(&'static str, Vec<u8>)> {
+    let framed = |form, blocks, body: &[u8]| {
+        let frame = Frame { form, blocks, len: u32::try_from(body.len()).expect("short") };
+        [frame.to_bytes().to_vec(), body.to_vec()].concat()
+    };
+    let compressed = Compressor::new().expect("a context").compress(&[9; 305]).expect("is worth it");
+    vec![
+        ("plain", framed(Form::Plain, 2, &[9; 305])),
+        ("compressed", framed(Form::Zstd, 2, &compressed)),
+        ("compressed-for-less", framed(Form::Zstd, 1, &compressed)),
+        ("delta", framed(Form::Delta, 1, &delta_scripts()[0].1)),
+        ("too-many", framed(Form::Plain, 3, &[9; 306])),
+        ("torn", framed(Form::Zstd, 2, &compressed)[..12].to_vec()),
+    ]
+}
+
+fn delta_scripts() -> Vec<(&'static str, Vec<u8>)> {
+    let script = |copies: &[(usize, usize, usize)], inserted: &[u8]| {
+        let mut writer = Writer::default();
+        writer.insert(inserted);
+        copies.iter().for_each(|(base, offset, len)| writer.copy(*base, *offset, *len));
+        writer.finish()
+    };
+    vec![
+        ("right", script(&[(0, 0, 200), (1, 1, 49), (0, 10, 41)], b"new bytes!")),
+        ("outside", script(&[(0, 1, 200)], &[7; 100])),
+        ("no-base", script(&[(2, 0, 290)], b"new bytes!")),
+        ("too-long", script(&[(0, 0, 200), (0, 0, 200)], b"")),
+        ("endless-number", vec![0xff; 12]),
+    ]
+}
+
 fn block_stream() -> Vec<(&'static str, Vec<u8>)> {
     let header = |len| BlockHeader { hash: BlockHash([7; 32]), len };
-    let head = |len| ChangesetHead { blocks: vec![header(len), header(5)], commit: Some(commit()) };
+    let head = |len| ChangesetHead { blocks: vec![header(len), header(5)], bases: None, commit: Some(commit()) };
     let download = BlocksHead { blocks: vec![header(4)], unavailable: vec![BlockHash([8; 32])] };
     vec![
         ("upload", [encode_head(&head(3)), b"onetwo23".to_vec()].concat()),
@@ -236,6 +289,7 @@ fn client_config() -> Vec<(&'static str, Vec<u8>)> {
         epoch: 1,
         namespace: NamespaceId([4; 16]),
         bandwidth: Default::default(),
+        thrift: Default::default(),
     };
     vec![
         ("config", toml::to_string_pretty(&config).expect("encodes").into_bytes()),

@@ -131,7 +131,8 @@ fn hash_range(file: &dyn OpenFile, print: &Fingerprint, mut at: u64, end: u64) -
     Ok(Some(hasher.finish().0))
 }
 
-fn available_threads() -> u64 {
+/// How many threads share the work on one large file.
+pub(crate) fn available_threads() -> u64 {
     thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX) as u64
 }
 

@@ -13,6 +13,7 @@ use crate::fs::Fs;
 use crate::temps;
 
 pub(crate) use apply::step_error;
+pub(crate) use hash::available_threads;
 use hash::read_and_hash;
 
 /// Does one job from beginning to end.
@@ -23,8 +24,10 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
         Job::Hash(tasks) => hash::hash(fs, tasks),
         Job::Apply(steps) => apply::apply(fs, steps),
         Job::Prepare(temps) => prepare::prepare(fs, temps),
-        Job::Probe { temp, size, blocks } => {
-            JobResult::Probed { present: temps::present_blocks(fs, temp, *size, blocks) }
+        Job::Probe { temp, size, blocks, reuse } => {
+            let mut present = temps::present_blocks(fs, temp, *size, blocks);
+            present.extend(temps::reuse_blocks(fs, temp, reuse, &present));
+            JobResult::Probed { present }
         }
         Job::CleanTemps { keep } => {
             temps::clean(fs, keep);

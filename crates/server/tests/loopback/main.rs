@@ -2,6 +2,7 @@
 
 mod dedup_timing;
 mod support;
+mod thrift;
 
 use api::{
     ApiError, BlocksHead, BlocksRequest, CONTENT_TYPE, ErrorCode, LinkRequest, ServerReply, UnlinkRequest, codec,
@@ -87,7 +88,8 @@ async fn anothers_blocks_are_as_good_as_absent() {
     let (head, bytes) = bob.blocks(&[b"secret", b"absent"]).await;
     assert_eq!((head.blocks.len(), head.unavailable.len(), bytes.len()), (0, 2, 0));
 
-    let foreign = |namespace, block: &[u8]| BlocksRequest { namespace, blocks: vec![BlockHash::of(block)] };
+    let foreign =
+        |namespace, block: &[u8]| BlocksRequest { namespace, blocks: vec![BlockHash::of(block)], bases: Vec::new() };
     let theirs = bob.call::<BlocksHead>("blocks", &foreign(ann.link.root, b"secret")).await.expect_err("forbidden");
     let nowhere = bob.call::<BlocksHead>("blocks", &foreign(model::NamespaceId([9; 16]), b"x")).await;
     assert_eq!(nowhere.expect_err("forbidden"), theirs);
@@ -261,6 +263,7 @@ async fn a_head_that_promises_too_much_is_refused() {
     let many = BlocksRequest {
         namespace: ann.link.root,
         blocks: vec![BlockHash([1; 32]); model::limits::BLOCKS_PER_REQUEST + 1],
+        bases: Vec::new(),
     };
     let error = ann.call::<BlocksHead>("blocks", &many).await.expect_err("is refused");
     assert_eq!(error.code, ErrorCode::BadRequest);

@@ -5,6 +5,7 @@ use api::{
     ChangesetReply, LinkReply, LinkRequest, MissingReply, MissingRequest, Notification, PREFIX, codec,
 };
 use model::{BlockHash, Blocklist, Body, Commit, CommitKey, CommitOutcome, Mtime, Name, NodeId, Operation, Position};
+use parcels::{Form, Frame, Opened};
 use reqwest::{Client, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -201,13 +202,26 @@ impl Device {
     /// The head and the bytes of an answer to `blocks`.
     pub(crate) async fn blocks(&self, blocks: &[&[u8]]) -> (BlocksHead, Vec<u8>) {
         let blocks = blocks.iter().map(|block| BlockHash::of(block)).collect();
-        let request = BlocksRequest { namespace: self.link.root, blocks };
+        let request = BlocksRequest { namespace: self.link.root, blocks, bases: Vec::new() };
         let response = self.post("blocks", codec::encode(&request)).await;
         assert_eq!((response.status().as_u16(), content_type(&response)), (200, CONTENT_TYPE.to_owned()));
         let bytes = response.bytes().await.expect("arrives");
         let (prefix, rest) = bytes.split_first_chunk::<4>().expect("has a prefix");
-        let (head, blocks) = rest.split_at(codec::head_len(*prefix).expect("is short"));
-        (codec::decode(head).expect("is a head"), blocks.to_vec())
+        let (head, mut rest) = rest.split_at(codec::head_len(*prefix).expect("is short"));
+        let head: BlocksHead = codec::decode(head).expect("is a head");
+        let (mut outstanding, mut blocks) = (head.blocks.as_slice(), Vec::new());
+        while let Some((frame, behind)) = rest.split_first_chunk() {
+            let (frame, _) = Frame::parse(*frame, outstanding).expect("is a frame");
+            let (these, others) = outstanding.split_at(frame.blocks.into());
+            let (parcel, behind) = behind.split_at(frame.len as usize);
+            match parcels::open(frame.form, these, bytes.slice_ref(parcel)).expect("opens") {
+                Opened::Blocks(opened) => blocks.extend(opened.concat()),
+                Opened::Script(_) => panic!("no bases were named"),
+            }
+            (outstanding, rest) = (others, behind);
+        }
+        assert!(outstanding.is_empty());
+        (head, blocks)
     }
 
     pub(crate) async fn events(&self) -> Events {
@@ -255,8 +269,13 @@ impl Events {
 pub(crate) fn framed(blocks: &[&[u8]], commit: Option<Commit>) -> Vec<u8> {
     let header =
         |block: &&[u8]| BlockHeader { hash: BlockHash::of(block), len: u32::try_from(block.len()).expect("short") };
-    let mut bytes = codec::encode_head(&ChangesetHead { blocks: blocks.iter().map(header).collect(), commit });
-    blocks.iter().for_each(|block| bytes.extend_from_slice(block));
+    let head = ChangesetHead { blocks: blocks.iter().map(header).collect(), bases: None, commit };
+    let mut bytes = codec::encode_head(&head);
+    for block in blocks {
+        let frame = Frame { form: Form::Plain, blocks: 1, len: u32::try_from(block.len()).expect("short") };
+        bytes.extend_from_slice(&frame.to_bytes());
+        bytes.extend_from_slice(block);
+    }
     bytes
 }
 

@@ -739,7 +739,7 @@ pub(super) fn brief_request(request: &Request) -> String {
         Request::Changes(request) => format!("changes {}", request.cursor.len()),
         Request::Missing(request) => format!("missing {}", request.blocks.len()),
         Request::Commit(commit) => format!("commit {:?} {}", commit.key, commit.operations.len()),
-        Request::Changeset { blocks, commit } => {
+        Request::Changeset { blocks, commit, .. } => {
             format!(
                 "changeset {} {:?}",
                 blocks.len(),

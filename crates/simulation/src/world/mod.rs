@@ -685,11 +685,14 @@ pub(crate) fn call_of(request: &Request) -> Call {
         Request::Changes(request) => Call::Changes(request.clone()),
         Request::Missing(request) => Call::Missing(request.clone()),
         Request::Commit(commit) => Call::Commit(commit.clone()),
-        Request::Changeset { blocks, commit } => {
+        Request::Changeset { blocks, commit, .. } => {
             let blocks = blocks.iter().map(|block| api::BlockHeader { hash: block.hash, len: block.len }).collect();
-            Call::Changeset { head: api::ChangesetHead { blocks, commit: commit.clone() }, blocks: Vec::new() }
+            Call::Changeset {
+                head: api::ChangesetHead { blocks, bases: None, commit: commit.clone() },
+                blocks: Vec::new(),
+            }
         }
-        Request::Fetch { namespace, blocks } => Call::Blocks(blocks_request(*namespace, blocks)),
+        Request::Fetch { namespace, blocks, .. } => Call::Blocks(blocks_request(*namespace, blocks)),
         Request::Prefetch { namespace, blocks } => Call::Prefetch(blocks_request(*namespace, blocks)),
         Request::Announce(request) => Call::Announce(request.clone()),
         Request::Coming(request) => Call::Coming(request.clone()),
@@ -697,5 +700,5 @@ pub(crate) fn call_of(request: &Request) -> Call {
 }
 
 fn blocks_request(namespace: NamespaceId, blocks: &[FetchBlock]) -> api::BlocksRequest {
-    api::BlocksRequest { namespace, blocks: blocks.iter().map(|block| block.hash).collect() }
+    api::BlocksRequest { namespace, blocks: blocks.iter().map(|block| block.hash).collect(), bases: Vec::new() }
 }

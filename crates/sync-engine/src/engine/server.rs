@@ -395,7 +395,7 @@ impl Engine {
             Request::Commit(commit)
         } else {
             let blocks = transfer::without_repeats(planned.blocks);
-            Request::Changeset { blocks, commit: Some(commit) }
+            Request::Changeset { blocks, former: self.former_of_edits(&commit, env), commit: Some(commit) }
         };
         self.server.committing = true;
         self.server.resolving = false;

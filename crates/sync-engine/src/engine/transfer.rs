@@ -4,13 +4,14 @@ use super::Engine;
 use super::local::Blame;
 use super::prefetch::{Prefetched, block_at};
 use crate::io::{
-    BlockSource, BlockTarget, Environment, FetchBlock, Job, JobId, Request, RequestId, StepError, TempName,
+    BlockSource, BlockTarget, Environment, FetchBlock, Former, FormerBlock, Job, JobId, LocalPath, Request, RequestId,
+    StepError, TempName,
 };
 use crate::plan::BlockPlan;
 use crate::tree::{Content, FileContent, Seen};
 use api::{MissingReply, MissingRequest};
 use model::block::block_len;
-use model::{BLOCK_SIZE, BlockHash, Blocklist, Commit, ContentHash, NamespaceId, NodeId, limits};
+use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Commit, ContentHash, NamespaceId, NodeId, Operation, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -24,6 +25,13 @@ pub(super) const FETCH_BYTES: u64 = 8 * 1024 * 1024;
 const FETCHES: usize = 4;
 /// Files that are being fetched, or fetched and not in place yet: bounds the temporary files.
 const FETCH_WINDOW: usize = 2_000;
+/// Blocks before and behind those that are sent or fetched, in which they may have been before: an edit
+/// moves what follows it by the bytes that it adds or removes.
+const NEAR_BLOCKS: u32 = 8;
+/// Shorter blocks, in bytes, are sent faster than compared.
+const RESEMBLING_MIN: u32 = 512;
+/// Bytes of a file that make it worth to look at one node for the same content.
+const BYTES_PER_LOOK: u64 = 64;
 /// Files that are being uploaded.
 const UPLOAD_WINDOW: usize = 2_000;
 
@@ -126,7 +134,7 @@ impl Transfers {
 
     /// What is committed is known by its journal now.
     pub(super) fn committed(&mut self, commit: &Commit) {
-        for block in commit.operations.iter().filter_map(|operation| operation.body()).flat_map(model::Body::blocks) {
+        for block in commit.operations.iter().filter_map(|operation| operation.body()).flat_map(Body::blocks) {
             self.present.remove(block);
             self.must_send.remove(block);
         }
@@ -195,7 +203,7 @@ impl Engine {
             return;
         }
         self.ask_for_missing(env);
-        self.start_uploads();
+        self.start_uploads(env);
         self.start_fetches(env);
         self.start_prefetches();
     }
@@ -317,22 +325,23 @@ impl Engine {
         self.finish_uploads();
     }
 
-    fn start_uploads(&mut self) {
+    fn start_uploads(&mut self, env: &Environment<'_>) {
         while self.transfers.running(true) < UPLOADS {
-            let sources = self.next_upload();
+            let (sources, former) = self.next_upload(env);
             if sources.is_empty() {
                 return;
             }
             let sent: Vec<BlockHash> = sources.iter().map(|source| source.hash).collect();
             self.transfers.sending.extend(sent.iter().copied());
-            let id = self.send(Request::Changeset { blocks: sources, commit: None });
+            let id = self.send(Request::Changeset { blocks: sources, former, commit: None });
             self.transfers.requests.insert(id, RequestKind::Upload(sent));
         }
     }
 
-    fn next_upload(&mut self) -> Vec<BlockSource> {
+    fn next_upload(&mut self, env: &Environment<'_>) -> (Vec<BlockSource>, Vec<Former>) {
         let mut sources: Vec<BlockSource> = Vec::new();
         let mut chosen = BTreeSet::new();
+        let mut numbers: BTreeMap<NodeId, Vec<u32>> = BTreeMap::new();
         let mut bytes = 0;
         let mut changed = Vec::new();
         for (node, upload) in &self.transfers.uploads {
@@ -348,6 +357,7 @@ impl Engine {
                 let Some(source) = self.source(*node, &upload.content, *number, *hash) else { continue };
                 bytes += u64::from(source.len);
                 sources.push(source);
+                numbers.entry(*node).or_default().push(*number);
                 if bytes >= UPLOAD_BYTES || sources.len() >= limits::BLOCKS_PER_REQUEST {
                     break;
                 }
@@ -364,7 +374,36 @@ impl Engine {
         while sources.len() > 1 && bytes > UPLOAD_BYTES + BLOCK_SIZE {
             bytes -= sources.pop().map_or(0, |source| u64::from(source.len));
         }
-        sources
+        let former = numbers.into_iter().filter_map(|(node, numbers)| self.former(node, &numbers, env)).collect();
+        (sources, former)
+    }
+
+    /// What the server has of the node, as far as the node's new blocks `numbers` may resemble it.
+    fn former(&self, node: NodeId, numbers: &[u32], env: &Environment<'_>) -> Option<Former> {
+        let (Some(Seen::File(Some(new))), Some(Content::File(old))) =
+            (self.trees.local(node).map(|local| local.seen), self.trees.remote(node).map(|remote| remote.content))
+        else {
+            return None;
+        };
+        let (new_blocks, _) = self.find_list(env, &new.hash)?;
+        let (old_blocks, _) = self.find_list(env, &old.hash)?;
+        let blocks = left_over(&old_blocks, old.size, &new_blocks, numbers);
+        let path = self.trees.local_path(node)?;
+        (!blocks.is_empty()).then(|| Former { namespace: self.trees.remote_namespace(node), path, blocks })
+    }
+
+    /// The same for the edits that travel with their content.
+    pub(super) fn former_of_edits(&self, commit: &Commit, env: &Environment<'_>) -> Vec<Former> {
+        let edited = |operation: &Operation| match operation {
+            Operation::Edit { node, body: Body::File { blocks, .. }, .. } => {
+                let numbers: Vec<u32> = (0..).zip(&blocks.0).map(|(number, _)| number).collect();
+                self.former(*node, &numbers, env)
+            }
+            Operation::Create { .. } | Operation::Edit { .. } | Operation::Move { .. } | Operation::Delete { .. } => {
+                None
+            }
+        };
+        commit.operations.iter().filter_map(edited).collect()
     }
 
     pub(super) fn upload_again(&mut self, sent: &[BlockHash]) {
@@ -445,12 +484,51 @@ impl Engine {
             return;
         }
         let resumable = blocks.0.len() > 1;
-        let probe = resumable.then(|| {
-            self.start_job(Job::Probe { temp: temp.clone(), size: content.size, blocks: Blocklist::clone(&blocks) })
+        let reuse = self.local_blocks(env, node, &content, &blocks);
+        let probe = (resumable || !reuse.is_empty()).then(|| {
+            let blocks = Blocklist::clone(&blocks);
+            self.start_job(Job::Probe { temp: temp.clone(), size: content.size, blocks, reuse })
         });
         let wanted = numbers.collect();
         let fetch = Fetch { content, namespace, blocks, temp, wanted, asked: BTreeSet::new(), probe };
         self.transfers.fetches.insert(node, fetch);
+    }
+
+    /// Where local files have blocks of a content: the version that it replaces, or another file with the
+    /// same content.
+    fn local_blocks(
+        &self,
+        env: &Environment<'_>,
+        node: NodeId,
+        content: &FileContent,
+        blocks: &Blocklist,
+    ) -> Vec<(u32, BlockSource)> {
+        let mut found = BTreeMap::new();
+        let looks = usize::try_from(content.size / BYTES_PER_LOOK).unwrap_or(usize::MAX);
+        let same = self.trees.local_file_with(content.hash, looks);
+        for holder in [Some(node), same].into_iter().flatten() {
+            let Some((path, old, list)) = self.local_file(env, holder) else { continue };
+            for (number, hash) in (0..).zip(&list.0) {
+                found.entry(*hash).or_insert_with(|| block_of(&path, &old, number, *hash));
+            }
+        }
+        let wanted = (0..).zip(&blocks.0);
+        wanted.filter_map(|(number, hash)| Some((number, found.get(hash)?.clone()))).collect()
+    }
+
+    /// A local file whose content is known.
+    fn local_file(&self, env: &Environment<'_>, node: NodeId) -> Option<(LocalPath, FileContent, Arc<Blocklist>)> {
+        let Seen::File(Some(content)) = self.trees.local(node)?.seen else { return None };
+        let (blocks, _) = self.find_list(env, &content.hash)?;
+        Some((self.trees.local_path(node)?, content, blocks))
+    }
+
+    /// What the disk has of the node, as far as blocks that are fetched may resemble it.
+    fn resembling(&self, env: &Environment<'_>, node: NodeId, numbers: &[u32]) -> Vec<BlockSource> {
+        let Some((path, old, old_blocks)) = self.local_file(env, node) else { return Vec::new() };
+        let Some(fetch) = self.transfers.fetches.get(&node) else { return Vec::new() };
+        let left = left_over(&old_blocks, old.size, &fetch.blocks, numbers);
+        left.into_iter().map(|block| block_of(&path, &old, block.number, block.hash)).collect()
     }
 
     pub(super) fn probed(&mut self, id: JobId, present: &[u32]) {
@@ -476,7 +554,13 @@ impl Engine {
         }
         while self.transfers.running(false) < FETCHES {
             let Some((namespace, numbers, blocks)) = self.next_fetch() else { return };
-            let id = self.send(Request::Fetch { namespace, blocks });
+            let mut by_node: BTreeMap<NodeId, Vec<u32>> = BTreeMap::new();
+            for (node, number) in &numbers {
+                by_node.entry(*node).or_default().push(*number);
+            }
+            let bases = by_node.iter().flat_map(|(node, numbers)| self.resembling(env, *node, numbers));
+            let bases = bases.take(limits::BASES_PER_REQUEST).collect();
+            let id = self.send(Request::Fetch { namespace, blocks, bases });
             self.transfers.requests.insert(id, RequestKind::Fetch(numbers));
         }
     }
@@ -596,8 +680,69 @@ pub(super) fn temp_name(node: NodeId, hash: &ContentHash) -> TempName {
     TempName(format!("{node}-{}", &hash.to_string()[..16]))
 }
 
+/// Blocks of an old version that the new one does not have, near the new one's blocks `numbers` (rising).
+fn left_over(old: &Blocklist, old_size: u64, new: &Blocklist, numbers: &[u32]) -> Vec<FormerBlock> {
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
+    let near = first.saturating_sub(NEAR_BLOCKS)..=last.saturating_add(NEAR_BLOCKS);
+    // What was near and has not moved far is near still.
+    let (from, to) =
+        (near.start().saturating_sub(NEAR_BLOCKS) as usize, near.end().saturating_add(NEAR_BLOCKS) as usize);
+    let kept: BTreeSet<&BlockHash> = new.0.iter().take(to.saturating_add(1)).skip(from).collect();
+    let block = |(number, hash): (u32, &BlockHash)| {
+        let len = u32::try_from(block_len(old_size, number.into())).ok()?;
+        (len >= RESEMBLING_MIN && !kept.contains(hash)).then_some(FormerBlock { number, hash: *hash, len })
+    };
+    (0..)
+        .zip(&old.0)
+        .skip(*near.start() as usize)
+        .take_while(|(number, _)| near.contains(number))
+        .filter_map(block)
+        .collect()
+}
+
+/// Where a local file has its block `number`.
+fn block_of(path: &LocalPath, content: &FileContent, number: u32, hash: BlockHash) -> BlockSource {
+    let len = u32::try_from(block_len(content.size, number.into())).unwrap_or(0);
+    BlockSource { hash, len, path: path.clone(), offset: u64::from(number) * BLOCK_SIZE }
+}
+
 /// Each block once.
 pub(super) fn without_repeats(blocks: Vec<BlockSource>) -> Vec<BlockSource> {
     let mut seen = BTreeSet::new();
     blocks.into_iter().filter(|block| seen.insert(block.hash)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(names: &[u8]) -> Blocklist {
+        Blocklist(names.iter().map(|name| BlockHash([*name; 32])).collect())
+    }
+
+    fn left(old: &[u8], new: &[u8], numbers: &[u32]) -> Vec<u32> {
+        let left = left_over(&list(old), (BLOCK_SIZE * old.len() as u64).saturating_sub(5), &list(new), numbers);
+        assert!(left.iter().all(|block| block.hash.0[0] == old[block.number as usize]));
+        left.into_iter().map(|block| block.number).collect()
+    }
+
+    #[test]
+    fn a_changed_block_resembles_what_was_in_its_place() {
+        assert_eq!(left(&[1, 2, 3, 4], &[1, 9, 3, 4], &[1]), [1]);
+        assert_eq!(left(&[1, 2, 3], &[1, 2, 3, 4], &[3]), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn what_an_insertion_moved_resembles_what_is_near() {
+        assert_eq!(left(&[1, 2, 3, 4], &[11, 12, 13, 14, 15], &[2, 3]), [0, 1, 2, 3]);
+        let (old, new): (Vec<u8>, Vec<u8>) = ((1..101).collect(), (101..201).collect());
+        let near: Vec<u32> = (42..=59).collect();
+        assert_eq!(left(&old, &new, &[50, 51]), near);
+    }
+
+    #[test]
+    fn a_shorter_file_has_nothing_left_where_it_ended() {
+        assert_eq!(left(&[1], &[11, 12], &[1]), [0]);
+        assert_eq!(left(&[], &[11], &[0]), Vec::<u32>::new());
+    }
 }

@@ -160,7 +160,7 @@ impl Device {
                 self.commits += 1;
                 Reply::Commit(server.commit(&commit))
             }
-            Request::Changeset { blocks, commit } => {
+            Request::Changeset { blocks, commit, .. } => {
                 let mut read = Vec::new();
                 let mut changed = Vec::new();
                 for source in &blocks {

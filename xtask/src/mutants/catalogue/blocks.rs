@@ -9,6 +9,7 @@ const WRITER: &str = "crates/block-store/src/disk/writer.rs";
 const PACK: &str = "crates/block-store/src/disk/pack.rs";
 const RECOVERY: &str = "crates/block-store/src/disk/recovery.rs";
 const SERVICE: &str = "crates/block-service/src/service.rs";
+const BASES: &str = "crates/block-service/src/bases.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -79,8 +80,24 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "blocks-for-anybody",
         about: "a block is handed out although the meta service said no",
         file: SERVICE,
-        old: ".filter(|(_, readable)| *readable)",
-        new: ".filter(|(_, readable)| *readable || true)",
+        old: "wanted.filter(|(_, allowed)| *allowed)",
+        new: "wanted.filter(|_| true)",
+        suites: &[BlockService],
+    },
+    Mutant {
+        name: "bases-for-anybody",
+        about: "an upload may copy from blocks that its sender may not read",
+        file: BASES,
+        old: ".map(|(hash, readable)| readable.then_some(*hash))",
+        new: ".map(|(hash, _)| Some(*hash))",
+        suites: &[BlockService],
+    },
+    Mutant {
+        name: "sums-for-anybody",
+        about: "sums are told of blocks that the caller may not read",
+        file: BASES,
+        old: "if readable { self.base(&stretch.block)? } else { None }",
+        new: "if readable || true { self.base(&stretch.block)? } else { None }",
         suites: &[BlockService],
     },
 ];

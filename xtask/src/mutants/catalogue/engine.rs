@@ -156,8 +156,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "downloads-are-not-hashed",
         about: "a block is written as it came",
         file: BLOCKS,
-        old: "if BlockHash::of(&block.bytes) != block.hash {",
+        old: "if form != Form::Delta && BlockHash::of(&bytes) != header.hash {",
         new: "if false {",
+        suites: &[Client],
+    },
+    Mutant {
+        name: "downloaded-deltas-are-not-hashed",
+        about: "what a delta makes of the local file is written whatever it is",
+        file: BLOCKS,
+        old: "made.filter(|made| BlockHash::of(made) == header.hash)",
+        new: "made.filter(|_| true)",
         suites: &[Client],
     },
     Mutant {

@@ -29,6 +29,7 @@ fn owner(place: &Path) -> Owner {
         epoch: 1,
         namespace: NAMESPACE,
         bandwidth: Default::default(),
+        thrift: Default::default(),
     };
     let database = Database::create(&place.join("client.sqlite"), DEVICE, &state).expect("created");
     let bandwidth = Arc::<Bandwidth>::default();
@@ -43,7 +44,7 @@ fn owner(place: &Path) -> Owner {
         config,
         home: Home::at(place),
         bandwidth,
-        workers: Workers::start(Arc::clone(&disk), &sender).expect("started"),
+        workers: Workers::start(Arc::clone(&disk), true, &sender).expect("started"),
         network: Network::new(transport, disk, sender, tasks, cancelled),
         clock: Clock::start(),
         chance: Chance::from_system().expect("seeded"),

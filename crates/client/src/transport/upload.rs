@@ -1,0 +1,184 @@
+//! Blocks on their way up, each in the smallest form that is worth its cost.
+
+use super::blocks::{BlockFiles, blocking};
+use super::deltas::Deltas;
+use super::stall::Progress;
+use super::{Transport, TransportError};
+use api::{BlockHeader, ChangesetHead, ChangesetReply, codec};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use model::{BlockHash, Commit};
+use parcels::{Compressor, Form, Frame, share_parcel};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use sync_engine::io::{BlockSource, Former, Reply};
+
+/// Bytes of an upload that the bandwidth limit handles as one.
+const UPLOAD_PIECE: usize = 64 * 1024;
+/// Bodies up to this many plain bytes are put together before they are sent, which spares the framing.
+const SMALL_BODY: usize = 256 * 1024;
+/// Parcels that are being compressed while one is sent.
+const PACKING: usize = 2;
+
+impl Transport {
+    /// `changeset`: blocks from local files, and the commit that names them.
+    pub(super) async fn changeset(
+        &self,
+        blocks: Vec<BlockSource>,
+        former: Vec<Former>,
+        commit: Option<Commit>,
+        files: Arc<dyn BlockFiles>,
+    ) -> Result<Reply, TransportError> {
+        let (sources, reader) = (blocks.clone(), Arc::clone(&files));
+        let contents: Vec<Bytes> = match blocking(move || reader.read(&sources)).await? {
+            Ok(contents) => contents.into_iter().map(Bytes::from).collect(),
+            Err(blocks) => return Ok(Reply::SourceChanged { blocks }),
+        };
+        let deltas = if self.thrift.delta && !former.is_empty() {
+            self.find_deltas(&blocks, &contents, former, files).await?
+        } else {
+            Deltas::default()
+        };
+        let mut upload = Upload { headers: headers(&blocks), contents, deltas, commit };
+        let mut reply = self.send_changeset(&upload).await?;
+        if !reply.unmade.is_empty() {
+            upload.keep_unmade(&reply.unmade);
+            reply = self.send_changeset(&upload).await?;
+        }
+        if reply.unmade.is_empty() {
+            Ok(Reply::Changeset { outcome: reply.outcome })
+        } else {
+            Err(TransportError::NotSyncline("it cannot make whole blocks".into()))
+        }
+    }
+
+    async fn send_changeset(&self, upload: &Upload) -> Result<ChangesetReply, TransportError> {
+        let head = ChangesetHead {
+            blocks: upload.headers.clone(),
+            bases: upload.deltas.bases.clone(),
+            commit: upload.commit.clone(),
+        };
+        let head = Bytes::from(codec::encode_head(&head));
+        let packing = upload.parcels(self.thrift.compress);
+        let progress = Arc::new(Progress::start());
+        let plain: usize = packing.iter().map(|parcel| parcel.bytes.iter().map(Bytes::len).sum::<usize>()).sum();
+        let body = if plain <= SMALL_BODY {
+            let packed = blocking(move || packing.into_iter().flat_map(Packing::pack).collect::<Vec<_>>()).await?;
+            let whole = [head].into_iter().chain(packed).collect::<Vec<_>>().concat();
+            self.bandwidth.upload.take(whole.len()).await;
+            reqwest::Body::from(whole)
+        } else {
+            self.paced_body(head, packing, &progress)
+        };
+        progress.touch();
+        progress
+            .watch(async {
+                let response = self.post("changeset", body).await?;
+                progress.touch();
+                self.message(response, &progress).await
+            })
+            .await
+    }
+
+    /// A body that flows at the pace of the upload limit, while its next parcels are made.
+    fn paced_body(&self, head: Bytes, packing: Vec<Packing>, progress: &Arc<Progress>) -> reqwest::Body {
+        let (bandwidth, progress) = (Arc::clone(&self.bandwidth), Arc::clone(progress));
+        let packed = stream::iter(packing).map(|parcel| blocking(move || parcel.pack())).buffered(PACKING);
+        let packed = packed.map(|packed| packed.map_err(std::io::Error::other));
+        let parts = stream::iter([Ok(vec![head])]).chain(packed);
+        let pieces = parts.flat_map(|parts| {
+            let (parts, error) = match parts {
+                Ok(parts) => (parts, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            let pieces = parts.into_iter().flat_map(|mut bytes| {
+                std::iter::from_fn(move || {
+                    (!bytes.is_empty()).then(|| Ok(bytes.split_to(bytes.len().min(UPLOAD_PIECE))))
+                })
+            });
+            stream::iter(pieces.chain(error))
+        });
+        reqwest::Body::wrap_stream(pieces.then(move |piece: Result<Bytes, std::io::Error>| {
+            let (bandwidth, progress) = (Arc::clone(&bandwidth), Arc::clone(&progress));
+            async move {
+                let piece = piece?;
+                let _waiting = progress.pause();
+                bandwidth.upload.take(piece.len()).await;
+                Ok::<_, std::io::Error>(piece)
+            }
+        }))
+    }
+}
+
+fn headers(blocks: &[BlockSource]) -> Vec<BlockHeader> {
+    blocks.iter().map(|block| BlockHeader { hash: block.hash, len: block.len }).collect()
+}
+
+/// An upload that may have to be sent a second time, in part.
+struct Upload {
+    headers: Vec<BlockHeader>,
+    contents: Vec<Bytes>,
+    deltas: Deltas,
+    commit: Option<Commit>,
+}
+
+impl Upload {
+    /// Only the blocks that the server could not make, and no deltas.
+    fn keep_unmade(&mut self, unmade: &[u32]) {
+        let unmade: BTreeSet<u32> = unmade.iter().copied().collect();
+        let kept = |number: &u32| unmade.contains(number);
+        let pairs = (0..).zip(self.headers.drain(..).zip(self.contents.drain(..)));
+        let (headers, contents) = pairs.filter(|(number, _)| kept(number)).map(|(_, pair)| pair).unzip();
+        (self.headers, self.contents, self.deltas) = (headers, contents, Deltas::default());
+    }
+
+    fn parcels(&self, compress: bool) -> Vec<Packing> {
+        let mut parcels = Vec::new();
+        let mut at = 0;
+        while at < self.headers.len() {
+            let delta = |hash: &BlockHash| self.deltas.scripts.get(hash);
+            if let Some(script) = delta(&self.headers[at].hash) {
+                parcels.push(Packing { form: Form::Delta, bytes: vec![script.clone()], compress });
+                at += 1;
+                continue;
+            }
+            let next = self.headers[at..].iter().take_while(|header| delta(&header.hash).is_none());
+            let count = share_parcel(next.map(|header| header.len));
+            parcels.push(Packing { form: Form::Plain, bytes: self.contents[at..at + count].to_vec(), compress });
+            at += count;
+        }
+        parcels
+    }
+}
+
+/// A parcel to be made.
+struct Packing {
+    form: Form,
+    bytes: Vec<Bytes>,
+    compress: bool,
+}
+
+impl Packing {
+    /// The frame and what follows.
+    fn pack(self) -> Vec<Bytes> {
+        let blocks = u16::try_from(self.bytes.len()).unwrap_or(u16::MAX);
+        let (form, bytes) = match self.compressed() {
+            Some(compressed) => (Form::Zstd, vec![Bytes::from(compressed)]),
+            None => (self.form, self.bytes),
+        };
+        let len = u32::try_from(bytes.iter().map(Bytes::len).sum::<usize>()).unwrap_or(u32::MAX);
+        let frame = Bytes::copy_from_slice(&Frame { form, blocks, len }.to_bytes());
+        [frame].into_iter().chain(bytes).collect()
+    }
+
+    fn compressed(&self) -> Option<Vec<u8>> {
+        if !self.compress || self.form != Form::Plain {
+            return None;
+        }
+        let mut compressor = Compressor::new().ok()?;
+        match self.bytes.as_slice() {
+            [only] => compressor.compress(only),
+            many => compressor.compress(&many.concat()),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! How few bytes travel: the client's calls against the whole server, counted on the way.
+
+use crate::support::{Device, SOON, TestServer};
+use api::{BlocksRequest, Token};
+use client::bandwidth::{Bandwidth, Limits};
+use client::transport::{BlockFiles, Thrift, Transport};
+use model::block::{BLOCK_SIZE, BlockHasher};
+use model::{BlockHash, Blocklist, Body, Commit, CommitOutcome, Mtime, Operation, Position};
+use server::{Config, ServerThrift};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use sync_engine::io::{
+    BlockSource, BlockTarget, FetchBlock, Former, FormerBlock, LocalPath, Reply, Request, StepError, TempName,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Bytes that went through a proxy.
+#[derive(Debug, Default)]
+struct Wire {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Wire {
+    /// What went up and down since this was last asked.
+    fn take(&self) -> (u64, u64) {
+        (self.up.swap(0, Ordering::Relaxed), self.down.swap(0, Ordering::Relaxed))
+    }
+}
+
+async fn counted(server: SocketAddr) -> (SocketAddr, Arc<Wire>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let (address, wire) = (listener.local_addr().expect("has one"), Arc::new(Wire::default()));
+    let counter = Arc::clone(&wire);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(server).await else { continue };
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            let (up, down) = (Arc::clone(&counter), Arc::clone(&counter));
+            tokio::spawn(copy(from_client, to_server, move |bytes| up.up.fetch_add(bytes, Ordering::Relaxed)));
+            tokio::spawn(copy(from_server, to_client, move |bytes| down.down.fetch_add(bytes, Ordering::Relaxed)));
+        }
+    });
+    (address, wire)
+}
+
+async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, count: impl Fn(u64) -> u64) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        count(read as u64);
+        if to.write_all(&buffer[..read]).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// A folder with one file, and what is downloaded beside it.
+#[derive(Default)]
+struct Folder {
+    file: Mutex<Vec<u8>>,
+    downloads: Mutex<BTreeMap<u64, Vec<u8>>>,
+}
+
+impl Folder {
+    fn write(&self, bytes: &[u8]) {
+        *self.file.lock().expect("not poisoned") = bytes.to_vec();
+    }
+
+    fn downloaded(&self) -> Vec<u8> {
+        self.downloads.lock().expect("not poisoned").values().flatten().copied().collect()
+    }
+}
+
+impl BlockFiles for Folder {
+    fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+        let path = |block: &BlockSource| self.read_stretch(&block.path, block.offset, block.len as usize);
+        Ok(blocks.iter().map(path).collect())
+    }
+
+    fn read_stretch(&self, _: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
+        let file = self.file.lock().expect("not poisoned");
+        let from = usize::try_from(offset).expect("fits").min(file.len());
+        file[from..(from + len).min(file.len())].to_vec()
+    }
+
+    fn write(&self, block: &FetchBlock, bytes: &[u8]) -> Result<(), StepError> {
+        let mut downloads = self.downloads.lock().expect("not poisoned");
+        downloads.extend(block.to.iter().map(|target| (target.offset, bytes.to_vec())));
+        Ok(())
+    }
+}
+
+/// A device that uploads versions of one file, and another that follows it.
+struct Pair {
+    _server: TestServer,
+    device: Device,
+    transports: [Transport; 2],
+    wires: [Arc<Wire>; 2],
+    folders: [Arc<Folder>; 2],
+    /// The version that both have, and where it stands in the journal.
+    version: Option<(Vec<u8>, Blocklist, Position)>,
+    commits: u8,
+}
+
+impl Pair {
+    async fn start(thrift: Thrift, on_server: ServerThrift) -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let mut config = Config::embedded(data.path().to_owned(), ([127, 0, 0, 1], 0).into());
+        config.thrift = on_server;
+        let server = TestServer::start_with(config, data).await;
+        let device = server.device("ann@example.com").await;
+        let other = server.link("ann@example.com").await;
+        let mut pair = (Vec::new(), Vec::new());
+        for token in [&device.link.token, &other.link.token] {
+            let (address, wire) = counted(server.address).await;
+            pair.0.push(transport(address, token.clone(), thrift));
+            pair.1.push(wire);
+        }
+        let (Ok(transports), Ok(wires)) = (pair.0.try_into(), pair.1.try_into()) else { panic!("two of each") };
+        let folders = [Arc::default(), Arc::default()];
+        Self { _server: server, device, transports, wires, folders, version: None, commits: 0 }
+    }
+
+    /// Saves a version on the first device; what that costs in bytes up and down.
+    async fn save(&mut self, bytes: &[u8]) -> (u64, u64) {
+        self.folders[0].write(bytes);
+        let blocks = blocks_of(bytes);
+        let commit = self.commit(bytes, &blocks);
+        let old = self.version.as_ref().map(|(bytes, blocks, _)| (bytes.len(), blocks.clone()));
+        let new = sources(bytes.len(), &blocks);
+        let known = old.as_ref().map(|(_, blocks)| blocks.0.clone()).unwrap_or_default();
+        let sent: Vec<BlockSource> = new.into_iter().filter(|block| !known.contains(&block.hash)).collect();
+        let former = old.map(|(len, old)| {
+            let left = (0..).zip(sources(len, &old)).filter(|(_, block)| !blocks.0.contains(&block.hash));
+            let left = left.map(|(number, block)| FormerBlock { number, hash: block.hash, len: block.len });
+            Former { namespace: self.device.link.root, path: LocalPath::root(), blocks: left.collect() }
+        });
+        let request = Request::Changeset { blocks: sent, former: former.into_iter().collect(), commit: Some(commit) };
+        let reply = self.perform(0, request).await;
+        let Reply::Changeset { outcome: Some(CommitOutcome::Accepted { head, .. }) } = reply else {
+            panic!("not accepted: {reply:?}")
+        };
+        self.version = Some((bytes.to_vec(), blocks, head));
+        self.wires[0].take()
+    }
+
+    /// Brings the second device, which has `old`, to the present version; what that costs.
+    async fn follow(&self, old: &[u8]) -> (u64, u64) {
+        let (bytes, blocks, _) = self.version.as_ref().expect("there is one");
+        self.folders[1].write(old);
+        let old_blocks = blocks_of(old);
+        let bases = sources(old.len(), &old_blocks).into_iter().filter(|block| !blocks.0.contains(&block.hash));
+        let wanted = sources(bytes.len(), blocks).into_iter().filter(|block| !old_blocks.0.contains(&block.hash));
+        let target = |offset| vec![BlockTarget { temp: TempName("t".into()), offset }];
+        let wanted: Vec<FetchBlock> =
+            wanted.map(|block| FetchBlock { hash: block.hash, len: block.len, to: target(block.offset) }).collect();
+        let count = wanted.len();
+        let request = Request::Fetch { namespace: self.device.link.root, blocks: wanted, bases: bases.collect() };
+        let reply = self.perform(1, request).await;
+        assert!(matches!(&reply, Reply::Fetched { written, .. } if written.len() == count), "{reply:?}");
+        let mut whole = BTreeMap::new();
+        for block in sources(old.len(), &old_blocks) {
+            let from = usize::try_from(block.offset).expect("fits");
+            whole.insert(block.hash, old[from..from + block.len as usize].to_vec());
+        }
+        for piece in self.folders[1].downloads.lock().expect("not poisoned").values() {
+            whole.insert(BlockHash::of(piece), piece.clone());
+        }
+        let made: Vec<u8> = blocks.0.iter().flat_map(|hash| whole.get(hash).expect("is there").clone()).collect();
+        assert!(made == *bytes, "the second device has other bytes");
+        self.wires[1].take()
+    }
+
+    async fn perform(&self, device: usize, request: Request) -> Reply {
+        let files: Arc<dyn BlockFiles> = self.folders[device].clone();
+        let call = self.transports[device].perform(request, files);
+        tokio::time::timeout(3 * SOON, call).await.expect("in time").expect("answers")
+    }
+
+    fn commit(&mut self, bytes: &[u8], blocks: &Blocklist) -> Commit {
+        let body = Body::File { blocks: blocks.clone(), size: bytes.len() as u64, executable: false, mtime: Mtime(0) };
+        let mut commit = self.device.file("a", &[]);
+        self.commits += 1;
+        commit.key.0[1] = self.commits;
+        let node = model::NodeId([1; 16]);
+        commit.operations = match self.version {
+            None => {
+                let Operation::Create { parent, name, .. } = commit.operations.remove(0) else { panic!("creates") };
+                vec![Operation::Create { node, parent, name, body }]
+            }
+            Some((_, _, base_content)) => vec![Operation::Edit { node, base_content, body }],
+        };
+        commit
+    }
+}
+
+fn transport(address: SocketAddr, token: Token, thrift: Thrift) -> Transport {
+    let server = format!("http://{address}").parse().expect("an address");
+    let bandwidth = Arc::new(Bandwidth::new(Limits::default()));
+    Transport::new(server, Some(token), bandwidth).expect("a client").with_thrift(thrift)
+}
+
+fn blocks_of(bytes: &[u8]) -> Blocklist {
+    let mut hasher = BlockHasher::new();
+    hasher.update(bytes);
+    hasher.finish().0
+}
+
+fn sources(len: usize, blocks: &Blocklist) -> Vec<BlockSource> {
+    let source = |(number, hash): (u64, &BlockHash)| BlockSource {
+        hash: *hash,
+        len: u32::try_from(model::block::block_len(len as u64, number)).expect("fits"),
+        path: LocalPath::root(),
+        offset: number * BLOCK_SIZE,
+    };
+    (0..).zip(&blocks.0).map(source).collect()
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+const WHOLE: usize = 9 * 1024 * 1024;
+/// What a small edit may cost each way, in bytes: calls, sums and a few chunks.
+const SMALL: u64 = 12 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_edits_cost_few_bytes_up_and_down() {
+    let mut pair = Pair::start(Thrift::default(), ServerThrift::default()).await;
+    let mut bytes = noise(1, WHOLE);
+    pair.save(&bytes).await;
+    let edits: [fn(&mut Vec<u8>); 5] = [
+        |bytes| bytes[5_000_000] ^= 1,
+        |bytes| bytes.insert(0, 7),
+        |bytes| drop(bytes.drain(4_190_000..4_200_000)),
+        |bytes| bytes.extend_from_slice(&noise(2, 1000)),
+        |bytes| (0..5).for_each(|part| bytes[part * 1_900_000 + 1000] ^= 1),
+    ];
+    for (number, edit) in edits.iter().enumerate() {
+        let old = bytes.clone();
+        edit(&mut bytes);
+        let (up, down) = pair.save(&bytes).await;
+        assert!(up < SMALL && down < SMALL, "edit {number} cost {up} up and {down} down");
+        let (up, down) = pair.follow(&old).await;
+        assert!(up < SMALL && down < SMALL, "edit {number} cost the other device {up} up and {down} down");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_file_is_not_what_it_was_gets_the_whole_block() {
+    let mut pair = Pair::start(Thrift::default(), ServerThrift::default()).await;
+    let mut bytes = noise(3, 1 << 20);
+    pair.save(&bytes).await;
+    let old = bytes.clone();
+    bytes[500_000] ^= 1;
+    pair.save(&bytes).await;
+    // The base is named by its hash, and reads otherwise by the time the delta is there.
+    let (blocks, base) = (blocks_of(&bytes), sources(old.len(), &blocks_of(&old)));
+    pair.folders[1].write(&noise(4, 1 << 20));
+    let to = vec![BlockTarget { temp: TempName("t".into()), offset: 0 }];
+    let wanted = FetchBlock { hash: blocks.0[0], len: 1 << 20, to };
+    let request = Request::Fetch { namespace: pair.device.link.root, blocks: vec![wanted], bases: base };
+    let reply = pair.perform(1, request).await;
+    assert_eq!(reply, Reply::Fetched { written: blocks.0, unavailable: Vec::new(), disk: None });
+    assert!(pair.folders[1].downloaded() == bytes);
+    assert!(pair.wires[1].take().1 > 1 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_make_a_block_is_sent_the_whole_one() {
+    let mut pair = Pair::start(Thrift::default(), ServerThrift::default()).await;
+    let bytes = noise(5, 100_000);
+    // The server never had what this is said to resemble.
+    let base = noise(6, 90_000);
+    pair.version = None;
+    pair.folders[0].write(&[base.as_slice(), &bytes].concat());
+    let whole = [base.as_slice(), &bytes].concat();
+    let blocks = blocks_of(&whole);
+    let former = Former {
+        namespace: pair.device.link.root,
+        path: LocalPath::root(),
+        blocks: vec![FormerBlock { number: 0, hash: BlockHash::of(&base), len: 90_000 }],
+    };
+    let commit = pair.commit(&whole, &blocks);
+    let blocks = sources(whole.len(), &blocks);
+    let request = Request::Changeset { blocks: blocks.clone(), former: vec![former], commit: Some(commit) };
+    let reply = pair.perform(0, request).await;
+    assert!(matches!(reply, Reply::Changeset { outcome: Some(CommitOutcome::Accepted { .. }) }), "{reply:?}");
+    let request = BlocksRequest { namespace: pair.device.link.root, blocks: vec![blocks[0].hash], bases: Vec::new() };
+    let answer = pair.device.post("blocks", api::encode(&request)).await;
+    assert!(answer.bytes().await.expect("arrives").len() > 190_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_is_compressed_both_ways() {
+    let text: Vec<u8> =
+        noise(7, 300_000).iter().flat_map(|byte| format!("line {}\n", byte % 16).into_bytes()).collect();
+    let mut pair = Pair::start(Thrift::default(), ServerThrift::default()).await;
+    let (up, _) = pair.save(&text).await;
+    let (_, down) = pair.follow(b"").await;
+    let most = text.len() as u64 / 4;
+    assert!(up < most && down < most, "{up} up and {down} down of {}", text.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_saving_the_bytes_are_the_same_and_all_of_them_travel() {
+    let plain = Thrift { delta: false, compress: false, reuse: false };
+    let on_server = ServerThrift { relay_deltas: false, compress: false };
+    let mut pair = Pair::start(plain, on_server).await;
+    let mut bytes = vec![b'x'; 1 << 20];
+    pair.save(&bytes).await;
+    let old = bytes.clone();
+    bytes.push(b'y');
+    let (up, _) = pair.save(&bytes).await;
+    let (_, down) = pair.follow(&old).await;
+    assert!(up > 1 << 20 && down > 1 << 20, "{up} up and {down} down");
+}
