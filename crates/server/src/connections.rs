@@ -81,7 +81,8 @@ struct Connections {
 impl Connections {
     fn new(router: Router) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        // Nobody reads the date, and it is a tenth of a small answer.
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).auto_date_header(false);
         let room = usize::try_from(connection_limit()).unwrap_or(Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(room));
         Self { router, http, room, graceful: GracefulShutdown::new(), tasks: JoinSet::new() }
