@@ -165,6 +165,7 @@ fn perform(id: JobId, job: Job) -> Event {
         Job::Prepare(temps) => JobResult::Prepared { root, files: Ok(vec![None; temps.len()]) },
         Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
         Job::CleanTemps { .. } => JobResult::Cleaned,
+        Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(()) },
     };
     Event::JobDone(id, result)
 }

@@ -167,7 +167,6 @@ impl Engine {
         if engine.state.cursor.is_empty() {
             engine.state.cursor.insert(engine.state.root, Position::START);
         }
-        engine.local.recovery = local::LocalWork::recovery_of(&engine.state);
         engine.freeze();
         engine
     }

@@ -337,6 +337,8 @@ pub enum Job {
     Hash(Vec<HashTask>),
     /// Ends with one sync of the file system, so that what it reports as done is durable.
     Apply(Vec<LocalStep>),
+    /// Makes durable whatever is there: steps that an earlier process, or a batch that failed, may have done.
+    Settle,
     /// Makes downloads durable, for steps that are about to install them, and tells who they are.
     Prepare(Vec<TempName>),
     /// Which blocks of the content are already whole in a temporary file: those that an earlier run left
@@ -367,6 +369,10 @@ pub enum JobResult {
     Applied {
         root: RootState,
         results: Vec<StepResult>,
+    },
+    Settled {
+        root: RootState,
+        result: Result<(), StepError>,
     },
     /// The fingerprint of each file that is there, in order; or why they are not durable.
     Prepared {

@@ -7,7 +7,7 @@ mod hash;
 mod prepare;
 mod scan;
 
-use sync_engine::io::{Job, JobResult};
+use sync_engine::io::{Job, JobResult, RootState};
 
 use crate::fs::Fs;
 use crate::temps;
@@ -16,6 +16,13 @@ pub(crate) use apply::step_error;
 pub(crate) use hash::available_threads;
 use hash::read_and_hash;
 
+/// Syncs the file system, while the folder is the linked one.
+fn settle(fs: &dyn Fs) -> JobResult {
+    let root = fs.root_state();
+    let result = if root == RootState::Present { fs.sync().map_err(step_error) } else { Ok(()) };
+    JobResult::Settled { root, result }
+}
+
 /// Does one job from beginning to end.
 #[must_use]
 pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
@@ -23,6 +30,7 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
         Job::Scan(targets) => scan::scan(fs, targets),
         Job::Hash(tasks) => hash::hash(fs, tasks),
         Job::Apply(steps) => apply::apply(fs, steps),
+        Job::Settle => settle(fs),
         Job::Prepare(temps) => prepare::prepare(fs, temps),
         Job::Probe { temp, size, blocks, reuse } => {
             let mut present = temps::present_blocks(fs, temp, *size, blocks);

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use sync_engine::io::{
     Action, ActivityKind, Command, DeleteGuard, EngineState, Environment, Event, HashResult, Hint, Job, JobId,
-    JobResult, LocalPath, LocalStep, Request, RootState, Write,
+    JobResult, LocalPath, LocalStep, Request, RootState, StepError, Write,
 };
 use sync_engine::tree::{Content, Synced};
 use sync_engine::{Engine, Tuning};
@@ -417,8 +417,12 @@ impl World {
 
     /// Runs a job, with whatever comes in between.
     pub(super) fn run_job(&mut self, number: usize, id: JobId, job: &Job) -> Checked<()> {
-        let job_number = self.devices[number].jobs;
-        self.devices[number].jobs += 1;
+        // Counted for itself, so that stored histories mean the same jobs as before there was this one.
+        let job_number = match job {
+            Job::Settle => u64::MAX - self.devices[number].life,
+            _ => self.devices[number].jobs,
+        };
+        self.devices[number].jobs += u64::from(*job != Job::Settle);
         let (fs, end) = self.surprises(number, job_number, SimFs::new(self.devices[number].disk.clone()));
         let result = run_job(&fs, job);
         let (calls, failed) = fs.calls();
@@ -470,8 +474,15 @@ impl World {
                 if results.iter().any(Result::is_err) {
                     self.cover("local step refused");
                 }
+                if results.iter().any(|result| matches!(result, Err(StepError::Name(_)))) {
+                    self.cover("name refused");
+                }
             }
-            JobResult::Scanned { .. } | JobResult::Prepared { .. } | JobResult::Probed { .. } | JobResult::Cleaned => {}
+            JobResult::Scanned { .. }
+            | JobResult::Settled { .. }
+            | JobResult::Prepared { .. }
+            | JobResult::Probed { .. }
+            | JobResult::Cleaned => {}
         }
     }
 
@@ -708,6 +719,7 @@ fn brief_job(job: &Job) -> String {
         Job::Scan(targets) => format!("scan {}", targets.len()),
         Job::Hash(tasks) => format!("hash {}", tasks.len()),
         Job::Apply(steps) => format!("apply {}", steps.len()),
+        Job::Settle => "settle".to_owned(),
         Job::Prepare(temps) => format!("prepare {}", temps.len()),
         Job::Probe { temp, .. } => format!("probe {}", temp.0),
         Job::CleanTemps { keep } => format!("clean but {}", keep.len()),
@@ -725,6 +737,7 @@ fn brief_result(result: &JobResult) -> String {
             let done = results.iter().filter(|result| result.is_ok()).count();
             format!("{root:?} applied {done} of {}", results.len())
         }
+        JobResult::Settled { root, result } => format!("{root:?} settled {}", result.is_ok()),
         JobResult::Prepared { root, files } => {
             format!("{root:?} prepared {}", files.as_ref().map_or(0, Vec::len))
         }

@@ -6,7 +6,6 @@
 //! begins, which downloads it installs ([`Installing`]). A download that is not in `.syncline/tmp` any
 //! more was installed: then both sides agree on it, and whatever the disk shows otherwise is the user's.
 
-use super::local::LocalWork;
 use super::{Engine, ROOT_RETRY_MS};
 use crate::io::{
     DirectoryListing, DirectoryScan, Environment, Extent, Fingerprint, Installing, Job, JobId, LocalPath, LocalStep,
@@ -19,12 +18,15 @@ use model::NodeId;
 use model::name::RESERVED_NAME;
 use std::collections::BTreeSet;
 
-/// Whether it is open what an earlier batch has done.
+/// Whether it is open what an earlier batch, or an earlier process, has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Recovery {
-    #[default]
     Done,
+    #[default]
     Due,
+    /// The job makes durable what there is. What a look at the disk finds in its place and the database then
+    /// takes for agreed must not be gone again after a power failure: that would look like a deletion.
+    Settling(JobId),
     /// The job looks at what is left in `.syncline/tmp`.
     Looking(JobId),
 }
@@ -83,25 +85,48 @@ impl Engine {
     /// The batch has ended. Where it cannot be believed that a step did nothing, what it has done is found
     /// out as after a crash.
     pub(super) fn note_end_of_batch(&mut self, steps: &[PlannedStep], results: &[StepResult], believed: bool) {
-        if self.state.installing.is_empty() {
-            return;
-        }
         let open: BTreeSet<NodeId> = steps
             .iter()
             .zip(results)
             .filter(|(_, result)| result.is_err() && !believed || matches!(result, Err(StepError::Failed(_))))
             .map(|(planned, _)| planned.step.node())
             .collect();
-        self.state.installing.retain(|one| open.contains(&one.node));
-        self.state_touched = true;
-        self.local.recovery = LocalWork::recovery_of(&self.state);
+        if !self.state.installing.is_empty() {
+            self.state.installing.retain(|one| open.contains(&one.node));
+            self.state_touched = true;
+        }
+        if !open.is_empty() {
+            self.local.recovery = Recovery::Due;
+        }
     }
 
-    /// Looks at which downloads are still there.
     pub(super) fn start_recovery(&mut self) {
         if self.local.recovery != Recovery::Due || self.local.is_changing() || self.local.root_retry_at.is_some() {
             return;
         }
+        self.local.recovery = Recovery::Settling(self.start_job(Job::Settle));
+    }
+
+    pub(super) fn settled(&mut self, id: JobId, root: RootState, result: Result<(), StepError>, now: u64) {
+        if self.local.recovery != Recovery::Settling(id) {
+            return;
+        }
+        self.local.recovery = Recovery::Due;
+        if !self.believe_root(root, now) {
+            return;
+        }
+        self.local.not_durable = result.err().map(|error| error.to_string());
+        if self.local.not_durable.is_some() {
+            self.local.root_retry_at = Some(now + ROOT_RETRY_MS);
+        } else if self.state.installing.is_empty() {
+            self.local.recovery = Recovery::Done;
+        } else {
+            self.look_at_downloads();
+        }
+    }
+
+    /// Looks at which downloads are still there.
+    fn look_at_downloads(&mut self) {
         let directory = LocalPath::root().join(RESERVED_NAME.as_bytes()).join(b"tmp");
         let id = self.start_job(Job::Scan(vec![ScanTarget { directory, extent: Extent::All }]));
         self.local.recovery = Recovery::Looking(id);

@@ -3,8 +3,8 @@
 use super::installing::Recovery;
 use super::{Engine, ROOT_RETRY_MS, Steps};
 use crate::io::{
-    Activity, ActivityKind, EngineState, Environment, Fingerprint, HashResult, HashTask, Job, JobId, JobResult,
-    LocalPath, LocalStep, RootState, StepError, StepResult,
+    Activity, ActivityKind, Environment, Fingerprint, HashResult, HashTask, Job, JobId, JobResult, LocalPath,
+    LocalStep, RootState, StepError, StepResult,
 };
 use crate::plan::{After, BatchBuilder, Naming, PlannedStep};
 use crate::tree::{Content, Local, Place, Seen, Synced};
@@ -64,6 +64,8 @@ pub(super) struct LocalWork {
     pub(super) batch_epoch: Epoch,
     /// Nothing is looked at or decided before it is known what an earlier batch has done.
     pub(super) recovery: Recovery,
+    /// Why what was changed on the disk cannot be made durable.
+    pub(super) not_durable: Option<String>,
     hash_jobs: BTreeMap<JobId, Vec<HashTask>>,
     hashing: BTreeSet<NodeId>,
     /// Of these, files that a program wrote to meanwhile: what is read does not count.
@@ -86,7 +88,8 @@ impl Default for LocalWork {
             scan_is_due: false,
             steps: None,
             batch_epoch: Epoch::default(),
-            recovery: Recovery::Done,
+            recovery: Recovery::default(),
+            not_durable: None,
             hash_jobs: BTreeMap::new(),
             hashing: BTreeSet::new(),
             doubted: BTreeSet::new(),
@@ -140,10 +143,6 @@ impl LocalWork {
         self.scan.is_some() || self.steps.is_some()
     }
 
-    pub(super) const fn recovery_of(state: &EngineState) -> Recovery {
-        if state.installing.is_empty() { Recovery::Done } else { Recovery::Due }
-    }
-
     pub(super) const fn is_cleaning(&self) -> bool {
         self.cleaning.is_some()
     }
@@ -186,6 +185,7 @@ impl Engine {
             }
             JobResult::Hashed(results) => self.hashed(id, results, env),
             JobResult::Applied { root, results } => self.applied(id, root, results, env),
+            JobResult::Settled { root, result } => self.settled(id, root, result, env.now),
             JobResult::Prepared { root, files } => self.prepared(id, root, files, env),
             JobResult::Probed { present } => self.probed(id, &present),
             JobResult::Cleaned => self.local.cleaning = None,

@@ -16,7 +16,8 @@ impl Engine {
     pub fn status(&self) -> Status {
         let problems = self.items.values().filter(|item| item.failures >= local::FAILURES_BEFORE_REPORT).count()
             + self.queues.problems.len()
-            + self.observer.problems().len();
+            + self.observer.problems().len()
+            + usize::from(self.local.not_durable.is_some());
         let dirty = self.trees.dirty().len();
         let (up, down) = self.transfers.counts();
         let in_flight = self.state.in_flight.as_ref().map_or(0, |commit| commit.operations.len());
@@ -61,6 +62,8 @@ impl Engine {
         let verdicts =
             self.queues.problems.iter().map(|(id, reason)| (self.trees.display_path(*id), (*reason).to_owned()));
         let paths = self.observer.problems().iter().map(|(path, reason)| (path.to_string(), reason.clone()));
+        let disk = self.local.not_durable.iter().map(|reason| (String::new(), not_durable(reason)));
+        let items = disk.chain(items);
         items.chain(verdicts).chain(paths).take(limit).map(|(path, reason)| Problem { path, reason }).collect()
     }
 
@@ -130,6 +133,9 @@ impl Engine {
     }
 
     fn why_nothing_moves(&self) -> Option<String> {
+        if let Some(reason) = &self.local.not_durable {
+            return Some(format!("waits because {}", not_durable(reason)));
+        }
         match self.phase() {
             Phase::RootMissing => {
                 Some("waits because the synced folder is missing; nothing is deleted meanwhile".into())
@@ -209,6 +215,10 @@ impl Engine {
             }
         })
     }
+}
+
+fn not_durable(reason: &str) -> String {
+    format!("the disk does not keep what is written to it: {reason}")
 }
 
 fn severity(status: FileStatus) -> u8 {

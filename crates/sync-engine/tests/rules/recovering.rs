@@ -8,7 +8,7 @@ use crate::script::{Script, state};
 use model::{NodeId, Operation};
 use sync_engine::io::{
     DirectoryScan, EngineState, Event, Extent, FileKind, Fingerprint, Found, HashResult, Installing, Job, JobResult,
-    PREPARED_MARKER, RootState, ScanTarget,
+    PREPARED_MARKER, RootState, ScanTarget, StepError,
 };
 use sync_engine::tree::{Content, NodeRow, Place, Synced};
 
@@ -65,6 +65,34 @@ fn hash(script: &mut Script, bytes: &str) {
 
 fn operations(script: &mut Script) -> Vec<Operation> {
     script.commit().map(|(_, commit)| commit.operations).unwrap_or_default()
+}
+
+/// The client was killed after it had put a file in its place, and before that was durable. Believed at the
+/// next start, and gone after a power failure, the file looked as if the user had deleted it.
+#[test]
+fn nothing_on_the_disk_is_believed_before_it_is_durable() {
+    let mut script = Script::begin(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+    script.answer_changes(Vec::new());
+    assert!(script.job(|job| *job != Job::Settle).is_none(), "it makes durable what there is, and looks at nothing");
+    script.settle(Err(StepError::Failed("input/output error".to_owned())));
+    assert!(script.job(|_| true).is_none(), "nor when that failed");
+    assert_eq!(script.engine.problems(9).len(), 1, "a person sees why");
+    script.wake();
+    script.settle(Ok(()));
+    assert_eq!(script.engine.problems(9), Vec::new());
+    assert!(script.job(|job| matches!(job, Job::Scan(_))).is_some(), "then it looks");
+}
+
+#[test]
+fn what_a_failed_batch_may_have_done_is_made_durable_before_it_is_believed() {
+    let gone = NodeRow { remote: None, ..agreed_file(&at_root("a"), "bytes", 11) };
+    let mut script = Script::at_rest(state(), vec![(A, gone)], &[found_file("a", print(11, 5))]);
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("the file is removed");
+    let results = vec![Err(StepError::Failed("input/output error".to_owned()))];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    assert!(script.job(|job| matches!(job, Job::Scan(_))).is_none());
+    script.settle(Ok(()));
+    assert!(script.job(|job| matches!(job, Job::Scan(_))).is_some());
 }
 
 #[test]

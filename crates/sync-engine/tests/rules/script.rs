@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync_engine::io::{
     Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, Job, JobId, JobResult, LocalPath, Reply,
-    Request, RequestError, RequestId, RootState, Write,
+    Request, RequestError, RequestId, RootState, StepError, Write,
 };
 use sync_engine::tree::NodeRow;
 use sync_engine::{Engine, Tuning};
@@ -42,8 +42,21 @@ pub(crate) fn state() -> EngineState {
 }
 
 impl Script {
-    /// An engine that has just started on these rows.
+    /// An engine that has just started on these rows, and what its last life left on the disk is durable.
     pub(crate) fn start(state: EngineState, rows: Vec<(NodeId, NodeRow)>) -> Self {
+        let mut script = Self::begin(state, rows);
+        script.settle(Ok(()));
+        script
+    }
+
+    /// Answers whether what there is was made durable.
+    pub(crate) fn settle(&mut self, result: Result<(), StepError>) {
+        let (id, _) = self.job(|job| *job == Job::Settle).expect("it makes durable what there is");
+        self.tell(Event::JobDone(id, JobResult::Settled { root: RootState::Present, result }));
+    }
+
+    /// An engine that has just started on these rows.
+    pub(crate) fn begin(state: EngineState, rows: Vec<(NodeId, NodeRow)>) -> Self {
         let engine = Engine::new(state, rows, "laptop".to_owned());
         let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
         script.tell(Event::Started);

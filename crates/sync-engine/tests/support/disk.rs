@@ -134,6 +134,7 @@ impl Disk {
                 results: steps.iter().map(|step| self.step(step)).collect(),
             },
             Job::Prepare(temps) => JobResult::Prepared { root: RootState::Present, files: Ok(vec![None; temps.len()]) },
+            Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(()) },
             Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
             Job::CleanTemps { keep } => {
                 self.temps.retain(|name, _| keep.contains(name));
