@@ -406,12 +406,11 @@ impl Engine {
             self.departures.until = now + DEPARTURE_MS;
             self.departures.nodes.extend(left);
         }
-        if self.departures.until <= now && self.observer.is_idle() {
-            self.departures.nodes.clear();
-        } else {
-            let trees = &self.trees;
-            self.departures.nodes.retain(|id| !trees.has_local(*id));
-        }
+        let problems = &self.queues.problems;
+        let undecided = self.observer.undecided(&self.trees, |new| problems.contains_key(new));
+        let is_over = self.departures.until <= now && self.observer.is_idle();
+        let trees = &self.trees;
+        self.departures.nodes.retain(|id| undecided.contains(id) || !is_over && !trees.has_local(*id));
         if self.departures.nodes.len() != before {
             self.freeze();
         }
@@ -462,15 +461,22 @@ impl Engine {
         }
     }
 
-    /// The nodes about which nothing is decided now.
+    /// The nodes about which nothing is decided now. A folder into which a step puts something is one of them:
+    /// became it another node meanwhile, nobody would know what lies in it.
     fn freeze(&mut self) {
         let before = std::mem::take(&mut self.frozen);
-        let in_flight =
-            self.state.in_flight.iter().flat_map(|commit| commit.operations.iter().map(model::Operation::node));
-        let steps = self.local.steps.iter().flat_map(|(_, steps)| steps.iter().map(|planned| planned.step.node()));
+        let in_flight: BTreeSet<NodeId> = self
+            .state
+            .in_flight
+            .iter()
+            .flat_map(|commit| commit.operations.iter().map(model::Operation::node))
+            .collect();
+        let steps = self.local.steps.iter().flat_map(|(_, steps)| steps.iter());
+        let steps = steps.flat_map(|planned| [Some(planned.step.node()), planned.after.folder()]).flatten();
         let held = self.items.iter().filter(|(_, item)| item.held).map(|(id, _)| *id);
         let departing = self.departures.nodes.iter().copied();
-        self.frozen = in_flight.chain(steps).chain(held).chain(departing).collect();
+        self.frozen = in_flight.iter().copied().chain(steps).chain(held).chain(departing).collect();
+        self.observer.set_told(in_flight);
         for id in before.difference(&self.frozen) {
             self.trees.wake(*id);
         }

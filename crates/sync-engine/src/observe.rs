@@ -73,6 +73,14 @@ pub struct Observer {
     left: BTreeSet<NodeId>,
     /// By device and inode.
     departed: BTreeMap<(u64, u64), Departed>,
+    /// Files whose bytes must tell whether they are the deleted node beside them, on a file system without
+    /// birth times.
+    doubtful: BTreeMap<NodeId, NodeId>,
+    /// Nodes that the server is being told of, and does not know yet as far as we know.
+    told: BTreeSet<NodeId>,
+    /// Nodes that a step has put where they are and no scan has seen there: the file system may spell their
+    /// names in another way.
+    unconfirmed: BTreeSet<NodeId>,
     /// Rounds that have begun.
     begun: u64,
     /// The last round that was finished.
@@ -83,6 +91,25 @@ pub struct Observer {
 }
 
 impl Observer {
+    /// Nodes in a commit whose answer has not come. As soon as it does they are synced; what happens to them
+    /// on disk until then must not be taken for something else.
+    pub fn set_told(&mut self, nodes: BTreeSet<NodeId>) {
+        self.told = nodes;
+    }
+
+    /// A step has put the node where the tree has it.
+    pub fn has_been_put(&mut self, id: NodeId, name: &Name) {
+        // Only what is not ASCII has more than one normal form.
+        if !name.as_str().is_ascii() {
+            self.unconfirmed.insert(id);
+        }
+    }
+
+    /// Whether the server knows the node, or is about to.
+    fn is_shared(&self, trees: &Trees, id: NodeId) -> bool {
+        trees.has_synced(id) || self.told.contains(&id)
+    }
+
     /// Looks at everything: at a start, after lost events, on request.
     pub fn look_at_everything(&mut self, trees: &Trees) {
         self.look(trees.root(), Look { extent: Extent::All, deep: true });
@@ -252,6 +279,14 @@ impl Observer {
                 within && !matched.contains(child) && !unreadable.contains(name)
             })
             .collect();
+        let (respelled, absent): (Vec<NodeId>, Vec<NodeId>) =
+            absent.into_iter().partition(|child| target.extent != Extent::All && self.unconfirmed.contains(child));
+        if !respelled.is_empty() {
+            self.add_to_round(folder, Look { extent: Extent::All, deep: false });
+        }
+        for child in &absent {
+            self.unconfirmed.remove(child);
+        }
         self.missing.extend(absent);
     }
 
@@ -306,7 +341,11 @@ impl Observer {
             return Some(child);
         }
         self.missing.remove(&child);
+        self.unconfirmed.remove(&child);
         self.update(trees, child, &local, folder, name, found);
+        if local.print.inode != found.print.inode {
+            self.doubt(trees, child);
+        }
         if found.kind == FileKind::Directory && (deep || !same_file(&local, &found.print)) {
             self.add_to_round(child, Look { extent: Extent::All, deep: true });
         }
@@ -333,7 +372,7 @@ impl Observer {
         if same_file(local, &found.print) {
             return false;
         }
-        let moved_over = |other: NodeId| other != child && trees.has_synced(other);
+        let moved_over = |other: NodeId| other != child && self.is_shared(trees, other);
         match found.kind {
             FileKind::Directory => found.print.device == local.print.device,
             FileKind::File | FileKind::Symlink | FileKind::Other => self.previous(trees, found).is_some_and(moved_over),
@@ -354,12 +393,49 @@ impl Observer {
     /// The node, if it was deleted here and the server does not know it yet.
     fn departed(&self, trees: &Trees, id: NodeId, found: &Found) -> Option<&Departed> {
         let gone = self.departed.get(&(found.print.device, found.print.inode)).filter(|gone| gone.node == id)?;
-        (trees.local(id).is_none() && trees.has_synced(id)).then_some(gone)
+        (trees.local(id).is_none() && self.is_shared(trees, id)).then_some(gone)
     }
 
     /// The server is told of the deletion: nothing that turns up is this node any more.
     pub fn forget_departed(&mut self, nodes: &BTreeSet<NodeId>) {
         self.departed.retain(|_, gone| !nodes.contains(&gone.node));
+        self.doubtful.retain(|_, gone| !nodes.contains(gone));
+    }
+
+    /// Nodes that are gone, unless the bytes of a file, which are not known yet, say that it is they.
+    /// `unread`: files that will not be read.
+    pub fn undecided(&mut self, trees: &Trees, unread: impl Fn(&NodeId) -> bool) -> BTreeSet<NodeId> {
+        let departed = &self.departed;
+        self.doubtful.retain(|new, gone| {
+            let Some(local) = trees.local(*new).filter(|_| !unread(new)) else { return false };
+            local.seen == Seen::File(None) && may_be(departed, trees, &local) == Some(*gone)
+        });
+        self.doubtful.values().copied().collect()
+    }
+
+    /// The file cannot be read: nothing waits for its bytes any more.
+    pub fn give_up(&mut self, new: NodeId) {
+        self.doubtful.remove(&new);
+    }
+
+    /// The deleted node that a file turns out to be, now that its bytes are known: it was renamed, perhaps
+    /// over another one, and got another time of modification before anybody looked.
+    #[must_use]
+    pub fn turns_out_to_be(&self, trees: &Trees, new: NodeId) -> Option<NodeId> {
+        let local = trees.local(new)?;
+        let gone = may_be(&self.departed, trees, &local)?;
+        let content = local.seen.content()?;
+        let is_its_own = trees.synced(new).is_some_and(|synced| synced.content.same(&content));
+        (!is_its_own && content.same(&trees.synced(gone)?.content)).then_some(gone)
+    }
+
+    /// Remembers that the bytes of a file are to tell whether it is a node that is gone.
+    fn doubt(&mut self, trees: &Trees, new: NodeId) {
+        if let Some(local) = trees.local(new)
+            && let Some(gone) = may_be(&self.departed, trees, &local)
+        {
+            self.doubtful.insert(new, gone);
+        }
     }
 
     /// An entry under a new name: a new node at once, unless its inode was known elsewhere.
@@ -374,6 +450,7 @@ impl Observer {
     fn create(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
         let id = NodeId(random());
         self.put(trees, id, newcomer);
+        self.doubt(trees, id);
     }
 
     /// Puts a node where an entry was found.
@@ -546,29 +623,40 @@ impl Observer {
     }
 
     fn end_round(&mut self, trees: &mut Trees) {
-        self.departed.retain(|_, gone| trees.has_synced(gone.node) && !trees.has_local(gone.node));
+        let told = &self.told;
+        self.departed.retain(|_, gone| {
+            (trees.has_synced(gone.node) || told.contains(&gone.node)) && !trees.has_local(gone.node)
+        });
         for id in std::mem::take(&mut self.missing) {
-            self.remember(trees, id);
+            let gone = self.remember(trees, id);
             remove_from_disk_tree(trees, id);
+            for (device, inode) in gone {
+                if let Some(new) = trees.by_inode(device, inode) {
+                    self.doubt(trees, new);
+                }
+            }
         }
         self.homes.clear();
         self.in_round = false;
         self.finished = self.begun;
     }
 
-    /// Remembers what is about to be taken for deleted.
-    fn remember(&mut self, trees: &Trees, top: NodeId) {
-        let Some(namespace) = self.home(trees, top) else { return };
+    /// Remembers what is about to be taken for deleted. Returns the inodes.
+    fn remember(&mut self, trees: &Trees, top: NodeId) -> Vec<(u64, u64)> {
+        let mut inodes = Vec::new();
+        let Some(namespace) = self.home(trees, top) else { return inodes };
         for id in trees.local_subtree(top).into_iter().chain([top]) {
-            if let Some(local) = trees.local(id).filter(|_| trees.has_synced(id))
+            if let Some(local) = trees.local(id).filter(|_| self.is_shared(trees, id))
                 && self.departed.len() < MAX_DEPARTED
                 && self.home(trees, id) == Some(namespace)
             {
                 let inode = (local.print.device, local.print.inode);
                 self.left.insert(id);
                 self.departed.insert(inode, Departed { node: id, namespace, local: local.clone() });
+                inodes.push(inode);
             }
         }
+        inodes
     }
 
     /// Whether a node is known to be no longer where the tree has it.
@@ -670,7 +758,9 @@ impl Observer {
         let mut at = directory.clone();
         while let Some((parent, name)) = at.split() {
             if let Some(folder) = trees.at_path(&parent) {
-                self.look_at_name(folder, name);
+                // It may turn out to be a known folder under a new name, in which something has changed.
+                let extent = Extent::Names(BTreeSet::from([name.into()]));
+                self.look(folder, Look { extent, deep: true });
                 return;
             }
             at = parent;
@@ -742,6 +832,20 @@ fn same_file(local: &Local, print: &Fingerprint) -> bool {
         (Some(before), Some(now)) => before == now,
         _ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),
     }
+}
+
+/// The deleted node that a file may be that nothing but its bytes can tell from another on a reused inode.
+fn may_be(departed: &BTreeMap<(u64, u64), Departed>, trees: &Trees, local: &Local) -> Option<NodeId> {
+    let gone = departed.get(&(local.print.device, local.print.inode))?;
+    let told_by_birth = gone.local.print.birth.is_some() && local.print.birth.is_some();
+    let both_files = matches!((&gone.local.seen, &local.seen), (Seen::File(_), Seen::File(_)));
+    let is_gone = !trees.has_local(gone.node) && trees.has_synced(gone.node);
+    let may_be = is_gone
+        && both_files
+        && !told_by_birth
+        && gone.local.print.size == local.print.size
+        && gone.namespace == trees.namespace_below(local.place.parent);
+    may_be.then_some(gone.node)
 }
 
 /// Whether the listing is of the folder that the tree has there. On another file system it is for

@@ -220,7 +220,8 @@ fn new_on_disk(trees: &Trees, context: &Context<'_>, id: NodeId, local: &Local) 
     let key = local.place.name.key();
     if let Some(theirs) = trees.remote_child(folder, &key).filter(|other| *other != id) {
         if context.frozen.contains(&theirs) {
-            return Verdict::Wait(theirs);
+            // Theirs may be waiting for what these bytes are.
+            return if local.seen.content().is_none() { Verdict::Hash } else { Verdict::Wait(theirs) };
         }
         if let Some(verdict) = name_taken_by(trees, id, local, theirs, may_write) {
             return verdict;

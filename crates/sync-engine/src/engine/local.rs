@@ -289,6 +289,7 @@ impl Engine {
                     self.learn_list(content.hash, blocks, false);
                     self.trees.set_local(node, Some(Local { seen: Seen::File(Some(content)), ..local }));
                     self.items.remove(&node);
+                    self.recognise(node);
                 }
                 HashResult::Unsettled => {
                     let wait = (HASH_RETRY_MS << tries.min(8)).min(HASH_RETRY_MAX_MS);
@@ -297,9 +298,19 @@ impl Engine {
                 }
                 HashResult::Changed => self.look_at_node(node),
                 HashResult::Unreadable(reason) => {
+                    self.observer.give_up(node);
                     self.fail(node, format!("the file cannot be read: {reason}"), env.now, Blame::Lasting);
                 }
             }
+        }
+    }
+
+    /// A file whose bytes show that it is one that was taken for deleted gets that one's identity.
+    fn recognise(&mut self, node: NodeId) {
+        if !self.frozen.contains(&node)
+            && let Some(known) = self.observer.turns_out_to_be(&self.trees, node)
+        {
+            self.trees.relabel(node, known);
         }
     }
 
@@ -456,17 +467,22 @@ impl Engine {
         self.report(Activity { kind: ActivityKind::KeptBeside, path: before, detail: Some(to) });
     }
 
-    /// Puts a node into the local tree, unless its folder or its name there is not what the step took
-    /// them for; then a scan says what is on disk now.
+    /// Puts a node into the local tree, unless its folder is not what the step took it for; then a scan says
+    /// what is on disk now. Whoever else the tree has in that place cannot be there any more, since the
+    /// step found it free: where it is, the scan that follows says.
     fn put_on_disk_tree(&mut self, node: NodeId, local: Local) -> bool {
         let folder = local.place.parent;
-        let known = folder == crate::tree::PARKED || self.trees.has_local(folder);
-        let taken = self.trees.local_child(folder, &local.place.name.key()).is_some_and(|other| other != node);
-        if !known || taken {
+        let key = local.place.name.key();
+        if folder != crate::tree::PARKED && !self.trees.has_local(folder) {
             self.look_at_node(node);
             self.observer.look_at_name(folder, local.place.name.as_str().as_bytes());
             return false;
         }
+        if self.trees.local_child(folder, &key).is_some_and(|other| other != node) {
+            self.observer.free_name(&mut self.trees, folder, &key);
+            self.observer.look_at_name(folder, local.place.name.as_str().as_bytes());
+        }
+        self.observer.has_been_put(node, &local.place.name);
         self.trees.set_local(node, Some(local));
         true
     }

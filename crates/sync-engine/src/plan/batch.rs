@@ -55,6 +55,22 @@ pub enum After {
     Removed,
 }
 
+impl After {
+    /// The folder into which the step puts its node.
+    #[must_use]
+    pub const fn folder(&self) -> Option<NodeId> {
+        match self {
+            Self::Created { place, .. }
+            | Self::MadeFresh { place }
+            | Self::Moved { place }
+            | Self::Parked { place }
+            | Self::Renamed { place, .. }
+            | Self::MovedOut { place } => Some(place.parent),
+            Self::Replaced { .. } | Self::Removed => None,
+        }
+    }
+}
+
 /// Why a node cannot go on in this batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Blocked {

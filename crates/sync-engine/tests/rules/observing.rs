@@ -1,10 +1,12 @@
 //! What may be concluded from a look at the disk.
 
 use crate::build::{
-    A, B, C, agreed_file, agreed_folder, at_root, found, found_file, in_folder, listing, local, path, print, trees,
+    A, B, C, agreed_file, agreed_folder, at_root, found, found_file, in_folder, listing, local, name, path, print,
+    trees,
 };
 use model::{Mtime, NodeId};
-use sync_engine::io::{DirectoryListing, DirectoryScan, FileKind, Fingerprint, ScanError, ScanTarget};
+use std::collections::BTreeSet;
+use sync_engine::io::{DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, ScanError, ScanTarget};
 use sync_engine::observe::Observer;
 use sync_engine::tree::Seen;
 use sync_engine::trees::Trees;
@@ -14,6 +16,11 @@ use sync_engine::trees::Trees;
 fn observe(trees: &mut Trees, disk: impl Fn(&str) -> Result<DirectoryListing, ScanError>) {
     let mut observer = Observer::default();
     observer.look_at_everything(trees);
+    look(&mut observer, trees, |target| disk(&target.directory.to_string()));
+}
+
+/// Looks at what the observer wants to look at.
+fn look(observer: &mut Observer, trees: &mut Trees, disk: impl Fn(&ScanTarget) -> Result<DirectoryListing, ScanError>) {
     let mut drawn = 0x80;
     for _ in 0..10 {
         let targets = observer.next_targets(trees);
@@ -22,8 +29,7 @@ fn observe(trees: &mut Trees, disk: impl Fn(&str) -> Result<DirectoryListing, Sc
         }
         let look = |target: ScanTarget| {
             let parked = target.directory == path(".syncline/parked");
-            let result =
-                if parked { Ok(listing(print(1, 0), Vec::new())) } else { disk(&target.directory.to_string()) };
+            let result = if parked { Ok(listing(print(1, 0), Vec::new())) } else { disk(&target) };
             DirectoryScan { target, result }
         };
         observer.scanned(trees, targets.into_iter().map(look).collect(), &mut || {
@@ -169,4 +175,55 @@ fn a_folder_that_was_removed_and_made_again_is_the_same() {
         _ => root_with(vec![found("d", FileKind::Directory, print(20, 0))]),
     });
     assert_eq!((where_is(&trees, A).as_deref(), where_is(&trees, B).as_deref()), (Some("d"), Some("d/f")));
+}
+
+/// A program's temporary file that is renamed over another one is an edit of that. A file that is on its way
+/// to the server and then renamed over another one is not: it would be there under both names.
+#[test]
+fn a_file_that_the_server_is_being_told_of_is_moved_over_another_and_not_an_edit_of_it() {
+    for (told, moved) in [(BTreeSet::new(), false), (BTreeSet::from([A]), true)] {
+        let mut trees = trees(Vec::new());
+        trees.set_local(A, local(at_root("new"), Seen::File(None), print(11, 5)));
+        trees.set_local(B, local(at_root("b"), Seen::File(None), print(12, 5)));
+        let mut observer = Observer::default();
+        observer.set_told(told);
+        observer.look_at_everything(&trees);
+        look(&mut observer, &mut trees, |_| root_with(vec![found_file("b", print(11, 5))]));
+        let there = trees.local_child(trees.root(), &name("b").key());
+        assert_eq!(there, Some(if moved { A } else { B }));
+        assert_eq!(trees.rows().count(), 1);
+    }
+}
+
+/// HFS+ gives names back in NFD. A file that had just been installed was looked for under the name that it
+/// had been given, not found, and deleted on the server.
+#[test]
+fn a_file_that_the_disk_spells_in_its_own_way_is_not_gone() {
+    let mut trees = trees(vec![(A, agreed_file(&at_root("\u{e9}"), "bytes", 11))]);
+    let mut observer = Observer::default();
+    observer.has_been_put(A, &name("\u{e9}"));
+    observer.look_at_name(trees.root(), "\u{e9}".as_bytes());
+    look(&mut observer, &mut trees, |target| match target.extent {
+        Extent::Names(_) => root_with(Vec::new()),
+        Extent::All => root_with(vec![found_file("e\u{301}", print(11, 5))]),
+    });
+    assert_eq!(where_is(&trees, A).as_deref(), Some("e\u{301}"));
+
+    observer.look_at_name(trees.root(), "e\u{301}".as_bytes());
+    look(&mut observer, &mut trees, |_| root_with(Vec::new()));
+    assert_eq!(where_is(&trees, A), None, "but when it is gone it is gone");
+}
+
+/// The watcher told of a new file in a folder by the folder's new name, before that name was known.
+#[test]
+fn a_new_file_in_a_folder_that_was_renamed_just_before_is_seen() {
+    let mut trees = folder_with_file();
+    let mut observer = Observer::default();
+    observer.look_at(&trees, &path("D"), b"new");
+    look(&mut observer, &mut trees, |target| match &*target.directory.to_string() {
+        "D" => Ok(listing(print(10, 0), vec![found_file("f", print(11, 5)), found_file("new", print(12, 3))])),
+        _ => root_with(vec![found("D", FileKind::Directory, print(10, 0))]),
+    });
+    assert_eq!(where_is(&trees, B).as_deref(), Some("D/f"));
+    assert!(trees.local_child(A, &name("new").key()).is_some());
 }
