@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::tree::{Content, FileContent, Place, Remote, Synced};
-use model::{Body, Change, Commit, JournalEntry, NamespaceId, NodeId, Operation, Position, Timestamp};
+use model::{Body, Change, Commit, JournalEntry, Name, NamespaceId, NodeId, Operation, Position, Timestamp};
 
 impl Engine {
     /// Applies the entries of one namespace that follow its cursor without a gap.
@@ -32,6 +32,7 @@ impl Engine {
                 if content == Content::Mount {
                     self.follow(node.as_namespace());
                 }
+                self.decide_about_rival(parent, &name);
                 let place = Place { parent, name };
                 self.trees
                     .set_remote(node, Some(Remote { place, content, content_rev: position, location_rev: position }));
@@ -49,12 +50,20 @@ impl Engine {
                 self.trees.set_remote(node, Some(Remote { content, content_rev: position, ..remote }));
             }
             Change::Move { parent, name } => {
+                self.decide_about_rival(parent, &name);
                 if let Some(remote) = self.trees.remote(node) {
                     let place = Place { parent, name };
                     self.trees.set_remote(node, Some(Remote { place, location_rev: position, ..remote }));
                 }
             }
             Change::Delete => self.delete_remote(node),
+        }
+    }
+
+    /// Whatever has the name on the disk may have to make way, also if nothing could be done about it before.
+    fn decide_about_rival(&mut self, parent: NodeId, name: &Name) {
+        if let Some(there) = self.trees.local_child(parent, &name.key()) {
+            self.trees.decide_again(there);
         }
     }
 

@@ -550,11 +550,12 @@ impl Engine {
             item.held = false;
             released = true;
         }
-        if released {
+        // What is not out of sync any more, as when the user excluded it, holds nobody up.
+        let (trees, before) = (&self.trees, self.items.len());
+        self.items.retain(|id, _| trees.dirty().contains(id));
+        if released || self.items.len() != before {
             self.freeze();
         }
-        let trees = &self.trees;
-        self.items.retain(|id, _| trees.dirty().contains(id));
     }
 
     pub(super) fn tell(&mut self, kind: ActivityKind, node: NodeId, detail: Option<String>) {
@@ -572,10 +573,10 @@ pub(super) enum Blame {
 
 /// What a step left on disk. Where the file's own time is as young as its change time, an edit of the
 /// same size in the same tick of the file system's clock could not be told from what was written: such a
-/// file is read again when its time has passed.
+/// file is read again when its time has passed. So is one whose execute bit somebody set meanwhile.
 fn seen_after(content: &Content, print: &Fingerprint) -> Seen {
     match content {
-        Content::File(_) if is_racy(print) => Seen::File(None),
+        Content::File(file) if is_racy(print) || print.executable != file.executable => Seen::File(None),
         _ => content.seen(),
     }
 }

@@ -1,8 +1,8 @@
 //! What the engine does before what, and what it makes of answers that are late, lost or wrong.
 
-use crate::build::{A, B, C, ROOT, agreed_file, at_root, blocks, file, found_file, name, path, print};
+use crate::build::{A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, found_file, name, path, print};
 use crate::script::{Script, state};
-use api::{ApiError, ErrorCode, ServerReply};
+use api::{ApiError, ChangesReply, ErrorCode, NamespaceChanges, ServerReply};
 use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{
@@ -374,4 +374,170 @@ fn a_folder_that_both_sides_made_becomes_one_as_soon_as_the_journal_says_so() {
     script.answer_changes(vec![entry(2, B, theirs)]);
     assert!(script.engine.trees().has_local(B), "ours was {:?}", commit.operations[0].node());
     assert!(script.engine.trees().dirty().is_empty(), "{:?}", script.engine.trees().dirty());
+}
+
+/// A device with the file `b` that only it has, for which the server has another one, and the batch that
+/// moves the one out of the way and puts the other in its place. Returns what the batch's job is.
+fn conflict_under_way() -> (Script, sync_engine::io::JobId) {
+    let mut script = Script::start(state(), Vec::new());
+    script.answer_scans(&[found_file("b", print(12, 4))]);
+    let create = Change::Create { parent: ROOT.root(), name: name("b"), body: body("theirs") };
+    script.answer_changes(vec![entry(2, A, create)]);
+    script.fetch();
+    hash(&mut script, "mine");
+    let (id, _) = script.job(|job| matches!(job, Job::Prepare(_))).expect("the download is made durable");
+    let files = Ok(vec![Some(print(13, 6))]);
+    script.tell(Event::JobDone(id, JobResult::Prepared { root: RootState::Present, files }));
+    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("and installed");
+    let Job::Apply(steps) = job else { unreachable!("asked for") };
+    assert!(matches!(steps[..], [LocalStep::Move { .. }, LocalStep::Install { node: A, .. }]), "{steps:?}");
+    (script, id)
+}
+
+#[test]
+fn what_a_batch_put_in_a_place_is_not_an_edit_of_what_left_it_meanwhile() {
+    let (mut script, id) = conflict_under_way();
+    // The user renamed `b` before the batch could: its first step finds nothing, its second a free place.
+    let results = vec![Err(sync_engine::io::StepError::Gone), Ok(Some(print(13, 6)))];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    script.answer_scans(&[found_file("b", print(13, 6)), found_file("c", changed(print(12, 4)))]);
+    let trees = script.engine.trees();
+    assert_eq!(trees.local_path(A), Some(path("b")));
+    let renamed = trees.local_child(ROOT.root(), &name("c").key()).expect("`c` is there");
+    assert_eq!(trees.local(renamed).map(|local| local.print.inode), Some(12));
+    assert_eq!(trees.rows().count(), 2, "and nothing else");
+}
+
+#[test]
+fn an_execute_bit_that_was_set_while_a_batch_ran_is_read_again() {
+    let rows = vec![(A, agreed_file(&at_root("a"), "bytes", 11))];
+    let mut script = Script::at_rest(state(), rows, &[found_file("a", print(11, 5))]);
+    script.take();
+    script.tell(Event::StreamOpened);
+    let Body::File { blocks, size, executable, .. } = body("bytes") else { unreachable!("a file") };
+    let touched = Body::File { blocks, size, executable, mtime: model::Mtime(-9) };
+    script.answer_changes(vec![entry(2, A, Change::Edit { body: touched })]);
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("the time is set");
+    // Long after the file's own time, so that no edit can hide behind it.
+    let after = Fingerprint { executable: true, mtime: model::Mtime(-9), ctime: 1_000_000_001, ..print(11, 5) };
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results: vec![Ok(Some(after))] }));
+    assert_eq!(script.engine.trees().local(A).map(|local| local.seen.clone()), Some(Seen::File(None)));
+}
+
+/// On a file system without birth times the file `a` was deleted, and `new` has its inode and another time.
+/// Returns what is told to the server when `new` has been read.
+fn operations_after_a_file_on_the_same_inode(new: &str, bytes: &str) -> Vec<Operation> {
+    let before = Fingerprint { birth: None, ..print(11, 5) };
+    let mut row = agreed_file(&at_root("a"), "bytes", 11);
+    row.local = row.local.map(|local| sync_engine::tree::Local { print: before, ..local });
+    let mut script = Script::at_rest(state(), vec![(A, row)], &[found_file("a", before)]);
+    script.take();
+    script.tell(Event::Hints(vec![Hint::Rescan { directory: path("") }]));
+    script.answer_scans(&[found_file(new, Fingerprint { mtime: model::Mtime(8), ..changed(before) })]);
+    for _ in 0..5 {
+        script.now += 1_000;
+        script.tell(Event::Woken);
+        assert!(script.commit().is_none(), "the deletion waits for what the bytes say");
+    }
+    hash(&mut script, bytes);
+    script.now += 1_000;
+    script.tell(Event::Woken);
+    if let Some(id) = script.request(|request| matches!(request, Request::Missing(_)).then_some(())) {
+        script.reply(id.0, Ok(Reply::Missing(api::MissingReply { missing: Vec::new() })));
+    }
+    let mut told = Vec::new();
+    while let Some((id, commit)) = script.commit() {
+        let head = Position(script.engine.state().cursor[&ROOT].0 + commit.operations.len() as u64);
+        script.reply(id, Ok(Reply::Commit(model::CommitOutcome::Accepted { head, time: Timestamp(0) })));
+        told.extend(commit.operations);
+        script.now += 1_000;
+        script.tell(Event::Woken);
+    }
+    told
+}
+
+#[test]
+fn without_birth_times_a_file_that_was_touched_and_renamed_is_known_by_its_bytes() {
+    for new in ["b", "A"] {
+        let told = operations_after_a_file_on_the_same_inode(new, "bytes");
+        assert!(told.iter().all(|operation| operation.node() == A), "{told:?}");
+        assert!(told.iter().any(|operation| matches!(operation, Operation::Move { .. })), "{told:?}");
+    }
+}
+
+#[test]
+fn without_birth_times_other_bytes_on_the_same_inode_are_another_file() {
+    let told = operations_after_a_file_on_the_same_inode("b", "other");
+    assert!(told.iter().any(|operation| matches!(operation, Operation::Delete { node: A, .. })), "{told:?}");
+    assert!(told.iter().any(|operation| matches!(operation, Operation::Create { .. })), "{told:?}");
+}
+
+/// The journal brought a folder's deletion while a download was being put into it. The user had a file of
+/// their own in the folder, which became a new one for its sake; the download in it came back as a new file.
+#[test]
+fn a_folder_stays_the_folder_that_it_is_while_a_batch_puts_something_into_it() {
+    let folder = || Found { kind: FileKind::Directory, ..found_file("d", print(9, 0)) };
+    let disk = |directory: &sync_engine::io::LocalPath, more: &[Found]| match &*directory.to_string() {
+        "" => vec![folder()],
+        "d" => [&[found_file("mine", print(20, 4))], more].concat(),
+        _ => Vec::new(),
+    };
+    let mut script = Script::start(state(), vec![(A, agreed_folder(&at_root("d"), 9))]);
+    script.learn("theirs");
+    script.answer_changes(vec![entry(2, B, Change::Create { parent: A, name: name("f"), body: body("theirs") })]);
+    script.answer_scans_by(|directory| disk(directory, &[]));
+    script.fetch();
+    let (id, _) = script.job(|job| matches!(job, Job::Prepare(_))).expect("the download is made durable");
+    script.take();
+    script.tell(Event::StreamOpened);
+    script.answer_changes(vec![entry(3, A, Change::Delete)]);
+    let files = Ok(vec![Some(print(13, 6))]);
+    script.tell(Event::JobDone(id, JobResult::Prepared { root: RootState::Present, files }));
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("and installed");
+    let installed = Fingerprint { ctime: 1_000_000_001, ..print(13, 6) };
+    let results = vec![Ok(Some(installed))];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    script.answer_scans_by(|directory| disk(directory, &[found_file("f", installed)]));
+    let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("what they deleted goes");
+    assert!(matches!(&job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Remove { node: B, .. }])), "{job:?}");
+}
+
+/// A person may only look at the folder, and has put a file into it, which stays on the device. Then the
+/// server has one of that name.
+#[test]
+fn what_only_this_device_may_have_makes_way_as_soon_as_its_name_is_taken() {
+    let viewer = |script: &mut Script, entries: Vec<JournalEntry>| {
+        let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+        let head = entries.last().map_or(Position(1), |entry| entry.position);
+        let part = NamespaceChanges { namespace: ROOT, role: Some(model::Role::Viewer), entries, head };
+        script.reply(asked.expect("asks").0, Ok(Reply::Changes(ChangesReply { namespaces: vec![part] })));
+    };
+    let mut script = Script::start(state(), Vec::new());
+    viewer(&mut script, Vec::new());
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    assert_eq!(script.engine.problems(9).len(), 1, "it cannot be synced");
+    script.take();
+    script.tell(Event::StreamOpened);
+    let create = Change::Create { parent: ROOT.root(), name: name("a"), body: body("theirs") };
+    viewer(&mut script, vec![entry(2, A, create)]);
+    assert!(script.job(|job| matches!(job, Job::Hash(_))).is_some(), "whether it is the same file decides");
+}
+
+/// A folder could not be made on a full disk, and was excluded then. A folder of the same name that the
+/// person made waited for it for ever.
+#[test]
+fn what_failed_and_is_kept_off_the_device_since_holds_nobody_up() {
+    let mut script = Script::start(state(), Vec::new());
+    script.answer_scans(&[]);
+    let create = Change::Create { parent: ROOT.root(), name: name("a"), body: Body::Directory };
+    script.answer_changes(vec![entry(2, A, create)]);
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("it is made");
+    let results = vec![Err(sync_engine::io::StepError::NoSpace)];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    script.answer_scans(&[]);
+    script.tell(Event::Command(Command::Exclude(path("a"))));
+    script.tell(Event::Hints(vec![Hint::Entry { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[Found { kind: FileKind::Directory, ..found_file("a", print(9, 0)) }]);
+    let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("theirs keeps the name");
+    assert!(matches!(&job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Move { .. }])), "{job:?}");
 }
