@@ -4,12 +4,17 @@ use crate::history::{Act, History};
 use crate::world::{Outcome, replay, run_seed};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 /// Seeds at the beginning of a campaign that are run twice.
 const RUN_TWICE: u64 = 50;
+/// Outcomes that may wait for the one before them.
+const OUTCOMES_AHEAD: usize = 16;
 /// Attempts to make a failing history smaller.
 const SHRINK_ATTEMPTS: usize = 600;
 /// Seeds from which on a campaign must have met everything.
@@ -67,6 +72,8 @@ pub struct Options {
     /// `None`: until the time is over.
     pub seeds: Option<u64>,
     pub time: Option<Duration>,
+    /// Threads that run seeds. How a seed goes does not depend on them.
+    pub lanes: usize,
     /// Where a failing history is stored.
     pub directory: PathBuf,
     /// Whether a failing history is made smaller.
@@ -84,6 +91,7 @@ impl Default for Options {
             first_seed: 1,
             seeds: Some(200),
             time: None,
+            lanes: 1,
             directory: PathBuf::from("target/simulation"),
             shrink: true,
             keep_going: false,
@@ -132,31 +140,14 @@ impl Report {
 pub fn run(options: &Options) -> Report {
     let started = Instant::now();
     let mut report = Report::default();
-    let mut seed = options.first_seed;
-    loop {
-        let enough = options.seeds.is_some_and(|seeds| report.seeds >= seeds);
-        if enough || options.time.is_some_and(|time| started.elapsed() >= time) {
-            break;
+    for_each_seed(options, started, |outcome| {
+        take_outcome(options, &mut report, outcome);
+        if report.failures.is_empty() || options.keep_going {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
         }
-        let outcome = guarded(|| run_seed(seed, false), seed);
-        report.seeds += 1;
-        report.simulated += Duration::from_millis(outcome.duration_ms);
-        for (what, times) in &outcome.coverage {
-            *report.coverage.entry(what).or_default() += times;
-        }
-        let broken = outcome.violation.as_ref().map(|violation| violation.0.clone());
-        if let Some(broken) = broken.as_ref().filter(|broken| options.open.contains(&rule_of(broken))) {
-            report.open.push((seed, broken.clone()));
-        } else if broken.is_some() {
-            report.failures.push(describe(options, outcome));
-        } else if report.seeds <= RUN_TWICE {
-            report.failures.extend(differing(&outcome));
-        }
-        if !report.failures.is_empty() && !options.keep_going {
-            break;
-        }
-        seed += 1;
-    }
+    });
     report.elapsed = started.elapsed();
     let required: &[&[&str]] = match report.seeds {
         SEEDS_FOR_RARE.. => &[MUST_MEET, RARELY_MET],
@@ -166,6 +157,61 @@ pub fn run(options: &Options) -> Report {
     let required = required.iter().flat_map(|list| list.iter().copied());
     report.not_met = required.filter(|what| !report.coverage.contains_key(what)).collect();
     report
+}
+
+fn take_outcome(options: &Options, report: &mut Report, outcome: Outcome) {
+    report.seeds += 1;
+    report.simulated += Duration::from_millis(outcome.duration_ms);
+    for (what, times) in &outcome.coverage {
+        *report.coverage.entry(what).or_default() += times;
+    }
+    let broken = outcome.violation.as_ref().map(|violation| violation.0.clone());
+    if let Some(broken) = broken.as_ref().filter(|broken| options.open.contains(&rule_of(broken))) {
+        report.open.push((outcome.history.seed, broken.clone()));
+    } else if broken.is_some() {
+        report.failures.push(describe(options, outcome));
+    } else if report.seeds <= RUN_TWICE {
+        report.failures.extend(differing(&outcome));
+    }
+}
+
+/// Runs seeds on several threads, each seed on one, and hands over how they went in the order of the seeds,
+/// until there are enough, the time is over, or `take` says so.
+fn for_each_seed(options: &Options, started: Instant, mut take: impl FnMut(Outcome) -> ControlFlow<()>) {
+    let next = AtomicU64::new(options.first_seed);
+    let stopped = AtomicBool::new(false);
+    let is_enough = |seed: u64| {
+        options.seeds.is_some_and(|seeds| seed - options.first_seed >= seeds)
+            || options.time.is_some_and(|time| started.elapsed() >= time)
+            || stopped.load(Ordering::Relaxed)
+    };
+    std::thread::scope(|scope| {
+        let (give, outcomes) = sync_channel(OUTCOMES_AHEAD);
+        for _ in 0..options.lanes.max(1) {
+            let (give, next, is_enough) = (give.clone(), &next, &is_enough);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if is_enough(seed) || give.send(guarded(|| run_seed(seed, false), seed)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(give);
+        let mut early = BTreeMap::new();
+        let mut seed = options.first_seed;
+        for outcome in outcomes {
+            early.insert(outcome.history.seed, outcome);
+            while let Some(outcome) = early.remove(&seed) {
+                seed += 1;
+                if take(outcome).is_break() {
+                    stopped.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    });
 }
 
 /// Runs one seed with its full trace.

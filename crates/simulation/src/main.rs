@@ -28,6 +28,9 @@ struct Arguments {
     /// Replay a stored history with its full trace
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Threads that run seeds; all processors if not given
+    #[arg(long)]
+    lanes: Option<usize>,
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         first_seed: arguments.first,
         seeds,
         time: arguments.seconds.map(Duration::from_secs),
+        lanes: arguments.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         shrink: !arguments.no_shrink,
         keep_going: arguments.keep_going,
         open: arguments.open.clone(),
