@@ -156,6 +156,8 @@ pub struct Disk {
     violations: Vec<String>,
     /// Times something was moved to the parked folder.
     pub parked: u64,
+    /// Times a new file got the inode number of one that is gone.
+    pub reused: u64,
     hashes: BTreeMap<(Ino, u64), ContentHash>,
 }
 
@@ -188,6 +190,7 @@ impl Disk {
             removed: Vec::new(),
             violations: Vec::new(),
             parked: 0,
+            reused: 0,
             hashes: BTreeMap::new(),
         };
         let root = disk.inode(Body::Directory(BTreeMap::new()), 0o755, Author::Client);
@@ -195,6 +198,7 @@ impl Disk {
         disk.make_own_directories();
         disk.make(&own_path(ROOT_MARKER), Body::File(Arc::new(b"the root".to_vec())), 0o644, Author::Client).ok();
         disk.hints.clear();
+        disk.reused = 0;
         disk.settle();
         disk
     }
@@ -316,8 +320,10 @@ impl Disk {
 
     fn new_ino(&mut self) -> Ino {
         if self.habits.reuses_inodes {
-            let free = (11..).find(|ino| !self.inodes.contains_key(ino));
-            return free.unwrap_or(self.next_ino);
+            let free = (11..).find(|ino| !self.inodes.contains_key(ino)).unwrap_or(self.next_ino);
+            self.reused += u64::from(free <= self.next_ino);
+            self.next_ino = self.next_ino.max(free);
+            return free;
         }
         self.next_ino += 1;
         self.next_ino

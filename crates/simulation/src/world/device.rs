@@ -46,6 +46,8 @@ pub struct Device {
     chance: Chance,
     pub(super) jobs: u64,
     pub(super) requests: u64,
+    /// The youngest request that has reached the server.
+    pub(super) arrived: u64,
     handled: u64,
     hints: u64,
     /// When the next [`Event::Woken`] is due, as scheduled.
@@ -75,6 +77,7 @@ impl Device {
             chance,
             jobs: 0,
             requests: 0,
+            arrived: 0,
             handled: 0,
             hints: 0,
             wake_at: None,
@@ -574,7 +577,11 @@ impl World {
             }
         }
         let late = if chance.happens(knobs.late_hints) { chance.below(5000) } else { chance.below(50) };
+        if !belated.is_empty() {
+            self.cover("hint withheld");
+        }
         if late > PROMPT_MS {
+            self.cover("hint late");
             belated.extend(kept.iter().cloned());
         }
         self.overlook(number, &belated);
@@ -603,9 +610,13 @@ impl World {
         }
         let removed = disk.take_removed();
         let parked = std::mem::take(&mut disk.parked);
+        let reused = std::mem::take(&mut disk.reused);
         drop(disk);
         if parked > 0 {
             self.cover("park used");
+        }
+        if reused > 0 {
+            self.cover("inode reused");
         }
         for (path, content) in removed {
             let in_the_last_moment = lock(&self.users).ghost.was_written_aside(&content);

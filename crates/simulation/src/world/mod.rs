@@ -506,12 +506,16 @@ impl World {
             DeviceEvent::Kill { down_ms } => self.kill(device, *down_ms),
             DeviceEvent::PowerLoss { down_ms } => self.lose_power(device, *down_ms)?,
             DeviceEvent::Partition { ms } => {
+                self.cover("device cut off");
                 let until = self.now + ms;
                 self.partition(device, until);
             }
             DeviceEvent::Unmount { ms } => self.hide_root(device, RootIs::Missing, *ms),
             DeviceEvent::EmptyRoot { ms } => self.hide_root(device, RootIs::Empty, *ms),
-            DeviceEvent::ClockJump { ms } => self.devices[device].clock_offset_ms += ms,
+            DeviceEvent::ClockJump { ms } => {
+                self.cover("clock jumped");
+                self.devices[device].clock_offset_ms += ms;
+            }
             DeviceEvent::SaveDatabase => self.save(device),
             DeviceEvent::RollBackDatabase => self.roll_back_database(device),
             DeviceEvent::LoseDatabase => self.lose_database(device),
@@ -579,6 +583,7 @@ impl World {
         match event {
             ServerEvent::Restart { down_ms } => {
                 self.server.restart().map_err(failed)?;
+                self.cover("server restarted");
                 self.server.up = false;
                 self.at(*down_ms, Moment::ServerUp);
             }
@@ -589,7 +594,10 @@ impl World {
                     self.forgive();
                 }
             }
-            ServerEvent::ClockJump { ms } => self.server.clock_offset_ms += ms,
+            ServerEvent::ClockJump { ms } => {
+                self.cover("server clock jumped");
+                self.server.clock_offset_ms += ms;
+            }
             ServerEvent::RemoveMember => self.remove_member()?,
             ServerEvent::InviteMember => {
                 if let Some((_, role)) = self.shared {

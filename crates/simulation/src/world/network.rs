@@ -25,6 +25,8 @@ pub(super) struct Travel {
     proxied: bool,
     /// Blocks of the answer that arrive.
     truncate_to: Option<u64>,
+    /// The device's how-manieth request it is.
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -88,11 +90,11 @@ impl World {
             }
         }
         let chance = self.chance(&[20, device as u64, number]);
-        self.carry(device, Back { life, id, request }, call, chance);
+        self.carry(device, Back { life, id, request }, call, number, chance);
     }
 
     /// Decides what becomes of a request on its way.
-    fn carry(&mut self, device: usize, back: Back, mut call: Call, mut chance: Chance) {
+    fn carry(&mut self, device: usize, back: Back, mut call: Call, number: u64, mut chance: Chance) {
         let there_ms = self.delay(&mut chance);
         let (life, id) = (back.life, back.id);
         if self.is_cut(device) {
@@ -109,7 +111,7 @@ impl World {
         }
         if duplicated {
             self.cover("request duplicated");
-            let copy = Travel { call: call.clone(), back: None, proxied: false, truncate_to: None };
+            let copy = Travel { call: call.clone(), back: None, proxied: false, truncate_to: None, number };
             let late_ms = there_ms + chance.below(20_000);
             self.at(late_ms, Moment::Arrive { device, travel: copy });
         }
@@ -124,16 +126,25 @@ impl World {
         {
             self.cover("upload broke off");
             blocks.truncate(usize::try_from(kept).unwrap_or(0).min(blocks.len() - 1));
-            self.at(there_ms, Moment::Arrive { device, travel: Travel { call, back: None, proxied, truncate_to } });
+            self.at(
+                there_ms,
+                Moment::Arrive { device, travel: Travel { call, back: None, proxied, truncate_to, number } },
+            );
             return self.reply(device, life, id, there_ms + 5, Err(unreachable()));
         }
         if reply_lost {
             self.cover("reply lost");
             self.note_unanswered(device, &call);
-            self.at(there_ms, Moment::Arrive { device, travel: Travel { call, back: None, proxied, truncate_to } });
+            self.at(
+                there_ms,
+                Moment::Arrive { device, travel: Travel { call, back: None, proxied, truncate_to, number } },
+            );
             return self.reply(device, life, id, there_ms + TIMEOUT_MS, Err(unreachable()));
         }
-        self.at(there_ms, Moment::Arrive { device, travel: Travel { call, back: Some(back), proxied, truncate_to } });
+        self.at(
+            there_ms,
+            Moment::Arrive { device, travel: Travel { call, back: Some(back), proxied, truncate_to, number } },
+        );
     }
 
     fn note_unanswered(&mut self, device: usize, call: &Call) {
@@ -153,6 +164,10 @@ impl World {
             }
             return Ok(());
         }
+        if travel.number < self.devices[device].arrived {
+            self.cover("request overtaken");
+        }
+        self.devices[device].arrived = self.devices[device].arrived.max(travel.number);
         let token = self.devices[device].linked.token.clone();
         let (key, floor) = (commit_key(&travel.call), self.floor(&travel.call));
         let asked = Asked::of(&travel.call);
@@ -402,6 +417,8 @@ impl World {
                     if self.calm || !chance.happens(self.knobs.net.lose_notification) {
                         let after = self.delay(&mut chance);
                         self.at(after, Moment::Feed { device, life, event: Event::Notified(notification) });
+                    } else {
+                        self.cover("notification lost");
                     }
                 }
             }
