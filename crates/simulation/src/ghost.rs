@@ -40,6 +40,9 @@ pub struct Ghost {
     /// Contents whose move no device can have told from a deletion and a new file: another file was there
     /// before anybody looked, or the watcher kept the second half to itself.
     parted: BTreeSet<ContentHash>,
+    /// Contents that came into a file in a way after which only its place tells which file it is, and that no
+    /// scan has seen yet; with what was there before, by device.
+    remade: BTreeMap<(usize, ContentHash), ContentHash>,
     /// Where the files came from that users moved since all agreed last, by device and path.
     departed: BTreeMap<(usize, Vec<NameKey>), Vec<ContentHash>>,
     /// Contents that existed while a program was writing, and whether it paused only briefly.
@@ -72,6 +75,38 @@ impl Ghost {
         }
         self.superseded(device, old, new);
         self.add(new, bytes, Fate::Live);
+    }
+
+    /// The user gave a file a new content, and with it a new identity: it was written anew beside the old one,
+    /// or the file system does not tell a file that changed from another on the same inode.
+    pub fn remade(&mut self, device: usize, old: Option<ContentHash>, new: ContentHash) {
+        if let Some(old) = old.filter(|old| *old != new) {
+            self.remade.insert((device, new), old);
+        }
+    }
+
+    /// A scan saw a file with this content where it is.
+    pub fn seen(&mut self, device: usize, content: ContentHash) {
+        self.remade.remove(&(device, content));
+    }
+
+    /// Whether a scan of the device's would tell the ghost something.
+    #[must_use]
+    pub fn awaits_scan(&self, device: usize) -> bool {
+        self.remade.keys().any(|(on, _)| *on == device)
+    }
+
+    /// The file with this content left its place before anybody saw it there: what it replaced is gone from
+    /// there, and at its new place it is a new file. So what it replaced was deleted, as far as anybody can
+    /// tell.
+    fn parts_from_what_it_replaced(&mut self, device: usize, content: ContentHash) {
+        let mut at = content;
+        while let Some(old) = self.remade.remove(&(device, at)) {
+            if self.fates.get(&old) == Some(&Fate::Edited) {
+                self.fates.insert(old, Fate::Deleted { device });
+            }
+            at = old;
+        }
     }
 
     /// A file holds this for a moment, while a program writes.
@@ -166,6 +201,7 @@ impl Ghost {
     /// The user moved the files with these contents.
     pub fn moved(&mut self, device: usize, contents: &[ContentHash]) {
         for content in contents {
+            self.parts_from_what_it_replaced(device, *content);
             match self.fates.get(content) {
                 Some(Fate::Deleted { device: other }) if *other != device => {
                     *self.met.entry("move met delete").or_default() += 1;
@@ -173,8 +209,22 @@ impl Ghost {
                 _ if self.moved_by_another(content, device) => *self.met.entry("move met move").or_default() += 1,
                 _ => {}
             }
-            self.moved.entry(*content).or_default().insert(device);
+            // It is the file that moves, whatever others have written into it where it was.
+            for written in self.with_successors(*content) {
+                self.moved.entry(written).or_default().insert(device);
+            }
         }
+    }
+
+    /// The content, and all that took its place, one after the other.
+    fn with_successors(&self, content: ContentHash) -> BTreeSet<ContentHash> {
+        let mut all = BTreeSet::from([content]);
+        let mut pending = vec![content];
+        while let Some(at) = pending.pop() {
+            let next = self.successors.get(&at).into_iter().flatten().copied();
+            pending.extend(next.filter(|next| all.insert(*next)));
+        }
+        all
     }
 
     /// These contents may have been installed by a change to the disk that then failed. Whether the user
@@ -209,6 +259,12 @@ impl Ghost {
                 *fate = Fate::Free;
             }
         }
+    }
+
+    /// Whether the device keeps a file with this content off its disk, or is about to.
+    #[must_use]
+    pub fn is_detached(&self, device: usize, content: &ContentHash) -> bool {
+        self.detached.contains(&(device, *content))
     }
 
     /// The user changed the execute bit of a file with this content.
@@ -281,14 +337,16 @@ impl Ghost {
         self.texts.get(content).cloned().unwrap_or_else(|| format!("{content:?}"))
     }
 
-    /// All devices agree: from here on only new moves count. What came back lawfully is there again.
-    pub fn agreed(&mut self, present: &BTreeSet<ContentHash>) {
-        self.moved.clear();
+    /// All devices agree: from here on only new moves count, and those of contents that are `stuck` on a
+    /// device, which could not follow. What came back lawfully is there again.
+    pub fn agreed(&mut self, present: &BTreeSet<ContentHash>, stuck: &BTreeSet<ContentHash>) {
+        self.moved.retain(|content, _| stuck.contains(content));
         self.touched.clear();
         self.successors.clear();
         self.detached.clear();
         self.parted.clear();
         self.departed.clear();
+        self.remade.clear();
         for (content, fate) in &mut self.fates {
             if present.contains(content) && *fate != Fate::Live {
                 *fate = Fate::Free;

@@ -66,8 +66,18 @@ impl Users {
             UserOp::Delete { path } => self.delete(device, disk, &local_path(path)?),
             UserOp::DeleteTree { path } => self.delete_tree(device, disk, &local_path(path)?),
             UserOp::Rename { from, to } => self.rename(device, disk, &local_path(from)?, &local_path(to)?),
-            UserOp::MakeDirectory { path } => disk.make_directory(&local_path(path)?),
-            UserOp::Symlink { path, target } => disk.make_symlink(&local_path(path)?, target.as_bytes()),
+            UserOp::MakeDirectory { path } => {
+                let path = local_path(path)?;
+                disk.make_directory(&path)?;
+                self.note_rivals(device, disk, &path);
+                Ok(())
+            }
+            UserOp::Symlink { path, target } => {
+                let path = local_path(path)?;
+                disk.make_symlink(&path, target.as_bytes())?;
+                self.note_rivals(device, disk, &path);
+                Ok(())
+            }
             UserOp::SetExecutable { path, executable } => {
                 let path = file(disk, path)?;
                 if let Some(content) = disk.content_at(&path) {
@@ -96,9 +106,30 @@ impl Users {
     fn write(&mut self, device: usize, disk: &mut Disk, path: &LocalPath, bytes: Vec<u8>) -> Result<(), FsError> {
         let old = disk.content_at(path);
         disk.write(path, bytes.clone())?;
-        self.ghost.filled(device, path);
+        self.note_remade(device, disk, old, &bytes);
+        self.filled(device, disk, path);
         self.note_written(device, path, old, &bytes);
         Ok(())
+    }
+
+    fn note_remade(&mut self, device: usize, disk: &Disk, old: Option<ContentHash>, bytes: &[u8]) {
+        if !disk.habits.births {
+            self.ghost.remade(device, old, content_hash(bytes));
+        }
+    }
+
+    /// The user put a new file at a path.
+    fn filled(&mut self, device: usize, disk: &mut Disk, path: &LocalPath) {
+        self.ghost.filled(device, path);
+        self.note_rivals(device, disk, path);
+    }
+
+    /// The user put something at a path. Of two entries whose names count as the same, one is synced and the
+    /// other stays on the device. If a file was moved to the one and nobody looked since, it need not be the
+    /// one that is synced: then its move looks like a deletion, and it is new when the names differ again.
+    fn note_rivals(&mut self, device: usize, disk: &mut Disk, path: &LocalPath) {
+        let contents = disk.contents_of_rivals(path);
+        self.ghost.overlooked(device, &contents);
     }
 
     fn note_written(&mut self, device: usize, path: &LocalPath, old: Option<ContentHash>, bytes: &[u8]) {
@@ -122,7 +153,8 @@ impl Users {
         let bytes = content.bytes();
         disk.write(&temp, bytes.clone())?;
         disk.rename(&temp, path)?;
-        self.ghost.filled(device, path);
+        self.ghost.remade(device, old, content_hash(&bytes));
+        self.filled(device, disk, path);
         self.note_written(device, path, old, &bytes);
         Ok(())
     }
@@ -135,7 +167,8 @@ impl Users {
         let handle = disk.open_for_writing(path)?;
         let bytes = content.bytes();
         disk.write_through(handle, bytes.clone())?;
-        self.ghost.filled(device, path);
+        self.note_remade(device, disk, old, &bytes);
+        self.filled(device, disk, path);
         self.ghost.wrote_halfway(device, old, &bytes);
         self.slow.insert(device, handle);
         Ok(())
@@ -147,10 +180,14 @@ impl Users {
         let mut bytes = disk.read_through(handle)?.to_vec();
         bytes.extend(content.bytes());
         disk.write_through(handle, bytes.clone())?;
+        self.note_remade(device, disk, old, &bytes);
         let visible = is_visible(name.as_ref());
         self.ghost.wrote_halfway(device, old.filter(|_| visible), &bytes);
         if !visible {
             self.ghost.wrote_aside(&bytes);
+        }
+        if name.is_some_and(|name| self.is_private(device, &name)) {
+            self.ghost.release(content_hash(&bytes));
         }
         Ok(())
     }
@@ -176,7 +213,8 @@ impl Users {
         let bytes = disk.read(from)?;
         let old = disk.content_at(to);
         disk.write(to, bytes.to_vec())?;
-        self.ghost.filled(device, to);
+        self.note_remade(device, disk, old, &bytes);
+        self.filled(device, disk, to);
         let content = content_hash(&bytes);
         self.ghost.copied(device, old.filter(|_| !self.is_private(device, to)), content);
         Ok(())
@@ -215,7 +253,7 @@ impl Users {
             self.ghost.deleted(device, &replaced);
         }
         self.ghost.moved(device, &moved);
-        self.ghost.filled(device, to);
+        self.filled(device, disk, to);
         self.ghost.left(device, from, &moved);
         if self.is_shared(from) != self.is_shared(to) || self.is_private(device, from) {
             // From one namespace to another a move is a copy and a deletion.

@@ -18,8 +18,8 @@ const MAX_IMAGES: usize = 64;
 pub(super) struct Past {
     /// The states of the disk since the last sync; the first is what that sync made durable.
     images: Vec<Image>,
-    /// Inodes whose bytes are durable, and at which version.
-    synced: BTreeMap<Ino, u64>,
+    /// Files whose bytes are durable, and at which version.
+    synced: BTreeMap<u64, u64>,
 }
 
 impl Disk {
@@ -29,7 +29,7 @@ impl Disk {
             return;
         }
         self.crash.images = vec![self.inodes.clone()];
-        self.crash.synced = self.inodes.iter().map(|(ino, inode)| (*ino, inode.version)).collect();
+        self.crash.synced = self.inodes.values().map(|inode| (inode.made, inode.version)).collect();
     }
 
     /// Makes one file's bytes durable.
@@ -38,10 +38,10 @@ impl Disk {
             return;
         }
         let Some(inode) = self.inodes.get(&ino) else { return };
-        self.crash.synced.insert(ino, inode.version);
+        self.crash.synced.insert(inode.made, inode.version);
         // Syncing a file brings its names and its bytes to every state that the disk may fall back to.
         for image in &mut self.crash.images {
-            if image.contains_key(&ino) {
+            if image.get(&ino).is_some_and(|then| then.made == inode.made) {
                 image.insert(ino, inode.clone());
             }
         }
@@ -94,8 +94,8 @@ impl Disk {
     }
 
     fn is_synced(&self, ino: Ino) -> bool {
-        let version = self.inodes.get(&ino).map(|inode| inode.version);
-        self.crash.synced.get(&ino).copied() >= version
+        let inode = self.inodes.get(&ino);
+        inode.and_then(|inode| self.crash.synced.get(&inode.made)) >= inode.map(|inode| &inode.version)
     }
 
     fn keep_reachable(&mut self) {

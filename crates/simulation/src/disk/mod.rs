@@ -110,6 +110,8 @@ struct Inode {
     ctime: i64,
     permissions: u32,
     author: Author,
+    /// Which file it is: numbers of inodes are used again, this is not.
+    made: u64,
     /// Rises with every change of the bytes.
     version: u64,
 }
@@ -296,7 +298,7 @@ impl Disk {
     fn inode(&mut self, body: Body, permissions: u32, author: Author) -> Inode {
         let now = self.tick();
         let version = self.next_version();
-        Inode { body, birth: self.now_ns, mtime: now, ctime: now, permissions, author, version }
+        Inode { body, birth: self.now_ns, mtime: now, ctime: now, permissions, author, made: version, version }
     }
 
     fn next_version(&mut self) -> u64 {

@@ -1,6 +1,6 @@
 //! What a user's programs do to the disk.
 
-use super::{Author, Body, Disk, Ino};
+use super::{Author, Body, Disk, Entry, Ino};
 use local_files::fs::FsError;
 use model::{ContentHash, Mtime};
 use std::collections::BTreeMap;
@@ -173,6 +173,17 @@ impl Disk {
         let Ok(entries) = self.resolve(&parent).and_then(|ino| self.entries(ino)) else { return false };
         let key = |name: &[u8]| model::Name::parse_bytes(name).ok().map(|name| name.key());
         entries.values().filter(|entry| key(&entry.name) == key(name)).count() > 1
+    }
+
+    /// The contents below other entries of the path's folder whose name counts as the same for the server.
+    pub fn contents_of_rivals(&mut self, path: &LocalPath) -> Vec<ContentHash> {
+        let Some((parent, name)) = path.split() else { return Vec::new() };
+        let Ok(entries) = self.resolve(&parent).and_then(|ino| self.entries(ino)) else { return Vec::new() };
+        let key = |name: &[u8]| model::Name::parse_bytes(name).ok().map(|name| name.key());
+        let is_same = |entry: &Entry| self.key(&entry.name) == self.key(name);
+        let other = |entry: &&Entry| !is_same(entry) && key(&entry.name) == key(name);
+        let rivals: Vec<LocalPath> = entries.values().filter(other).map(|entry| parent.join(&entry.name)).collect();
+        rivals.iter().flat_map(|rival| self.contents_below(rival)).collect()
     }
 
     /// Removes whatever is at the path, with all it holds.

@@ -235,7 +235,7 @@ impl World {
         self.check_disk(number)
     }
 
-    fn contents_on(&self, number: usize) -> BTreeSet<ContentHash> {
+    pub(super) fn contents_on(&self, number: usize) -> BTreeSet<ContentHash> {
         lock(&self.devices[number].disk).contents_below(&LocalPath::root()).into_iter().collect()
     }
 
@@ -443,6 +443,7 @@ impl World {
             return self.die_in_job(number, job, end);
         }
         self.note_result(&result);
+        self.note_scan(number, &result);
         let life = self.devices[number].life;
         let mut chance = self.chance(&[8, number as u64, job_number]);
         let after = self.delay(&mut chance);
@@ -459,6 +460,23 @@ impl World {
             End::Killed { down_ms } => {
                 self.kill(number, down_ms);
                 Ok(())
+            }
+        }
+    }
+
+    /// Tells the ghost which contents a scan saw.
+    fn note_scan(&self, number: usize, result: &JobResult) {
+        let JobResult::Scanned { directories, .. } = result else { return };
+        let mut users = lock(&self.users);
+        if !users.ghost.awaits_scan(number) {
+            return;
+        }
+        let mut disk = lock(&self.devices[number].disk);
+        for scan in directories {
+            for found in scan.result.iter().flat_map(|listing| &listing.entries) {
+                if let Some(content) = disk.content_at(&scan.target.directory.join(&found.name)) {
+                    users.ghost.seen(number, content);
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::history::{Act, DeviceEvent, History, Interruption, Knobs, ServerEvent
 use crate::server::{Answer, Call, Linked, Server};
 use crate::user::{Users, local_path};
 use crate::workload::Workload;
-use model::{BlockHash, CommitKey, CommitOutcome, DeviceId, NamespaceId, Role};
+use model::{BlockHash, CommitKey, CommitOutcome, ContentHash, DeviceId, NamespaceId, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -638,7 +638,17 @@ impl World {
     /// The server forgot commits: what was superseded in them may be back, and what was moved in them
     /// may be in both places. Nothing that lives may be lost all the same.
     fn forgive(&mut self) {
-        lock(&self.users).ghost.lenient = true;
+        // What only the server had, since its device keeps it off its disk, went with the server.
+        let kept: Vec<BTreeSet<ContentHash>> = (0..self.devices.len()).map(|number| self.contents_on(number)).collect();
+        let mut users = lock(&self.users);
+        let is_kept = |content: &ContentHash| {
+            let keeps = |number: usize| kept[number].contains(content) && !users.ghost.is_detached(number, content);
+            (0..kept.len()).any(keeps)
+        };
+        let gone: Vec<ContentHash> = users.ghost.live().filter(|content| !is_kept(content)).collect();
+        gone.into_iter().for_each(|content| users.ghost.release(content));
+        users.ghost.lenient = true;
+        drop(users);
         self.outcomes.clear();
         self.unanswered.clear();
     }

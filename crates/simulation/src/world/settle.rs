@@ -203,6 +203,10 @@ impl World {
             node.is_some_and(|node| engine.trees().is_excluded(node))
         };
         here.retain(|path, item| *item != Item::Folder || !holds_problem(path) || !excluded(path));
+        for problem in problems.iter().filter(|problem| here.contains_key(*problem)) {
+            // What cannot leave the disk keeps its name, and whoever is to get that on the server waits.
+            there.retain(|path, _| here.contains_key(path) || !is_alike_or_below(path, problem));
+        }
         for problem in problems {
             let below = |path: &String| path.strip_prefix(&problem).is_some_and(|rest| rest.starts_with('/'));
             here.retain(|path, _| *path != problem && !below(path));
@@ -333,7 +337,7 @@ impl World {
             }
         }
         let present = counts.into_keys().chain(on_disks).collect();
-        users.ghost.agreed(&present);
+        users.ghost.agreed(&present, &stuck);
         Ok(())
     }
 
@@ -389,6 +393,14 @@ fn path_in(nodes: &BTreeMap<NodeId, Folded>, root: NodeId, id: NodeId, excluded:
     }
     names.reverse();
     Some(names.join("/"))
+}
+
+/// Whether the server takes the names of the paths, or of a folder around the first one, for the same.
+fn is_alike_or_below(path: &str, other: &str) -> bool {
+    let keys = |path: &str| -> Vec<_> {
+        path.split('/').filter_map(|name| Name::parse(name).ok()).map(|name| name.key()).collect()
+    };
+    keys(path).starts_with(&keys(other))
 }
 
 fn normal(path: &LocalPath) -> Option<String> {
