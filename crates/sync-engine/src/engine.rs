@@ -401,7 +401,7 @@ impl Engine {
 
     fn watch_departures(&mut self, now: u64) {
         let left = self.observer.take_left();
-        let before = self.departures.nodes.len();
+        let before = self.departures.nodes.clone();
         if !left.is_empty() {
             self.departures.until = now + DEPARTURE_MS;
             self.departures.nodes.extend(left);
@@ -411,7 +411,7 @@ impl Engine {
         let is_over = self.departures.until <= now && self.observer.is_idle();
         let trees = &self.trees;
         self.departures.nodes.retain(|id| undecided.contains(id) || !is_over && !trees.has_local(*id));
-        if self.departures.nodes.len() != before {
+        if self.departures.nodes != before {
             self.freeze();
         }
     }

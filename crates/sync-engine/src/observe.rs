@@ -6,11 +6,14 @@
 //! is still missing at the end is believed to be deleted. A directory that could not be read makes
 //! nothing missing, and a round in which the root was not itself is thrown away.
 
+mod departed;
+
 use crate::io::{
     DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, LocalPath, ScanError, ScanTarget,
 };
 use crate::tree::{Local, PARKED, Place, Seen};
 use crate::trees::Trees;
+use departed::Departed;
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
 use std::collections::btree_map::Entry;
@@ -45,15 +48,6 @@ struct Newcomer {
     found: Found,
     /// Whether the place where its inode was last seen has been looked at in this round.
     old_place_checked: bool,
-}
-
-/// A node that is believed to be deleted while the server does not know it yet. Should its inode turn up
-/// under another name, it was moved, and its two halves were seen in two rounds.
-#[derive(Debug)]
-struct Departed {
-    node: NodeId,
-    namespace: NamespaceId,
-    local: Local,
 }
 
 /// The part of the engine that keeps the local tree in step with the disk.
@@ -91,23 +85,12 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Nodes in a commit whose answer has not come. As soon as it does they are synced; what happens to them
-    /// on disk until then must not be taken for something else.
-    pub fn set_told(&mut self, nodes: BTreeSet<NodeId>) {
-        self.told = nodes;
-    }
-
     /// A step has put the node where the tree has it.
     pub fn has_been_put(&mut self, id: NodeId, name: &Name) {
         // Only what is not ASCII has more than one normal form.
         if !name.as_str().is_ascii() {
             self.unconfirmed.insert(id);
         }
-    }
-
-    /// Whether the server knows the node, or is about to.
-    fn is_shared(&self, trees: &Trees, id: NodeId) -> bool {
-        trees.has_synced(id) || self.told.contains(&id)
     }
 
     /// Looks at everything: at a start, after lost events, on request.
@@ -390,54 +373,6 @@ impl Observer {
         }
     }
 
-    /// The node, if it was deleted here and the server does not know it yet.
-    fn departed(&self, trees: &Trees, id: NodeId, found: &Found) -> Option<&Departed> {
-        let gone = self.departed.get(&(found.print.device, found.print.inode)).filter(|gone| gone.node == id)?;
-        (trees.local(id).is_none() && self.is_shared(trees, id)).then_some(gone)
-    }
-
-    /// The server is told of the deletion: nothing that turns up is this node any more.
-    pub fn forget_departed(&mut self, nodes: &BTreeSet<NodeId>) {
-        self.departed.retain(|_, gone| !nodes.contains(&gone.node));
-        self.doubtful.retain(|_, gone| !nodes.contains(gone));
-    }
-
-    /// Nodes that are gone, unless the bytes of a file, which are not known yet, say that it is they.
-    /// `unread`: files that will not be read.
-    pub fn undecided(&mut self, trees: &Trees, unread: impl Fn(&NodeId) -> bool) -> BTreeSet<NodeId> {
-        let departed = &self.departed;
-        self.doubtful.retain(|new, gone| {
-            let Some(local) = trees.local(*new).filter(|_| !unread(new)) else { return false };
-            local.seen == Seen::File(None) && may_be(departed, trees, &local) == Some(*gone)
-        });
-        self.doubtful.values().copied().collect()
-    }
-
-    /// The file cannot be read: nothing waits for its bytes any more.
-    pub fn give_up(&mut self, new: NodeId) {
-        self.doubtful.remove(&new);
-    }
-
-    /// The deleted node that a file turns out to be, now that its bytes are known: it was renamed, perhaps
-    /// over another one, and got another time of modification before anybody looked.
-    #[must_use]
-    pub fn turns_out_to_be(&self, trees: &Trees, new: NodeId) -> Option<NodeId> {
-        let local = trees.local(new)?;
-        let gone = may_be(&self.departed, trees, &local)?;
-        let content = local.seen.content()?;
-        let is_its_own = trees.synced(new).is_some_and(|synced| synced.content.same(&content));
-        (!is_its_own && content.same(&trees.synced(gone)?.content)).then_some(gone)
-    }
-
-    /// Remembers that the bytes of a file are to tell whether it is a node that is gone.
-    fn doubt(&mut self, trees: &Trees, new: NodeId) {
-        if let Some(local) = trees.local(new)
-            && let Some(gone) = may_be(&self.departed, trees, &local)
-        {
-            self.doubtful.insert(new, gone);
-        }
-    }
-
     /// An entry under a new name: a new node at once, unless its inode was known elsewhere.
     fn meet(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
         if self.previous(trees, &newcomer.found).is_some() {
@@ -641,24 +576,6 @@ impl Observer {
         self.finished = self.begun;
     }
 
-    /// Remembers what is about to be taken for deleted. Returns the inodes.
-    fn remember(&mut self, trees: &Trees, top: NodeId) -> Vec<(u64, u64)> {
-        let mut inodes = Vec::new();
-        let Some(namespace) = self.home(trees, top) else { return inodes };
-        for id in trees.local_subtree(top).into_iter().chain([top]) {
-            if let Some(local) = trees.local(id).filter(|_| self.is_shared(trees, id))
-                && self.departed.len() < MAX_DEPARTED
-                && self.home(trees, id) == Some(namespace)
-            {
-                let inode = (local.print.device, local.print.inode);
-                self.left.insert(id);
-                self.departed.insert(inode, Departed { node: id, namespace, local: local.clone() });
-                inodes.push(inode);
-            }
-        }
-        inodes
-    }
-
     /// Whether a node is known to be no longer where the tree has it.
     fn is_gone(&self, trees: &Trees, id: NodeId) -> bool {
         self.missing.contains(&id) || trees.local_ancestors(id).any(|above| self.missing.contains(&above))
@@ -832,20 +749,6 @@ fn same_file(local: &Local, print: &Fingerprint) -> bool {
         (Some(before), Some(now)) => before == now,
         _ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),
     }
-}
-
-/// The deleted node that a file may be that nothing but its bytes can tell from another on a reused inode.
-fn may_be(departed: &BTreeMap<(u64, u64), Departed>, trees: &Trees, local: &Local) -> Option<NodeId> {
-    let gone = departed.get(&(local.print.device, local.print.inode))?;
-    let told_by_birth = gone.local.print.birth.is_some() && local.print.birth.is_some();
-    let both_files = matches!((&gone.local.seen, &local.seen), (Seen::File(_), Seen::File(_)));
-    let is_gone = !trees.has_local(gone.node) && trees.has_synced(gone.node);
-    let may_be = is_gone
-        && both_files
-        && !told_by_birth
-        && gone.local.print.size == local.print.size
-        && gone.namespace == trees.namespace_below(local.place.parent);
-    may_be.then_some(gone.node)
 }
 
 /// Whether the listing is of the folder that the tree has there. On another file system it is for

@@ -8,6 +8,7 @@ use crate::io::{
 };
 use crate::plan::{After, BatchBuilder, Naming, PlannedStep};
 use crate::tree::{Content, Local, Place, Seen, Synced};
+use crate::trees::Trees;
 use crate::verdict::Context;
 use model::{Epoch, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -330,7 +331,7 @@ impl Engine {
     /// Looks at where the tree has the node.
     pub(super) fn look_at_node(&mut self, node: NodeId) {
         if let Some(local) = self.trees.local(node) {
-            let name: Box<[u8]> = crate::trees::Trees::disk_name(&local).into();
+            let name: Box<[u8]> = Trees::disk_name(&local).into();
             self.observer.look_at_name(local.place.parent, &name);
         }
     }
@@ -467,20 +468,25 @@ impl Engine {
         self.report(Activity { kind: ActivityKind::KeptBeside, path: before, detail: Some(to) });
     }
 
-    /// Puts a node into the local tree, unless its folder is not what the step took it for; then a scan says
-    /// what is on disk now. Whoever else the tree has in that place cannot be there any more, since the
-    /// step found it free: where it is, the scan that follows says.
+    /// Puts a node into the local tree, unless its folder is not what the step took it for, or the tree has
+    /// there what counts as the same name; then a scan says what is on disk now. Whoever has the very name
+    /// cannot be there any more, since the step found it free: where it is, the scan that follows says.
     fn put_on_disk_tree(&mut self, node: NodeId, local: Local) -> bool {
         let folder = local.place.parent;
-        let key = local.place.name.key();
-        if folder != crate::tree::PARKED && !self.trees.has_local(folder) {
+        let (key, name) = (local.place.name.key(), local.place.name.as_str().as_bytes());
+        let there = self.trees.local_child(folder, &key).filter(|other| *other != node);
+        let there = there.and_then(|other| self.trees.local(other));
+        let has_left = |there: &Local| Trees::disk_name(there) == name;
+        let known = folder == crate::tree::PARKED || self.trees.has_local(folder);
+        if there.is_some() || !known {
             self.look_at_node(node);
-            self.observer.look_at_name(folder, local.place.name.as_str().as_bytes());
+            self.observer.look_at_name(folder, name);
+        }
+        if !known || there.as_ref().is_some_and(|there| !has_left(there)) {
             return false;
         }
-        if self.trees.local_child(folder, &key).is_some_and(|other| other != node) {
+        if there.is_some() {
             self.observer.free_name(&mut self.trees, folder, &key);
-            self.observer.look_at_name(folder, local.place.name.as_str().as_bytes());
         }
         self.observer.has_been_put(node, &local.place.name);
         self.trees.set_local(node, Some(local));

@@ -408,6 +408,27 @@ fn what_a_batch_put_in_a_place_is_not_an_edit_of_what_left_it_meanwhile() {
     assert_eq!(trees.rows().count(), 2, "and nothing else");
 }
 
+/// A disk that tells `a` from `A` takes the one beside the other.
+#[test]
+fn what_a_batch_put_beside_another_spelling_did_not_drive_that_out() {
+    let row = agreed_file(&at_root("a"), "bytes", 11);
+    let mut script = Script::at_rest(state(), vec![(A, row)], &[found_file("a", print(11, 5))]);
+    script.take();
+    script.tell(Event::StreamOpened);
+    let moved = Change::Move { parent: ROOT.root(), name: name("z") };
+    let made = Change::Create { parent: ROOT.root(), name: name("A"), body: Body::Directory };
+    script.answer_changes(vec![entry(2, A, moved), entry(3, B, made)]);
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("both are done");
+    let results = vec![Err(sync_engine::io::StepError::Gone), Ok(Some(print(13, 0)))];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    let folder = Found { kind: FileKind::Directory, ..found_file("A", print(13, 0)) };
+    script.answer_scans_by(|directory| match directory.is_root() {
+        true => vec![folder.clone(), found_file("a", print(11, 5))],
+        false => Vec::new(),
+    });
+    assert_eq!(script.engine.trees().local_path(A), Some(path("a")));
+}
+
 #[test]
 fn an_execute_bit_that_was_set_while_a_batch_ran_is_read_again() {
     let rows = vec![(A, agreed_file(&at_root("a"), "bytes", 11))];
@@ -477,7 +498,7 @@ fn without_birth_times_other_bytes_on_the_same_inode_are_another_file() {
 #[test]
 fn a_folder_stays_the_folder_that_it_is_while_a_batch_puts_something_into_it() {
     let folder = || Found { kind: FileKind::Directory, ..found_file("d", print(9, 0)) };
-    let disk = |directory: &sync_engine::io::LocalPath, more: &[Found]| match &*directory.to_string() {
+    let disk = |directory: &LocalPath, more: &[Found]| match &*directory.to_string() {
         "" => vec![folder()],
         "d" => [&[found_file("mine", print(20, 4))], more].concat(),
         _ => Vec::new(),

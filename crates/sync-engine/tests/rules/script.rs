@@ -69,6 +69,7 @@ impl Script {
         engine.tune(tuning);
         let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
         script.tell(Event::Started);
+        script.settle(Ok(()));
         script
     }
 
