@@ -43,6 +43,8 @@ pub struct Ghost {
     /// Contents that came into a file in a way after which only its place tells which file it is, and that no
     /// scan has seen yet; with what was there before, by device.
     remade: BTreeMap<(usize, ContentHash), ContentHash>,
+    /// Contents that users moved and that no scan has seen in their new place yet, by device.
+    unseen: BTreeSet<(usize, ContentHash)>,
     /// Where the files came from that users moved since all agreed last, by device and path.
     departed: BTreeMap<(usize, Vec<NameKey>), Vec<ContentHash>>,
     /// Contents that existed while a program was writing, and whether it paused only briefly.
@@ -88,17 +90,24 @@ impl Ghost {
     /// A scan saw a file with this content where it is.
     pub fn seen(&mut self, device: usize, content: ContentHash) {
         self.remade.remove(&(device, content));
+        self.unseen.remove(&(device, content));
+    }
+
+    /// Whether a file has this content in a way after which only its place tells which file it is.
+    #[must_use]
+    pub fn is_remade(&self, device: usize, content: ContentHash) -> bool {
+        self.remade.contains_key(&(device, content))
     }
 
     /// Whether a scan of the device's would tell the ghost something.
     #[must_use]
     pub fn awaits_scan(&self, device: usize) -> bool {
-        self.remade.keys().any(|(on, _)| *on == device)
+        self.remade.keys().chain(&self.unseen).any(|(on, _)| *on == device)
     }
 
-    /// The file with this content left its place before anybody saw it there: what it replaced is gone from
-    /// there, and at its new place it is a new file. So what it replaced was deleted, as far as anybody can
-    /// tell.
+    /// The file with this content left its place before anybody saw it there, or got it in a place where
+    /// nobody had seen it yet: what it replaced is gone from the old place, and in the new one is a new file.
+    /// So what it replaced was deleted, as far as anybody can tell.
     fn parts_from_what_it_replaced(&mut self, device: usize, content: ContentHash) {
         let mut at = content;
         while let Some(old) = self.remade.remove(&(device, at)) {
@@ -174,6 +183,9 @@ impl Ghost {
         if self.fates.get(&old) != Some(&Fate::Free) {
             self.fates.insert(old, Fate::Edited);
         }
+        if self.unseen.contains(&(device, old)) {
+            self.parts_from_what_it_replaced(device, new);
+        }
     }
 
     /// The user deleted the files with these contents.
@@ -236,6 +248,7 @@ impl Ghost {
     /// The user moved the files with these contents away from a path.
     pub fn left(&mut self, device: usize, from: &LocalPath, contents: &[ContentHash]) {
         self.departed.insert((device, spelled_alike(from)), contents.to_vec());
+        self.unseen.extend(contents.iter().map(|content| (device, *content)));
     }
 
     /// The user put a new file at a path. What was moved away from there cannot be told from the copy that
@@ -315,14 +328,30 @@ impl Ghost {
     /// Whether the edit that superseded a content may never have reached anybody: it was deleted in turn,
     /// while another device moved the file, or an exclusion kept it on its device.
     fn edit_came_to_nothing(&self, content: &ContentHash) -> bool {
-        self.successors.get(content).into_iter().flatten().any(|next| match self.fates.get(next) {
-            Some(Fate::Live) | None => self.detached.iter().any(|(_, kept)| kept == next),
-            Some(Fate::Free) => true,
-            Some(Fate::Deleted { device }) => {
-                self.moved_by_another(content, *device) || self.moved_by_another(next, *device)
+        let mut known = BTreeSet::from([*content]);
+        let mut pending = vec![*content];
+        while let Some(at) = pending.pop() {
+            for next in self.successors.get(&at).into_iter().flatten() {
+                let came_to_nothing = match self.fates.get(next) {
+                    Some(Fate::Live) | None => self.detached.iter().any(|(_, kept)| kept == next),
+                    Some(Fate::Free) => true,
+                    Some(Fate::Deleted { device }) => {
+                        self.moved_by_another(&at, *device) || self.moved_by_another(next, *device)
+                    }
+                    Some(Fate::Edited) => {
+                        // A content can take its own place again, by way of others.
+                        if known.insert(*next) {
+                            pending.push(*next);
+                        }
+                        false
+                    }
+                };
+                if came_to_nothing {
+                    return true;
+                }
             }
-            Some(Fate::Edited) => next != content && self.edit_came_to_nothing(next),
-        })
+        }
+        false
     }
 
     /// Whether a user ever wrote this.
@@ -347,6 +376,7 @@ impl Ghost {
         self.parted.clear();
         self.departed.clear();
         self.remade.clear();
+        self.unseen.clear();
         for (content, fate) in &mut self.fates {
             if present.contains(content) && *fate != Fate::Live {
                 *fate = Fate::Free;

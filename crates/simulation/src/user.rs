@@ -113,7 +113,8 @@ impl Users {
     }
 
     fn note_remade(&mut self, device: usize, disk: &Disk, old: Option<ContentHash>, bytes: &[u8]) {
-        if !disk.habits.births {
+        let unseen = old.is_some_and(|old| self.ghost.is_remade(device, old));
+        if !disk.habits.births || unseen {
             self.ghost.remade(device, old, content_hash(bytes));
         }
     }
