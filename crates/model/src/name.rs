@@ -58,11 +58,17 @@ impl Name {
         }
         let name: Arc<str> = if is_nfc(text) { text.into() } else { text.nfc().collect::<String>().into() };
         check(&name)?;
-        let name = Self(name);
-        if &*name.key().0 == RESERVED_NAME {
+        if &*NameKey::of(&name).0 == RESERVED_NAME {
             return Err(NameError::Reserved);
         }
-        Ok(name)
+        Ok(Self(name))
+    }
+
+    /// The name again whose text this is: for a text that was taken from a name and kept in memory since.
+    #[must_use]
+    pub fn of_checked(text: &str) -> Self {
+        debug_assert!(Self::parse(text).is_ok_and(|name| name.as_str() == text), "{text:?} was no name");
+        Self(text.into())
     }
 
     /// Like [`Name::parse`], from what a file system gave.
@@ -82,11 +88,7 @@ impl Name {
     /// The key that must be unique among a folder's live children.
     #[must_use]
     pub fn key(&self) -> NameKey {
-        if self.0.is_ascii() {
-            return NameKey(self.0.to_ascii_lowercase().into());
-        }
-        let folded = caseless::default_case_fold_str(&self.0);
-        NameKey(if is_nfc(&folded) { folded.into() } else { folded.nfc().collect::<String>().into() })
+        NameKey::of(&self.0)
     }
 
     /// The name without its extension, and the extension with its dot (empty if there is none). A name
@@ -119,6 +121,23 @@ impl Name {
 }
 
 impl NameKey {
+    /// The key of the name with this text.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        if name.is_ascii() {
+            return Self(name.to_ascii_lowercase().into());
+        }
+        let folded = caseless::default_case_fold_str(name);
+        Self(if is_nfc(&folded) { folded.into() } else { folded.nfc().collect::<String>().into() })
+    }
+
+    /// Whether this is the key of the name with this text.
+    #[must_use]
+    pub fn is_of(&self, name: &str) -> bool {
+        // Folding keeps what is ASCII in ASCII, and can make it of what is not.
+        if name.is_ascii() { self.0.eq_ignore_ascii_case(name) } else { *self == Self::of(name) }
+    }
+
     /// A short digest for indexes in memory. Two keys may share one, and another release may compute
     /// others.
     #[must_use]

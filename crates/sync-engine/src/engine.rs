@@ -134,7 +134,11 @@ struct FlushTarget {
 impl Engine {
     /// An engine that continues from what the client database holds.
     #[must_use]
-    pub fn new(state: EngineState, rows: Vec<(NodeId, NodeRow)>, device_name: String) -> Self {
+    pub fn new(
+        state: EngineState,
+        rows: impl IntoIterator<Item = (NodeId, NodeRow)>,
+        device_name: String,
+    ) -> Self {
         let trees = Trees::new(state.root, rows, state.excluded.clone());
         let mut engine = Self {
             tuning: Tuning::default(),
@@ -507,7 +511,7 @@ impl Engine {
 
     /// Whether nothing is under way and everything that is out of sync has a reason to be.
     fn is_settled(&self) -> bool {
-        self.is_at_rest() && !self.trees.has_todo() && self.trees.dirty().iter().all(|id| self.is_explained(*id))
+        self.is_at_rest() && !self.trees.has_todo() && self.trees.dirty().iter().all(|id| self.is_explained(id))
     }
 
     /// Whether the node is out of sync for a reason that only a person or time can end.

@@ -39,50 +39,22 @@ pub struct Queues {
     pub push: BTreeMap<NamespaceId, BTreeSet<NodeId>>,
     /// The verdict that a node cannot be synced, with its reason.
     pub problems: BTreeMap<NodeId, &'static str>,
-    place: BTreeMap<NodeId, Queue>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Queue {
-    Hash,
-    Pull,
-    Push(NamespaceId),
-    Problem,
 }
 
 impl Queues {
+    /// A node is in one of them at most. Which one is not noted: that would take as much memory as they do.
     fn remove(&mut self, id: NodeId) {
-        match self.place.remove(&id) {
-            Some(Queue::Hash) => {
-                self.hash.remove(&id);
-            }
-            Some(Queue::Pull) => {
-                self.pull.remove(&id);
-            }
-            Some(Queue::Push(namespace)) => {
-                if let Some(nodes) = self.push.get_mut(&namespace) {
-                    nodes.remove(&id);
-                    if nodes.is_empty() {
-                        self.push.remove(&namespace);
-                    }
-                }
-            }
-            Some(Queue::Problem) => {
-                self.problems.remove(&id);
-            }
-            None => {}
+        let was_there = self.hash.remove(&id) || self.pull.remove(&id) || self.problems.remove(&id).is_some();
+        if !was_there {
+            self.remove_push(id);
         }
     }
 
-    fn insert(&mut self, id: NodeId, queue: Queue) {
-        self.remove(id);
-        self.place.insert(id, queue);
-        match queue {
-            Queue::Hash => self.hash.insert(id),
-            Queue::Pull => self.pull.insert(id),
-            Queue::Push(namespace) => self.push.entry(namespace).or_default().insert(id),
-            Queue::Problem => true,
-        };
+    fn remove_push(&mut self, id: NodeId) {
+        let found = self.push.iter_mut().find_map(|(namespace, nodes)| nodes.remove(&id).then_some(*namespace));
+        if let Some(namespace) = found {
+            self.push.retain(|other, nodes| *other != namespace || !nodes.is_empty());
+        }
     }
 
     /// Takes a node out of whatever it waits for; something else has it in hand now.
@@ -110,9 +82,13 @@ impl Queues {
             match decide(trees, context, id) {
                 Verdict::Clean | Verdict::Frozen => return,
                 Verdict::Wait(other) => return trees.wait(id, other),
-                Verdict::Hash => return self.insert(id, Queue::Hash),
+                Verdict::Hash => {
+                    self.hash.insert(id);
+                    return;
+                }
                 Verdict::Pull(_) | Verdict::RenameAside(_) | Verdict::MoveOut { .. } => {
-                    return self.insert(id, Queue::Pull);
+                    self.pull.insert(id);
+                    return;
                 }
                 Verdict::Push(push) => {
                     let namespace = match push {
@@ -121,10 +97,10 @@ impl Queues {
                             .map_or(trees.root().as_namespace(), |l| trees.namespace_below(l.place.parent)),
                         Push::Change { .. } | Push::Delete => trees.remote_namespace(id),
                     };
-                    return self.insert(id, Queue::Push(namespace));
+                    self.push.entry(namespace).or_default().insert(id);
+                    return;
                 }
                 Verdict::Problem(reason) => {
-                    self.insert(id, Queue::Problem);
                     self.problems.insert(id, reason);
                     return;
                 }

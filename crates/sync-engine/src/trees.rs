@@ -2,11 +2,13 @@
 //! which nodes are out of sync.
 
 use crate::io::LocalPath;
-use crate::packed::{Children, Packed, Sides};
+use crate::packed::{ContentRow, LocalRow, Row};
+use crate::table::{Mark, Side, Table};
 use crate::tree::{Content, FileContent, Local, NodeRow, PARKED, Remote, Synced};
 use model::name::RESERVED_NAME;
 use model::{ContentHash, Name, NameKey, NamespaceId, NodeId, limits};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// Bounds every walk towards the root: mounts may nest one tree in another once.
 const MAX_WALK: usize = 2 * limits::TREE_DEPTH + 4;
@@ -17,17 +19,13 @@ const MAX_PASSED: usize = 64;
 /// Three trees over one set of node ids.
 pub struct Trees {
     root: NodeId,
-    rows: BTreeMap<NodeId, Packed>,
-    /// More than one child may share a name's key for the moments between two entries of one commit.
-    children: Children,
-    by_inode: BTreeMap<(u64, u64), NodeId>,
+    /// The rows, which of them are out of sync, and which are to be looked at by the planner because
+    /// something about them changed. More than one child may share a name's key for the moments between two
+    /// entries of one commit.
+    table: Table,
     excluded: BTreeSet<NodeId>,
     /// Nodes whose row differs from the client database.
     touched: BTreeSet<NodeId>,
-    /// Nodes whose three trees do not agree.
-    dirty: BTreeSet<NodeId>,
-    /// Nodes to be looked at by the planner: something about them changed.
-    todo: BTreeSet<NodeId>,
     /// Nodes that cannot go on before the key node changes.
     waiting: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// The same the other way round: what each waiting node waits for.
@@ -39,19 +37,53 @@ pub struct Trees {
     deleted_files: u64,
 }
 
+/// The nodes whose three trees do not agree.
+#[derive(Clone, Copy)]
+pub struct Dirty<'t>(&'t Table);
+
+impl Dirty<'_> {
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.0.count_marked(Mark::Dirty)
+    }
+
+    #[must_use]
+    pub fn contains(self, id: &NodeId) -> bool {
+        self.0.has_mark(*id, Mark::Dirty)
+    }
+}
+
+impl<'t> Dirty<'t> {
+    /// In the order of their ids.
+    pub fn iter(self) -> impl Iterator<Item = NodeId> + 't {
+        self.0.marked(Mark::Dirty)
+    }
+}
+
+impl fmt::Debug for Dirty<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
 impl Trees {
     /// The trees as the client database holds them. Everything that is out of sync is to be looked at.
     #[must_use]
-    pub fn new(root: NamespaceId, rows: Vec<(NodeId, NodeRow)>, excluded: BTreeSet<NodeId>) -> Self {
+    pub fn new(
+        root: NamespaceId,
+        rows: impl IntoIterator<Item = (NodeId, NodeRow)>,
+        excluded: BTreeSet<NodeId>,
+    ) -> Self {
         let mut trees = Self {
             root: root.root(),
-            rows: BTreeMap::new(),
-            children: Children::default(),
-            by_inode: BTreeMap::new(),
+            table: Table::default(),
             excluded,
             touched: BTreeSet::new(),
-            dirty: BTreeSet::new(),
-            todo: BTreeSet::new(),
             waiting: BTreeMap::new(),
             blocked_on: BTreeMap::new(),
             passed: BTreeMap::new(),
@@ -59,16 +91,15 @@ impl Trees {
             deleted_files: 0,
         };
         for (id, row) in rows {
-            trees.replace(id, row);
+            trees.put(id, &row);
+            trees.update_dirty(id);
         }
         // Whether a node is excluded shows when the folders above it are there.
-        let ids: Vec<NodeId> =
-            if trees.excluded.is_empty() { Vec::new() } else { trees.rows.keys().copied().collect() };
+        let ids: Vec<NodeId> = if trees.excluded.is_empty() { Vec::new() } else { trees.ids().collect() };
         for id in ids {
             trees.update_dirty(id);
         }
-        trees.touched.clear();
-        trees.todo = trees.dirty.clone();
+        trees.table.mark_dirty_as_todo();
         trees
     }
 
@@ -81,40 +112,40 @@ impl Trees {
     /// The node in all three trees.
     #[must_use]
     pub fn row(&self, id: NodeId) -> Option<NodeRow> {
-        self.rows.get(&id).map(Packed::row)
+        self.table.get(id).map(Row::to_row)
     }
 
     #[must_use]
     pub fn local(&self, id: NodeId) -> Option<Local> {
-        self.rows.get(&id)?.local()
+        self.table.get(id)?.local.map(LocalRow::to_local)
     }
 
     #[must_use]
     pub fn synced(&self, id: NodeId) -> Option<Synced> {
-        self.rows.get(&id)?.synced()
+        self.table.get(id)?.synced.map(|synced| synced.to_synced(None))
     }
 
     #[must_use]
     pub fn remote(&self, id: NodeId) -> Option<Remote> {
-        self.rows.get(&id)?.remote()
+        self.table.get(id)?.remote.map(|remote| remote.to_remote(None))
     }
 
     /// Whether both sides agreed on the node at some time.
     #[must_use]
     pub fn has_synced(&self, id: NodeId) -> bool {
-        self.rows.get(&id).is_some_and(Packed::has_synced)
+        self.table.get(id).is_some_and(|row| row.synced.is_some())
     }
 
     /// The folder in which the disk has the node.
     #[must_use]
     pub fn local_parent(&self, id: NodeId) -> Option<NodeId> {
-        self.rows.get(&id)?.local_place().map(|place| place.parent)
+        self.table.get(id)?.local_place().map(|place| place.parent)
     }
 
     /// The folder in which the server has the node.
     #[must_use]
     pub fn remote_parent(&self, id: NodeId) -> Option<NodeId> {
-        self.rows.get(&id)?.remote_place().map(|place| place.parent)
+        self.table.get(id)?.remote_place().map(|place| place.parent)
     }
 
     /// Whether the node is on disk; the root always is.
@@ -131,7 +162,11 @@ impl Trees {
 
     /// All nodes, in the order of their ids.
     pub fn rows(&self) -> impl Iterator<Item = (NodeId, NodeRow)> + '_ {
-        self.rows.iter().map(|(id, row)| (*id, row.row()))
+        self.table.rows().map(|(id, row)| (id, row.to_row()))
+    }
+
+    fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.table.rows().map(|(id, _)| id)
     }
 
     /// Sets the node in the local tree.
@@ -139,7 +174,7 @@ impl Trees {
         let mut row = self.row(id).unwrap_or_default();
         if row.local != local {
             row.local = local;
-            self.replace(id, row);
+            self.replace(id, &row);
         }
     }
 
@@ -148,7 +183,7 @@ impl Trees {
         let mut row = self.row(id).unwrap_or_default();
         if row.synced != synced {
             row.synced = synced;
-            self.replace(id, row);
+            self.replace(id, &row);
         }
     }
 
@@ -161,7 +196,7 @@ impl Trees {
             }
             let moved = row.remote.as_ref().map(|r| &r.place) != remote.as_ref().map(|r| &r.place);
             row.remote = remote;
-            self.replace(id, row);
+            self.replace(id, &row);
             if moved && !self.excluded.is_empty() {
                 for below in self.remote_subtree(id) {
                     self.update_dirty(below);
@@ -202,50 +237,48 @@ impl Trees {
 
     /// The children of a folder in the local tree.
     pub fn local_children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.children.of(parent, Sides::LOCAL)
+        self.table.children(parent, Side::Local)
     }
 
     /// The children of a folder in the remote tree.
     pub fn remote_children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.children.of(parent, Sides::REMOTE)
+        self.table.children(parent, Side::Remote)
     }
 
     /// Who has the name in the folder on disk.
     #[must_use]
     pub fn local_child(&self, parent: NodeId, key: &NameKey) -> Option<NodeId> {
-        let named = |id: &NodeId| self.rows[id].local_place().is_some_and(|place| place.name.key() == *key);
-        self.children.with_digest(parent, key.digest(), Sides::LOCAL).find(named)
+        self.table.child(parent, key, Side::Local)
     }
 
     /// Who has the name in the folder on the server.
     #[must_use]
     pub fn remote_child(&self, parent: NodeId, key: &NameKey) -> Option<NodeId> {
-        let named = |id: &NodeId| self.rows[id].remote_place().is_some_and(|place| place.name.key() == *key);
-        self.children.with_digest(parent, key.digest(), Sides::REMOTE).find(named)
+        self.table.child(parent, key, Side::Remote)
     }
 
     /// A file on disk that is known to have this content, if one of the first `looks` nodes is one.
     #[must_use]
     pub fn local_file_with(&self, content: ContentHash, looks: usize) -> Option<NodeId> {
-        self.rows.iter().take(looks).find(|(_, row)| row.local_hash() == Some(content)).map(|(node, _)| *node)
+        self.table.rows().take(looks).find(|(_, row)| row.local_hash() == Some(content)).map(|(node, _)| node)
     }
 
     /// The node that was last seen with this inode.
     #[must_use]
     pub fn by_inode(&self, device: u64, inode: u64) -> Option<NodeId> {
-        self.by_inode.get(&(device, inode)).copied()
+        self.table.by_inode(device, inode)
     }
 
     /// All that is below `top` on disk, folders before what they hold; without `top`.
     #[must_use]
     pub fn local_subtree(&self, top: NodeId) -> Vec<NodeId> {
-        self.subtree(top, Sides::LOCAL)
+        self.subtree(top, Side::Local)
     }
 
     /// All that is below `top` on the server, folders before what they hold; without `top`.
     #[must_use]
     pub fn remote_subtree(&self, top: NodeId) -> Vec<NodeId> {
-        self.subtree(top, Sides::REMOTE)
+        self.subtree(top, Side::Remote)
     }
 
     /// The ids from the node's parent to the root on disk; empty when the chain is broken.
@@ -261,7 +294,7 @@ impl Trees {
     /// Whether the node is the mount of a shared folder, or was until the server withdrew it.
     #[must_use]
     pub fn is_mount(&self, id: NodeId) -> bool {
-        self.rows.get(&id).and_then(Packed::remote_or_synced_content) == Some(&Content::Mount)
+        self.table.get(id).and_then(|row| row.remote_or_synced_content()) == Some(ContentRow::Mount)
     }
 
     /// The namespace to which children of this folder on disk belong.
@@ -332,9 +365,9 @@ impl Trees {
         let mut names = Vec::new();
         let mut at = id;
         while at != self.root && at != PARKED {
-            let row = self.rows.get(&at)?;
-            names.push(row.disk_name()?);
-            at = row.local_place()?.parent;
+            let local = self.table.get(at)?.local?;
+            names.push(local.disk_name());
+            at = local.place.parent;
             if names.len() > MAX_WALK {
                 return None;
             }
@@ -351,7 +384,7 @@ impl Trees {
         }
         path.components().try_fold(self.root, |folder, name| {
             let child = self.local_child(folder, &Name::parse_bytes(name).ok()?.key())?;
-            (self.rows.get(&child)?.disk_name()? == name).then_some(child)
+            (self.table.get(child)?.local?.disk_name() == name).then_some(child)
         })
     }
 
@@ -381,8 +414,8 @@ impl Trees {
 
     /// Nodes whose three trees do not agree.
     #[must_use]
-    pub const fn dirty(&self) -> &BTreeSet<NodeId> {
-        &self.dirty
+    pub const fn dirty(&self) -> Dirty<'_> {
+        Dirty(&self.table)
     }
 
     /// Files that both sides agree on or last agreed on.
@@ -399,37 +432,37 @@ impl Trees {
 
     /// The next node to look at.
     pub fn next_todo(&mut self) -> Option<NodeId> {
-        self.todo.pop_first()
+        self.table.pop_marked(Mark::Todo)
     }
 
     /// Whether nodes are to be looked at.
     #[must_use]
-    pub fn has_todo(&self) -> bool {
-        !self.todo.is_empty()
+    pub const fn has_todo(&self) -> bool {
+        self.table.count_marked(Mark::Todo) > 0
     }
 
     /// Looks at the node again, and at whatever waits for it.
     pub fn wake(&mut self, id: NodeId) {
         // Also what is in sync now: it may still be filed under what it needed before.
-        self.todo.insert(id);
+        self.table.set_mark(id, Mark::Todo);
         self.unblock(id);
         for waiter in self.waiting.remove(&id).unwrap_or_default() {
             self.blocked_on.remove(&waiter);
-            self.todo.insert(waiter);
+            self.table.set_mark(waiter, Mark::Todo);
         }
     }
 
     /// Decides about the node again, and about nothing else: what was last decided may no longer hold.
     pub fn decide_again(&mut self, id: NodeId) {
         self.unblock(id);
-        self.todo.insert(id);
+        self.table.set_mark(id, Mark::Todo);
     }
 
     /// Looks at everything that is out of sync again.
     pub fn wake_all(&mut self) {
         self.waiting.clear();
         self.blocked_on.clear();
-        self.todo.extend(self.dirty.iter().copied());
+        self.table.mark_dirty_as_todo();
     }
 
     /// Leaves the node alone until `other` changes.
@@ -469,7 +502,7 @@ impl Trees {
 
     /// Forgets what both sides agreed on and what the server told, for a server that is another now.
     pub fn forget_server(&mut self) {
-        let ids: Vec<NodeId> = self.rows.keys().copied().collect();
+        let ids: Vec<NodeId> = self.ids().collect();
         for id in ids {
             self.set_synced(id, None);
             self.set_remote(id, None);
@@ -478,70 +511,44 @@ impl Trees {
         self.passed.clear();
     }
 
-    fn replace(&mut self, id: NodeId, row: NodeRow) {
-        debug_assert!(id != self.root && id != PARKED, "the root and the parking place have no rows");
-        if let Some(old) = self.rows.remove(&id) {
-            self.unindex(id, &old);
-        }
-        if row != NodeRow::default() {
-            let row = Packed::new(row);
-            self.index(id, &row);
-            self.rows.insert(id, row);
-        }
+    fn replace(&mut self, id: NodeId, row: &NodeRow) {
+        self.put(id, row);
         self.touched.insert(id);
         self.update_dirty(id);
         self.wake(id);
     }
 
+    /// Puts the row in the table, and counts files anew.
+    fn put(&mut self, id: NodeId, row: &NodeRow) {
+        debug_assert!(id != self.root && id != PARKED, "the root and the parking place have no rows");
+        let before = self.table.get(id).unwrap_or_default();
+        let after = Row::of(row);
+        let count = |files: u64, before: bool, after: bool| files + u64::from(after) - u64::from(before);
+        self.synced_files = count(self.synced_files, before.is_synced_file(), after.is_synced_file());
+        self.deleted_files =
+            count(self.deleted_files, before.is_locally_deleted_file(), after.is_locally_deleted_file());
+        self.table.set(id, (*row != NodeRow::default()).then_some(row));
+    }
+
     fn update_dirty(&mut self, id: NodeId) {
-        let clean = match self.rows.get(&id) {
+        let clean = match self.table.get(id) {
             None => true,
             Some(row) if row.is_remote_only() => self.is_excluded(id),
             Some(row) => row.agrees() && !self.is_excluded(id),
         };
         if clean {
             self.passed.remove(&id);
-            self.dirty.remove(&id);
+            self.table.clear_mark(id, Mark::Dirty);
         } else {
-            self.dirty.insert(id);
+            self.table.set_mark(id, Mark::Dirty);
         }
     }
 
-    fn index(&mut self, id: NodeId, row: &Packed) {
-        if let Some(place) = row.local_place() {
-            self.children.insert(place, id, Sides::LOCAL);
-        }
-        if let Some(inode) = row.inode() {
-            self.by_inode.insert(inode, id);
-        }
-        if let Some(place) = row.remote_place() {
-            self.children.insert(place, id, Sides::REMOTE);
-        }
-        self.synced_files += u64::from(row.is_synced_file());
-        self.deleted_files += u64::from(row.is_locally_deleted_file());
-    }
-
-    fn unindex(&mut self, id: NodeId, row: &Packed) {
-        if let Some(place) = row.local_place() {
-            self.children.remove(place, id, Sides::LOCAL);
-        }
-        if let Some(inode) = row.inode()
-            && self.by_inode.get(&inode) == Some(&id)
-        {
-            self.by_inode.remove(&inode);
-        }
-        if let Some(place) = row.remote_place() {
-            self.children.remove(place, id, Sides::REMOTE);
-        }
-        self.synced_files -= u64::from(row.is_synced_file());
-        self.deleted_files -= u64::from(row.is_locally_deleted_file());
-    }
-
-    fn subtree(&self, top: NodeId, side: Sides) -> Vec<NodeId> {
-        let mut found: Vec<NodeId> = self.children.of(top, side).collect();
+    fn subtree(&self, top: NodeId, side: Side) -> Vec<NodeId> {
+        let mut found: Vec<NodeId> = self.table.children(top, side).collect();
         let mut at = 0;
         while at < found.len() {
-            found.extend(self.children.of(found[at], side).filter(|id| *id != top).collect::<Vec<_>>());
+            found.extend(self.table.children(found[at], side).filter(|id| *id != top).collect::<Vec<_>>());
             at += 1;
         }
         found

@@ -80,8 +80,8 @@ impl Engine {
             .dirty()
             .iter()
             .take(FOLDER_SAMPLE)
-            .filter(|dirty| self.is_below(**dirty, id))
-            .map(|dirty| self.node_status(*dirty));
+            .filter(|dirty| self.is_below(*dirty, id))
+            .map(|dirty| self.node_status(dirty));
         below.chain([own]).max_by_key(|status| severity(*status)).unwrap_or(own)
     }
 

@@ -134,7 +134,7 @@ impl Device {
 
     pub(crate) fn dirty_rows(&self) -> Vec<String> {
         let trees = self.engine.trees();
-        trees.dirty().iter().map(|id| format!("{id:?} {:?}", trees.row(*id))).collect()
+        trees.dirty().iter().map(|id| format!("{id:?} {:?}", trees.row(id))).collect()
     }
 
     fn request(&mut self, server: &mut Server, id: RequestId, request: Request) {
