@@ -195,8 +195,7 @@ impl Daemon {
 async fn open_database(home: &Home, config: &Config) -> Result<(Database, Engine), DaemonError> {
     let (path, device, name) = (home.database(), config.device, config.device_name.clone());
     let opened = tokio::task::spawn_blocking(move || {
-        let (database, loaded) = Database::open(&path, device)?;
-        Ok((database, Engine::new(loaded.state, loaded.rows, name)))
+        Ok(Database::open(&path, device, |state, rows| Engine::new(state, rows, name))?)
     });
     opened.await.unwrap_or_else(|_| Err(DaemonError::Bug("loading the database failed".into())))
 }

@@ -109,13 +109,6 @@ pub struct ActivityEntry {
     pub activity: Activity,
 }
 
-/// What a database held when it was opened.
-#[derive(Debug)]
-pub struct Loaded {
-    pub state: EngineState,
-    pub rows: Vec<(NodeId, NodeRow)>,
-}
-
 /// An open client database.
 pub struct Database {
     connection: Connection,
@@ -139,11 +132,27 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens the database and reads all of it but the blocklists.
+    /// Opens the database and reads all of it but the blocklists. The rows are handed on one by one, since
+    /// all of them at once would take several times the memory that they are kept in; what was made of them
+    /// is thrown away when one cannot be read.
     ///
     /// # Errors
     /// [`DatabaseError`]; never an empty tree in place of an unreadable one.
-    pub fn open(path: &Path, device: DeviceId) -> Result<(Self, Loaded), DatabaseError> {
+    pub fn open<T>(
+        path: &Path,
+        device: DeviceId,
+        take: impl FnOnce(EngineState, &mut dyn Iterator<Item = (NodeId, NodeRow)>) -> T,
+    ) -> Result<(Self, T), DatabaseError> {
+        let (database, state) = Self::open_state(path, device)?;
+        let taken = database.load_rows(|rows| take(state, rows))?;
+        Ok((database, taken))
+    }
+
+    /// Opens the database and reads the engine's state, but no rows.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub fn open_state(path: &Path, device: DeviceId) -> Result<(Self, EngineState), DatabaseError> {
         if !path.exists() {
             return Err(DatabaseError::Missing { path: path.to_path_buf() });
         }
@@ -151,9 +160,8 @@ impl Database {
         database.check_version()?;
         database.check_integrity()?;
         let state = database.load_state(device)?;
-        let rows = database.load_rows()?;
         database.activities = database.load_activities()?;
-        Ok((database, Loaded { state, rows }))
+        Ok((database, state))
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, DatabaseError> {
@@ -200,11 +208,24 @@ impl Database {
         decode_state(&value).ok_or_else(|| self.corrupt("its state cannot be read".into()))
     }
 
-    fn load_rows(&self) -> Result<Vec<(NodeId, NodeRow)>, DatabaseError> {
+    fn load_rows<T>(
+        &self,
+        take: impl FnOnce(&mut dyn Iterator<Item = (NodeId, NodeRow)>) -> T,
+    ) -> Result<T, DatabaseError> {
         let error = self.error();
         let mut statement = self.connection.prepare(row::SELECT).map_err(&error)?;
-        let rows = statement.query_map([], row::read).map_err(&error)?;
-        rows.collect::<Result<_, _>>().map_err(&error)
+        let mut rows = statement.query_map([], row::read).map_err(&error)?;
+        let mut failure = None;
+        let taken = take(&mut std::iter::from_fn(|| match rows.next()? {
+            Ok(row) => Some(row),
+            Err(unreadable) => {
+                failure = Some(unreadable);
+                None
+            }
+        }));
+        // Whoever takes rows may stop early; that all of them can be read is found out nonetheless.
+        let rest = if failure.is_none() { rows.find_map(Result::err) } else { None };
+        failure.or(rest).map_or(Ok(taken), |unreadable| Err(error(unreadable)))
     }
 
     fn load_activities(&self) -> Result<VecDeque<ActivityEntry>, DatabaseError> {

@@ -5,7 +5,7 @@ use crate::control::NotRunning;
 use crate::control::protocol::{
     ActivityReply, Command, Done, ExcludedReply, Failure, SettingEntry, SettingsReply, WirePath,
 };
-use crate::database::{Database, DatabaseError, Loaded, salvage_state, set_aside};
+use crate::database::{Database, DatabaseError, salvage_state, set_aside};
 use crate::folder::{self, FolderError};
 use crate::home::{Config, Home, HomeError};
 use crate::settings::{Setting, Settings};
@@ -231,8 +231,9 @@ pub fn rebuild_index(home: &Home) -> Result<Rebuilt, DeviceError> {
     let config = home.load_config()?;
     let _lock = home.lock()?;
     let path = home.database();
-    match Database::open(&path, config.device) {
-        Ok((mut database, _)) => {
+    // A row that cannot be read is a reason to set the database aside too.
+    match Database::open(&path, config.device, |_, _| ()) {
+        Ok((mut database, ())) => {
             database.forget_local_hashes()?;
             database.close()?;
             return Ok(Rebuilt { set_aside: None });
@@ -263,7 +264,7 @@ pub fn perform_offline(home: &Home, command: Command) -> Result<serde_json::Valu
         Command::Settings => json(settings(home)?),
         Command::Set { setting } => set(home, setting).and_then(done),
         Command::Activity { limit } => {
-            let (database, _) = open(home)?;
+            let (database, _) = open_state(home)?;
             json(ActivityReply { activity: database.activities(limit).cloned().collect() })
         }
         Command::ExcludeList => {
@@ -298,29 +299,30 @@ pub fn perform_offline(home: &Home, command: Command) -> Result<serde_json::Valu
     }
 }
 
-fn open(home: &Home) -> Result<(Database, Loaded), Failure> {
+fn open_state(home: &Home) -> Result<(Database, EngineState), Failure> {
     let config = home.load_config().map_err(|error| home_failure(&error))?;
-    Database::open(&home.database(), config.device).map_err(|error| database_failure(&error))
+    Database::open_state(&home.database(), config.device).map_err(|error| database_failure(&error))
 }
 
 fn open_engine(home: &Home) -> Result<(Database, Engine), Failure> {
     let config = home.load_config().map_err(|error| home_failure(&error))?;
-    let (database, loaded) = open(home)?;
-    Ok((database, Engine::new(loaded.state, loaded.rows, config.device_name)))
+    let opened =
+        Database::open(&home.database(), config.device, |state, rows| Engine::new(state, rows, config.device_name));
+    opened.map_err(|error| database_failure(&error))
 }
 
 fn change_state(home: &Home, change: impl FnOnce(&mut EngineState)) -> Result<(), Failure> {
     let _lock = locked(home)?;
-    let (mut database, mut loaded) = open(home)?;
-    change(&mut loaded.state);
-    let persisted = database.persist(&[Write::State(Box::new(loaded.state))]);
+    let (mut database, mut state) = open_state(home)?;
+    change(&mut state);
+    let persisted = database.persist(&[Write::State(Box::new(state))]);
     persisted.and_then(|()| database.close()).map_err(|error| database_failure(&error))
 }
 
 fn settings(home: &Home) -> Result<SettingsReply, Failure> {
     let config = home.load_config().map_err(|error| home_failure(&error))?;
-    let (_, loaded) = open(home)?;
-    let settings = Settings { guard: loaded.state.guard, bandwidth: config.bandwidth };
+    let (_, state) = open_state(home)?;
+    let settings = Settings { guard: state.guard, bandwidth: config.bandwidth };
     let entries = settings.texts().map(|(key, value)| SettingEntry { key: key.into(), value });
     Ok(SettingsReply { settings: entries.into() })
 }

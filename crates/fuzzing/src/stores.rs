@@ -39,8 +39,9 @@ pub fn client_database(bytes: &[u8]) -> Verdict {
         }),
         _ => with_database(&path, |connection| insert_nodes(connection, rest)),
     }
-    let Ok((_, loaded)) = Database::open(&path, DEVICE) else { return Verdict::Refused };
-    Device::with(Engine::new(loaded.state, loaded.rows, "laptop".to_owned()), Vec::new()).run();
+    let opened = Database::open(&path, DEVICE, |state, rows| Engine::new(state, rows, "laptop".to_owned()));
+    let Ok((_, engine)) = opened else { return Verdict::Refused };
+    Device::with(engine, Vec::new()).run();
     Verdict::Understood
 }
 

@@ -57,6 +57,20 @@ fn file_row(n: u64) -> NodeRow {
     }
 }
 
+/// What a database held when it was opened.
+struct Loaded {
+    state: EngineState,
+    rows: Vec<(NodeId, NodeRow)>,
+}
+
+fn load(path: &Path) -> Loaded {
+    Database::open(path, DEVICE, |state, rows| Loaded { state, rows: rows.collect() }).expect("opened").1
+}
+
+fn rows(database: &Database) -> Vec<(NodeId, NodeRow)> {
+    database.load_rows(|rows| rows.collect()).expect("readable")
+}
+
 fn write(n: u64, row: NodeRow) -> Write {
     Write::Node(node(n), Some(Box::new(row)))
 }
@@ -103,7 +117,7 @@ fn every_kind_of_row_reads_back_and_inodes_beyond_2_to_63_survive() {
     let writes: Vec<Write> = rows.iter().map(|(id, row)| Write::Node(*id, Some(Box::new(row.clone())))).collect();
     database.persist(&writes).expect("persisted");
     database.close().expect("closed");
-    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    let loaded = load(&path);
     let loaded_rows: BTreeMap<NodeId, NodeRow> = loaded.rows.into_iter().collect();
     assert_eq!(loaded_rows, rows.into_iter().collect());
     assert_eq!(loaded.state, state());
@@ -116,7 +130,7 @@ fn a_removed_row_is_gone_and_the_newest_state_counts() {
     let newer = EngineState { paused: false, ..state() };
     database.persist(&[Write::Node(node(1), None), Write::State(Box::new(newer.clone()))]).expect("persisted");
     drop(database);
-    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    let loaded = load(&path);
     assert_eq!(loaded.rows, [(node(2), file_row(2))]);
     assert_eq!(loaded.state, newer);
 }
@@ -146,7 +160,7 @@ fn the_empty_files_blocklist_is_found() {
 #[test]
 fn a_missing_database_is_an_error_and_not_an_empty_one() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let error = Database::open(&directory.path().join("client.sqlite"), DEVICE).err().expect("refused");
+    let error = Database::open_state(&directory.path().join("client.sqlite"), DEVICE).err().expect("refused");
     assert!(matches!(error, DatabaseError::Missing { .. }));
     assert!(error.hint().expect("a hint").contains("syncline rebuild-index"));
 }
@@ -162,20 +176,31 @@ fn a_damaged_database_is_an_error_and_not_an_empty_one() {
         let mut bytes = good.clone();
         bytes[from..from + len].fill(0x5a);
         fs::write(&path, bytes).expect("written");
-        let error = Database::open(&path, DEVICE).err().expect("refused");
+        let error = Database::open(&path, DEVICE, |_, _| ()).err().expect("refused");
         assert!(error.is_unsafe_to_continue(), "{from}: {error}");
     }
     fs::write(&path, &good[..good.len() / 2]).expect("written");
-    assert!(Database::open(&path, DEVICE).is_err(), "truncated");
+    assert!(Database::open(&path, DEVICE, |_, _| ()).is_err(), "truncated");
     fs::write(&path, b"").expect("written");
-    assert!(Database::open(&path, DEVICE).is_err(), "emptied");
+    assert!(Database::open(&path, DEVICE, |_, _| ()).is_err(), "emptied");
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_an_error_whoever_takes_the_rows() {
+    let (_directory, path, mut database) = new_database();
+    database.persist(&[write(1, file_row(1)), write(2, file_row(2)), write(3, file_row(3))]).expect("persisted");
+    database.connection.execute("UPDATE nodes SET local_name = '..' WHERE node = ?1", [node(2).0]).expect("changed");
+    drop(database);
+    let all = Database::open(&path, DEVICE, |_, rows| rows.count()).err().expect("refused");
+    let none = Database::open(&path, DEVICE, |_, _| ()).err().expect("refused");
+    assert!(all.is_unsafe_to_continue() && none.is_unsafe_to_continue(), "{all} {none}");
 }
 
 #[test]
 fn the_database_of_another_device_is_refused() {
     let (_directory, path, database) = new_database();
     drop(database);
-    assert!(matches!(Database::open(&path, DeviceId([5; 16])), Err(DatabaseError::Foreign { .. })));
+    assert!(matches!(Database::open_state(&path, DeviceId([5; 16])), Err(DatabaseError::Foreign { .. })));
 }
 
 #[test]
@@ -183,7 +208,7 @@ fn a_newer_database_is_left_alone() {
     let (_directory, path, database) = new_database();
     database.connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).expect("set");
     drop(database);
-    assert!(matches!(Database::open(&path, DEVICE), Err(DatabaseError::Newer { .. })));
+    assert!(matches!(Database::open_state(&path, DEVICE), Err(DatabaseError::Newer { .. })));
 }
 
 #[test]
@@ -206,7 +231,7 @@ fn forgetting_local_hashes_keeps_everything_else() {
     database.persist(&[write(4, file_row(4))]).expect("persisted");
     database.forget_local_hashes().expect("done");
     drop(database);
-    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    let loaded = load(&path);
     let mut expected = file_row(4);
     expected.local.as_mut().expect("local").seen = Seen::File(None);
     assert_eq!(loaded.rows, [(node(4), expected)]);
@@ -223,7 +248,7 @@ fn the_last_thousand_activities_are_kept() {
         }
     }
     database.close().expect("closed");
-    let (database, _) = Database::open(&path, DEVICE).expect("opened");
+    let (database, _) = Database::open_state(&path, DEVICE).expect("opened");
     let times: Vec<i64> = database.activities(usize::MAX).map(|entry| entry.time).collect();
     assert_eq!(times, (500..1500).collect::<Vec<_>>());
     assert_eq!(database.activities(2).map(|entry| entry.time).collect::<Vec<_>>(), [1498, 1499]);
@@ -241,7 +266,7 @@ fn a_full_or_busy_database_is_an_error_that_changes_nothing_and_heals() {
         database.connection.pragma_update(None, "max_page_count", pages + spare).expect("set");
         let error = database.persist(&writes).expect_err("does not fit");
         assert!(matches!(error, DatabaseError::Full { .. }) && !error.is_unsafe_to_continue(), "{error:?}");
-        assert_eq!(database.load_rows().expect("still readable"), [(node(1), file_row(1))], "{spare} pages");
+        assert_eq!(rows(&database), [(node(1), file_row(1))], "{spare} pages");
     }
     database.connection.pragma_update(None, "max_page_count", 1_000_000).expect("set");
     let other = Connection::open(&path).expect("opened");
@@ -251,7 +276,7 @@ fn a_full_or_busy_database_is_an_error_that_changes_nothing_and_heals() {
     assert!(matches!(error, DatabaseError::Sqlite { .. }), "{error:?}");
     other.execute_batch("ROLLBACK").expect("unlocked");
     database.persist(&writes).expect("persisted");
-    assert_eq!(database.load_rows().expect("readable").len(), 399);
+    assert_eq!(rows(&database).len(), 399);
 }
 
 /// Prints its figures: `cargo test -p client --release large_tree -- --nocapture`.
@@ -267,7 +292,7 @@ fn a_large_tree_loads_and_saves_fast() {
     let saved = start.elapsed();
     database.close().expect("closed");
     let start = Instant::now();
-    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    let loaded = load(&path);
     println!("saved {ROWS} rows in {saved:?}, loaded them in {:?}", start.elapsed());
     assert_eq!(loaded.rows.len() as u64, ROWS);
 }
@@ -323,6 +348,6 @@ fn a_log_that_could_be_opened_for_reading_only_is_written_after_opening_anew() {
 
     database.persist(&write).expect("written");
     drop(database);
-    let (_, loaded) = Database::open(&path, DEVICE).expect("opened");
+    let loaded = load(&path);
     assert!(!loaded.state.paused);
 }
