@@ -31,6 +31,8 @@ pub(crate) struct At {
 #[derive(Debug)]
 pub(crate) struct Sorted<E> {
     chunks: Vec<Chunk<E>>,
+    /// The last entry of each chunk, side by side: a search begins with them.
+    lasts: Vec<E>,
     /// For each mark, a chunk before which no entry bears it.
     first_marked: [usize; MARKS],
     marked: [usize; MARKS],
@@ -40,15 +42,13 @@ pub(crate) struct Sorted<E> {
 struct Chunk<E> {
     /// Never empty.
     entries: Vec<E>,
-    /// A copy of the last entry: most of a search needs no more of a chunk.
-    last: E,
     /// How many entries bear each mark.
     marked: [u16; MARKS],
 }
 
 impl<E> Default for Sorted<E> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), first_marked: [0; MARKS], marked: [0; MARKS] }
+        Self { chunks: Vec::new(), lasts: Vec::new(), first_marked: [0; MARKS], marked: [0; MARKS] }
     }
 }
 
@@ -56,26 +56,34 @@ impl<E: Entry> Sorted<E> {
     /// Where the entry is that `order` calls equal, or where it would be. `order` compares an entry with
     /// what is looked for.
     pub(crate) fn find(&self, order: impl Fn(&E) -> Ordering) -> Result<At, At> {
-        let chunk = self.chunks.partition_point(|chunk| order(&chunk.last).is_lt());
-        let Some(found) = self.chunks.get(chunk) else { return Err(self.end()) };
-        match found.entries.binary_search_by(order) {
-            Ok(index) => Ok(At { chunk, index }),
-            Err(index) => Err(At { chunk, index }),
+        let at = self.first(|entry| order(entry).is_lt());
+        let there = self.chunks.get(at.chunk).and_then(|chunk| chunk.entries.get(at.index));
+        if there.is_some_and(|entry| order(entry).is_eq()) { Ok(at) } else { Err(at) }
+    }
+
+    /// Where the first entry is that `is_before` does not hold for.
+    pub(crate) fn first(&self, is_before: impl Fn(&E) -> bool) -> At {
+        let chunk = self.lasts.partition_point(&is_before);
+        match self.chunks.get(chunk) {
+            Some(found) => At { chunk, index: found.entries.partition_point(is_before) },
+            None => self.end(),
         }
+    }
+
+    pub(crate) fn get(&self, at: At) -> Option<E> {
+        self.chunks.get(at.chunk)?.entries.get(at.index).copied()
     }
 
     /// Where an entry that is greater than all others would be.
     fn end(&self) -> At {
-        self.chunks.last().map_or(At { chunk: 0, index: 0 }, |last| At {
-            chunk: self.chunks.len() - 1,
-            index: last.entries.len(),
-        })
+        self.chunks
+            .last()
+            .map_or(At { chunk: 0, index: 0 }, |last| At { chunk: self.chunks.len() - 1, index: last.entries.len() })
     }
 
     /// The entries from the first one that `is_before` does not hold for.
     pub(crate) fn from(&self, is_before: impl Fn(&E) -> bool) -> impl Iterator<Item = E> + '_ {
-        let order = |entry: &E| if is_before(entry) { Ordering::Less } else { Ordering::Greater };
-        let at = self.find(order).unwrap_or_else(|at| at);
+        let at = self.first(is_before);
         let first = self.chunks.get(at.chunk).map_or(&[][..], |chunk| &chunk.entries[at.index..]);
         let rest = self.chunks.iter().skip(at.chunk + 1).flat_map(|chunk| &chunk.entries);
         first.iter().chain(rest).copied()
@@ -83,10 +91,6 @@ impl<E: Entry> Sorted<E> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = E> + '_ {
         self.chunks.iter().flat_map(|chunk| &chunk.entries).copied()
-    }
-
-    pub(crate) fn get(&self, at: At) -> E {
-        self.chunks[at.chunk].entries[at.index]
     }
 
     /// Puts an entry where [`Self::find`] said that it would be.
@@ -109,10 +113,13 @@ impl<E: Entry> Sorted<E> {
         }
         if is_last && at.index == self.chunks.get(at.chunk).map_or(0, |_| len) {
             // Entries that come in their order fill one chunk after another.
-            self.chunks.push(Chunk { entries: Vec::new(), last: entry, marked: [0; MARKS] });
+            self.chunks.push(Chunk { entries: Vec::new(), marked: [0; MARKS] });
+            self.lasts.push(entry);
             return At { chunk: self.chunks.len() - 1, index: 0 };
         }
-        let right = self.chunks[at.chunk].split();
+        let (left_last, right) = self.chunks[at.chunk].split();
+        self.lasts.insert(at.chunk + 1, self.lasts[at.chunk]);
+        self.lasts[at.chunk] = left_last;
         self.chunks.insert(at.chunk + 1, right);
         let half = self.chunks[at.chunk].entries.len();
         if at.index <= half { at } else { At { chunk: at.chunk + 1, index: at.index - half } }
@@ -127,6 +134,7 @@ impl<E: Entry> Sorted<E> {
         self.has_changed(at.chunk, Some(entry), None);
         if self.chunks[at.chunk].entries.is_empty() {
             self.chunks.remove(at.chunk);
+            self.lasts.remove(at.chunk);
             for first in self.first_marked.iter_mut().filter(|first| **first > at.chunk) {
                 *first -= 1;
             }
@@ -140,6 +148,12 @@ impl<E: Entry> Sorted<E> {
         self.has_changed(at.chunk, Some(before), Some(entry));
     }
 
+    /// The bytes that the list takes.
+    pub(crate) fn footprint(&self) -> usize {
+        let entries: usize = self.chunks.iter().map(|chunk| chunk.entries.capacity() * size_of::<E>()).sum();
+        self.chunks.capacity() * size_of::<Chunk<E>>() + self.lasts.capacity() * size_of::<E>() + entries
+    }
+
     /// Changes all entries that bear the mark, in a way that leaves their order as it is.
     pub(crate) fn change_marked(&mut self, mark: usize, change: impl Fn(E) -> E) {
         for chunk in self.chunks.iter_mut().filter(|chunk| chunk.marked[mark] > 0) {
@@ -147,11 +161,12 @@ impl<E: Entry> Sorted<E> {
                 *entry = change(*entry);
             }
             chunk.marked = count_marks(&chunk.entries);
-            chunk.last = chunk.entries.last().copied().unwrap_or(chunk.last);
+        }
+        for (chunk, last) in self.chunks.iter().zip(&mut self.lasts) {
+            *last = chunk.entries.last().copied().unwrap_or(*last);
         }
         self.first_marked = [0; MARKS];
-        self.marked =
-            std::array::from_fn(|mark| self.chunks.iter().map(|chunk| usize::from(chunk.marked[mark])).sum());
+        self.marked = std::array::from_fn(|mark| self.chunks.iter().map(|chunk| usize::from(chunk.marked[mark])).sum());
     }
 
     /// Counts the marks anew after an entry went, came, or both.
@@ -168,8 +183,7 @@ impl<E: Entry> Sorted<E> {
                 self.first_marked[mark] = self.first_marked[mark].min(chunk);
             }
         }
-        let chunk = &mut self.chunks[chunk];
-        chunk.last = chunk.entries.last().copied().unwrap_or(chunk.last);
+        self.lasts[chunk] = self.chunks[chunk].entries.last().copied().unwrap_or(self.lasts[chunk]);
     }
 
     /// How many entries bear the mark.
@@ -178,7 +192,7 @@ impl<E: Entry> Sorted<E> {
     }
 
     /// The first entry that bears the mark.
-    pub(crate) fn first_marked(&mut self, mark: usize) -> Option<At> {
+    pub(crate) fn first_marked(&mut self, mark: usize) -> Option<(At, E)> {
         if self.marked[mark] == 0 {
             self.first_marked[mark] = self.chunks.len();
             return None;
@@ -187,7 +201,7 @@ impl<E: Entry> Sorted<E> {
         let chunk = from + self.chunks[from..].iter().position(|chunk| chunk.marked[mark] > 0)?;
         self.first_marked[mark] = chunk;
         let index = self.chunks[chunk].entries.iter().position(|entry| entry.bears(mark))?;
-        Some(At { chunk, index })
+        Some((At { chunk, index }, self.chunks[chunk].entries[index]))
     }
 
     /// All entries that bear the mark.
@@ -198,15 +212,13 @@ impl<E: Entry> Sorted<E> {
 }
 
 impl<E: Entry> Chunk<E> {
-    /// Gives away the second half.
-    fn split(&mut self) -> Self {
+    /// Gives away the second half, and tells the last entry of the first.
+    fn split(&mut self) -> (E, Self) {
         let half = self.entries.len() / 2;
         let entries = self.entries.split_off(half);
         self.entries.shrink_to(half + GROWTH);
-        let right = Self { last: self.last, marked: count_marks(&entries), entries };
-        self.last = self.entries[half - 1];
         self.marked = count_marks(&self.entries);
-        right
+        (self.entries[half - 1], Self { marked: count_marks(&entries), entries })
     }
 }
 
@@ -249,7 +261,7 @@ mod tests {
             let marked: Vec<u32> =
                 model.iter().filter(|(_, marks)| **marks & (1 << mark) != 0).map(|(number, _)| *number).collect();
             assert_eq!(list.count(mark), marked.len());
-            assert_eq!(list.first_marked(mark).map(|at| list.get(at).0), marked.first().copied());
+            assert_eq!(list.first_marked(mark).map(|(_, entry)| entry.0), marked.first().copied());
             assert!(list.marked(mark).map(|entry| entry.0).eq(marked));
         }
         let middle = model.keys().nth(model.len() / 2).copied().unwrap_or_default();

@@ -500,6 +500,12 @@ impl Trees {
         self.touched.len()
     }
 
+    /// The bytes that the rows and their indexes take, by part.
+    #[must_use]
+    pub fn footprint(&self) -> [(&'static str, usize); 5] {
+        self.table.footprint()
+    }
+
     /// Forgets what both sides agreed on and what the server told, for a server that is another now.
     pub fn forget_server(&mut self) {
         let ids: Vec<NodeId> = self.ids().collect();

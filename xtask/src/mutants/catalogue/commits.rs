@@ -32,8 +32,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "case-sensitive-uniqueness",
         about: "`a` and `A` are two names",
         file: NAME,
-        old: "        if self.0.is_ascii() {\n            return NameKey(self.0.to_ascii_lowercase().into());",
-        new: "        if true {\n            return NameKey(self.0.clone());",
+        old: "        if name.is_ascii() {\n            return Self(name.to_ascii_lowercase().into());",
+        new: "        if true {\n            return Self(name.into());",
         suites: &[Model, MetaService, Simulation],
     },
     Mutant {
