@@ -1,6 +1,9 @@
 //! What the engine does before what, and what it makes of answers that are late, lost or wrong.
 
-use crate::build::{A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, found_file, name, path, print};
+use crate::build::{
+    A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, found, found_file, in_folder, local, name, path,
+    print, remote,
+};
 use crate::script::{Script, state};
 use api::{ApiError, ChangesReply, ErrorCode, NamespaceChanges, ServerReply};
 use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
@@ -9,7 +12,7 @@ use sync_engine::io::{
     Action, Command, DeleteGuard, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalPath,
     LocalStep, Reply, Request, RequestError, RootState,
 };
-use sync_engine::tree::Seen;
+use sync_engine::tree::{Content, NodeRow, Seen};
 
 fn entry(position: u64, node: NodeId, change: Change) -> JournalEntry {
     JournalEntry { position: Position(position), node, change, device: None, time: Timestamp(0) }
@@ -97,6 +100,36 @@ fn nothing_is_decided_about_a_node_in_a_commit_whose_fate_is_open() {
     let local = script.engine.trees().local(A).expect("no copy is made of what they have seen and replaced");
     assert_eq!(local.seen, Seen::File(Some(file("mine!"))));
     assert!(script.job(|job| matches!(job, Job::Apply(_))).is_none());
+}
+
+/// A download into a folder that somebody deleted meanwhile, and that stays here for what is new in it: the
+/// folder became a new one before the download was known to be in it, which was then taken for the user's.
+#[test]
+fn a_folder_stays_the_same_while_something_is_put_into_it() {
+    let new = NodeRow { local: local(in_folder(A, "new"), Seen::File(None), print(13, 4)), ..NodeRow::default() };
+    let theirs = NodeRow { remote: remote(in_folder(A, "f"), Content::File(file("theirs"))), ..NodeRow::default() };
+    let mut script = Script::start(state(), vec![(A, agreed_folder(&at_root("d"), 9)), (B, theirs), (C, new)]);
+    script.learn("theirs");
+    script.answer_changes(Vec::new());
+    let installed = Fingerprint { ctime: 1_000_000_000_001, ..print(12, 6) };
+    let on_disk = |directory: &LocalPath, entries: &[Found]| match directory {
+        root if root.is_root() => vec![found("d", FileKind::Directory, print(9, 0))],
+        d if *d == path("d") => entries.to_vec(),
+        _ => Vec::new(),
+    };
+    script.answer_scans_by(|path| on_disk(path, &[found_file("new", print(13, 4))]));
+    script.fetch();
+    let (id, _) = script.job(|job| matches!(job, Job::Prepare(_))).expect("it is made durable");
+    script.tell(Event::JobDone(id, JobResult::Prepared { root: RootState::Present, files: Ok(vec![Some(installed)]) }));
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("it is installed");
+    script.tell(Event::StreamOpened);
+    script.answer_changes(vec![entry(2, A, Change::Delete)]);
+    let results = vec![Ok(Some(installed))];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    script.answer_scans_by(|path| on_disk(path, &[found_file("new", print(13, 4)), found_file("f", installed)]));
+    let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("it goes, and is nothing of the user's");
+    let Job::Apply(steps) = job else { unreachable!("asked for") };
+    assert!(matches!(&steps[..], [LocalStep::Remove { node: B, .. }]), "{steps:?}");
 }
 
 #[test]
