@@ -18,8 +18,10 @@ use injector::Injector;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
@@ -92,6 +94,9 @@ pub struct Options {
     pub keep: bool,
     /// Try only the tasks with this in their name, as the campaign prints it.
     pub only: Option<String>,
+    /// A file with the combinations that earlier runs completed without a failure, a line each: they are left
+    /// out, and those of this run are added.
+    pub done: Option<PathBuf>,
     /// The `black-box` program, which traces.
     pub tracer: PathBuf,
 }
@@ -102,6 +107,8 @@ pub struct Outcome {
     /// Runs in which a fault was injected.
     pub points: BTreeMap<String, u64>,
     pub combinations: u64,
+    /// Completed by earlier runs.
+    pub combinations_before: u64,
     pub combinations_left: u64,
     pub failures: Vec<String>,
 }
@@ -150,15 +157,74 @@ pub fn run(program: &Program, options: &Options) -> Result<Outcome> {
     let mut tasks = tasks(options.operations);
     tasks.retain(|task| options.only.as_ref().is_none_or(|only| task.to_string().contains(only)));
     tasks.shuffle(&mut ChaCha8Rng::seed_from_u64(options.seed));
-    let shared = Shared { tasks: Mutex::new(tasks), outcome: Mutex::default(), started: Instant::now() };
+    let done = Done::open(options.done.as_deref())?;
+    let combinations_before = tasks.iter().map(|task| done.count(task, options)).sum();
+    tasks.retain(|task| done.count(task, options) < options.kinds(task).count() as u64);
+    let outcome = Outcome { combinations_before, ..Outcome::default() };
+    let shared = Shared {
+        tasks: Mutex::new(tasks),
+        outcome: Mutex::new(outcome),
+        done: Mutex::new(done),
+        started: Instant::now(),
+    };
     thread::scope(|scope| {
         let lanes: Vec<_> =
             (0..options.lanes).map(|_| scope.spawn(|| Lane::start(program, options, &shared)?.run())).collect();
         lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| anyhow!("a lane panicked"))?)
     })?;
     let mut outcome = locked(&shared.outcome)?.clone();
-    outcome.combinations_left += locked(&shared.tasks)?.iter().map(|task| task.kinds().len() as u64).sum::<u64>();
+    let done = locked(&shared.done)?;
+    let left = |task: &Task| options.kinds(task).count() as u64 - done.count(task, options);
+    outcome.combinations_left += locked(&shared.tasks)?.iter().map(left).sum::<u64>();
     Ok(outcome)
+}
+
+impl Options {
+    fn kinds(&self, task: &Task) -> impl Iterator<Item = Kind> {
+        let kinds = task.kinds().iter().copied();
+        kinds.filter(|(fault, _)| self.faults.is_empty() || self.faults.contains(fault))
+    }
+}
+
+/// The combinations that are complete, by their names, and where they are written down.
+struct Done {
+    names: BTreeSet<String>,
+    file: Option<File>,
+}
+
+impl Done {
+    fn open(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self { names: BTreeSet::new(), file: None }) };
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+        let names = fs::read_to_string(path)?.lines().map(str::to_owned).collect();
+        Ok(Self { names, file: Some(file) })
+    }
+
+    fn has(&self, task: &Task, kind: Kind) -> bool {
+        self.names.contains(&combination(task, kind))
+    }
+
+    fn count(&self, task: &Task, options: &Options) -> u64 {
+        options.kinds(task).filter(|kind| self.has(task, *kind)).count() as u64
+    }
+
+    fn add(&mut self, task: &Task, kind: Kind) -> Result<()> {
+        let name = combination(task, kind);
+        if let Some(file) = &mut self.file {
+            writeln!(file, "{name}")?;
+        }
+        self.names.insert(name);
+        Ok(())
+    }
+}
+
+fn combination(task: &Task, kind: Kind) -> String {
+    format!("{task}: {}", told(kind))
+}
+
+fn told((fault, sticky): Kind) -> String {
+    if sticky { format!("{} sticky", fault.name()) } else { fault.name().to_owned() }
 }
 
 impl Task {
@@ -182,6 +248,7 @@ fn tasks(operations: usize) -> Vec<Task> {
 struct Shared {
     tasks: Mutex<Vec<Task>>,
     outcome: Mutex<Outcome>,
+    done: Mutex<Done>,
     started: Instant,
 }
 
@@ -202,6 +269,8 @@ struct Lane<'a> {
     prepared: Vec<String>,
     /// What the folders of the last points must hold.
     results: BTreeMap<String, Tree>,
+    /// Points that failed in this lane.
+    failures: u64,
 }
 
 impl<'a> Lane<'a> {
@@ -210,8 +279,8 @@ impl<'a> Lane<'a> {
         let server = site.start_server()?;
         let sender = site.start_device("sender", server.address())?;
         let receiver = site.start_device("receiver", server.address())?;
-        let (prepared, results) = Default::default();
-        Ok(Self { program, site, options, shared, server, sender, receiver, prepared, results })
+        let (prepared, results, failures) = Default::default();
+        Ok(Self { program, site, options, shared, server, sender, receiver, prepared, results, failures })
     }
 
     fn run(mut self) -> Result<()> {
@@ -242,12 +311,18 @@ impl<'a> Lane<'a> {
     /// Every fault at every call that the workload makes; how many were injected.
     fn try_task(&mut self, task: &Task) -> Result<u64> {
         let mut points = 0;
-        let is_wanted = |fault| self.options.faults.is_empty() || self.options.faults.contains(fault);
-        for kind in task.kinds().iter().filter(|(fault, _)| is_wanted(fault)) {
-            if self.try_combination(task, *kind, &mut points)? {
-                locked(&self.shared.outcome)?.combinations += 1;
-            } else {
+        for kind in self.options.kinds(task) {
+            if locked(&self.shared.done)?.has(task, kind) {
+                continue;
+            }
+            let failures = self.failures;
+            if !self.try_combination(task, kind, &mut points)? {
                 locked(&self.shared.outcome)?.combinations_left += 1;
+                continue;
+            }
+            locked(&self.shared.outcome)?.combinations += 1;
+            if self.failures == failures {
+                locked(&self.shared.done)?.add(task, kind)?;
             }
         }
         if let Err(error) = self.clear_away() {
@@ -278,9 +353,8 @@ impl<'a> Lane<'a> {
             match tried {
                 Ok(true) => {
                     *points += 1;
-                    let kind = if sticky { format!("{} sticky", fault.name()) } else { fault.name().to_owned() };
                     let mut outcome = locked(&self.shared.outcome)?;
-                    *outcome.points.entry(kind).or_default() += 1;
+                    *outcome.points.entry(self::told((fault, sticky))).or_default() += 1;
                     let all: u64 = outcome.points.values().sum();
                     if all.is_multiple_of(TOLD_EVERY) {
                         println!("{:.0?} {all} points", self.shared.started.elapsed());
@@ -302,6 +376,7 @@ impl<'a> Lane<'a> {
 
     fn fail(&mut self, told: String) -> Result<()> {
         println!("FAILED {told}");
+        self.failures += 1;
         locked(&self.shared.outcome)?.failures.push(told);
         let old = self.begin_anew()?;
         if self.options.keep {
@@ -312,8 +387,8 @@ impl<'a> Lane<'a> {
 
     /// After a failure nothing in the old place is to be trusted; and what many tasks left behind costs time.
     fn begin_anew(&mut self) -> Result<Site> {
-        let old = std::mem::replace(self, Self::start(self.program, self.options, self.shared)?);
-        Ok(old.site)
+        let new = Self { failures: self.failures, ..Self::start(self.program, self.options, self.shared)? };
+        Ok(std::mem::replace(self, new).site)
     }
 
     /// Whether anything was injected; an error is what the fault did to the product.
@@ -421,7 +496,7 @@ impl<'a> Lane<'a> {
             for _ in 0..PREPARED {
                 let folder = format!("{POINT}{:016x}", self.site.next_number());
                 let place = self.sender.folder().join(&folder);
-                std::fs::create_dir(&place)?;
+                fs::create_dir(&place)?;
                 task.workload.prepare(&place)?;
                 self.prepared.push(folder);
             }
@@ -498,7 +573,7 @@ impl<'a> Lane<'a> {
         let results = std::mem::take(&mut self.results);
         results.iter().try_for_each(|(folder, after)| self.check_end(folder, after).context("later"))?;
         for folder in results.into_keys().chain(self.prepared.drain(..)) {
-            std::fs::remove_dir_all(self.sender.folder().join(folder))?;
+            fs::remove_dir_all(self.sender.folder().join(folder))?;
         }
         Ok(())
     }

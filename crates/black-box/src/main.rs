@@ -78,6 +78,9 @@ enum Campaign {
         /// Try only the tasks with this in their name, as the campaign prints it
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
+        /// Leave out the combinations in this file, and add those that were completed
+        #[arg(long, value_name = "FILE")]
+        done: Option<PathBuf>,
     },
     /// Make one call of a process fail; for `crash-points`
     #[cfg(target_arch = "x86_64")]
@@ -144,13 +147,13 @@ fn run(arguments: &Arguments) -> Result<String> {
             ))
         }
         #[cfg(target_arch = "x86_64")]
-        Campaign::CrashPoints { ops, seconds, lanes, keep_going, faults, only } => {
+        Campaign::CrashPoints { ops, seconds, lanes, keep_going, faults, only, done } => {
             let (time, operations) = (seconds.map(Duration::from_secs), usize::from(*ops));
             let (lanes, keep_going, tracer) = (*lanes, *keep_going, std::env::current_exe()?);
-            let (faults, only) = (faults.clone(), only.clone());
+            let (faults, only, done) = (faults.clone(), only.clone(), done.clone());
             let options =
-                crash_points::Options { operations, time, seed, lanes, keep_going, faults, keep, only, tracer };
-            let crash_points::Outcome { points, combinations, combinations_left, failures } =
+                crash_points::Options { operations, time, seed, lanes, keep_going, faults, keep, only, done, tracer };
+            let crash_points::Outcome { points, combinations, combinations_before, combinations_left, failures } =
                 crash_points::run(&program()?, &options)?;
             let (faults, each): (u64, Vec<String>) =
                 (points.values().sum(), points.iter().map(|(kind, points)| format!("{kind} {points}")).collect());
@@ -159,7 +162,8 @@ fn run(arguments: &Arguments) -> Result<String> {
                 bail!("{} failures beside {faults} faults ({each}):\n{}", failures.len(), failures.join("\n"));
             }
             Ok(format!(
-                "crash points: {faults} faults ({each}) in {combinations} combinations, {combinations_left} not completed"
+                "crash points: {faults} faults ({each}) in {combinations} combinations, {combinations_before} \
+                 completed before, {combinations_left} not completed"
             ))
         }
         #[cfg(target_arch = "x86_64")]

@@ -28,9 +28,9 @@ fn faults_at_system_calls_leave_nothing_torn_and_all_converges() {
     let program = Program::find_or_build().expect("a program");
     let time = Some(std::time::Duration::from_secs(8));
     let tracer = env!("CARGO_BIN_EXE_black-box").into();
-    let (keep_going, faults, keep, only) = Default::default();
+    let (keep_going, faults, keep, only, done) = Default::default();
     let options =
-        crash_points::Options { operations: 1, time, seed: 1, lanes: 1, keep_going, faults, keep, only, tracer };
+        crash_points::Options { operations: 1, time, seed: 1, lanes: 1, keep_going, faults, keep, only, done, tracer };
     match crash_points::run(&program, &options) {
         Ok(outcome) => {
             assert_eq!(outcome.failures, Vec::<String>::new());
