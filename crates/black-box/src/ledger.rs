@@ -35,6 +35,15 @@ pub(crate) struct Ledger {
     deleted: BTreeMap<Origin, BTreeSet<&'static str>>,
     /// By whom moved, alone or with a folder around it.
     moved: BTreeMap<Origin, BTreeSet<&'static str>>,
+    /// Who wrote the values that replaced others.
+    replacers: BTreeMap<Origin, &'static str>,
+    /// By user, the places that files were moved away from.
+    left: BTreeMap<(&'static str, PathBuf), BTreeSet<Origin>>,
+    /// Moved away from a place to which the same user then put a new file. Nobody can tell that from the copy that
+    /// an editor keeps of what it saves: the new file may count as an edit, and the old one as a new file.
+    parted: BTreeSet<Origin>,
+    /// Names that users gave to folders. A file that somebody else put there makes way, under the device's name.
+    folders: BTreeMap<String, BTreeSet<&'static str>>,
     /// For files that only one user touched, where they must be now; `None` for one that was deleted.
     touched: BTreeMap<FileNumber, BTreeMap<&'static str, Option<PathBuf>>>,
 }
@@ -63,6 +72,7 @@ impl Ledger {
         let Some(origin) = self.origin(was_at, found) else { return };
         if let Some(new) = self.written.get(&by) {
             self.before.insert(new.clone(), origin.clone());
+            self.replacers.insert(new.clone(), user);
         }
         self.replaced.insert(origin);
     }
@@ -86,6 +96,25 @@ impl Ledger {
         }
     }
 
+    /// A user moved a file away from a place.
+    pub(crate) fn leave(&mut self, user: &'static str, place: &Path, found: ContentHash) {
+        if let Some(origin) = self.origin(place, found) {
+            self.left.entry((user, place.to_owned())).or_default().insert(origin);
+        }
+    }
+
+    /// A user put a file at a place where there was none.
+    pub(crate) fn fill(&mut self, user: &'static str, place: &Path) {
+        self.parted.extend(self.left.remove(&(user, place.to_owned())).unwrap_or_default());
+    }
+
+    /// A user made a folder, or moved one.
+    pub(crate) fn name_folder(&mut self, user: &'static str, place: &Path) {
+        if let Some(name) = place.file_name() {
+            self.folders.entry(name.to_string_lossy().into_owned()).or_default().insert(user);
+        }
+    }
+
     /// A user is about to change something in, or together with, all of a folder: where its files are
     /// follows no longer from what is noted for each.
     pub(crate) fn touch(&mut self, user: &'static str, was_at: &Path, now_at: Option<PathBuf>) {
@@ -94,15 +123,20 @@ impl Ledger {
         }
     }
 
-    /// All has come to rest. What happened before no longer excuses what comes.
+    /// All has come to rest. What happened before no longer excuses what comes, and what is there lives.
     pub(crate) fn settle(&mut self, tree: &Tree) {
         let found: BTreeSet<ContentHash> = tree.contents().map(|(_, hash)| hash).collect();
         let survived = |origin: &Origin| self.hashes.get(origin).is_some_and(|hash| found.contains(hash));
-        let survivors: Vec<Origin> = self.deleted.keys().filter(|origin| survived(origin)).cloned().collect();
+        let ended = self.deleted.keys().chain(&self.replaced);
+        let survivors: Vec<Origin> = ended.filter(|origin| survived(origin)).cloned().collect();
         for origin in survivors {
             self.deleted.remove(&origin);
+            self.replaced.remove(&origin);
         }
         self.moved.clear();
+        self.left.clear();
+        self.parted.clear();
+        self.folders.clear();
         self.touched.clear();
     }
 
@@ -131,14 +165,40 @@ impl Ledger {
     /// Deleted by one while the other moved it: it depends on who came first. An edit that its own user
     /// deleted again may have gone nowhere: what it replaced was then simply deleted.
     fn is_doubtful(&self, origin: &Origin) -> bool {
-        let movers: Vec<_> =
-            Self::lineage(&self.before, origin).filter_map(|origin| self.moved.get(origin)).flatten().collect();
+        if self.parted.contains(origin) {
+            return true;
+        }
+        let mut movers = Self::lineage(&self.before, origin).filter_map(|origin| self.moved.get(origin)).flatten();
+        movers.any(|mover| self.may_survive(origin, mover))
+    }
+
+    /// Whether a value that this user, or this user's device, moved may be there although it has ended: another
+    /// user deleted it, or what replaced it; or replaced it and moved that before anybody looked, which then
+    /// is a new file, and what was replaced is gone.
+    fn may_survive(&self, origin: &Origin, mover: &'static str) -> bool {
         // Who deletes what another one edited ends nothing.
         let is_free = |last: &Origin| last != origin || !self.replaced.contains(origin);
         let ended_by = |last: &Origin| is_free(last) && Self::lineage(&self.before, last).any(|one| one == origin);
         let successors = self.deleted.iter().filter(|(last, _)| ended_by(last));
         let mut deleters = successors.flat_map(|(_, deleters)| deleters);
-        deleters.any(|deleter| movers.iter().any(|mover| *mover != deleter))
+        let moved_on = |(new, by): (&Origin, &&'static str)| {
+            new != origin
+                && *by != mover
+                && self.moved.get(new).is_some_and(|movers| movers.contains(by))
+                && Self::lineage(&self.before, new).any(|one| one == origin)
+        };
+        deleters.any(|deleter| *deleter != mover) || self.replacers.iter().any(moved_on)
+    }
+
+    /// Whether the value made way for a folder, on the device of somebody who did not know of its end: its
+    /// name says so.
+    fn made_way(&self, hash: ContentHash, path: &Path) -> bool {
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else { return false };
+        let Some((folder, copy)) = name.split_once(" (conflicted copy ") else { return false };
+        let makers = self.folders.get(folder).into_iter().flatten();
+        let mut devices = makers.filter(|maker| copy.strip_prefix(**maker).is_some_and(|rest| rest.starts_with(' ')));
+        let origins = || self.hashes.iter().filter(|(_, known)| **known == hash).map(|(origin, _)| origin);
+        devices.any(|device| origins().any(|origin| self.may_survive(origin, device)))
     }
 
     /// A value and all that it was put in place of, one after the other.
@@ -155,7 +215,10 @@ impl Ledger {
         let bounds = self.bounds();
         let mut complaints = Vec::new();
         for (hash, (least, most)) in &bounds {
-            let paths = found.get(hash).map(Vec::as_slice).unwrap_or_default();
+            let mut paths = found.get(hash).cloned().unwrap_or_default();
+            if paths.len() > *most && paths.len() == 1 {
+                paths.retain(|path| !self.made_way(*hash, path));
+            }
             if paths.len() < *least {
                 complaints.push(format!("lost: {} of {least} of {}", least - paths.len(), self.tell(*hash)));
             } else if paths.len() > *most {
@@ -277,6 +340,55 @@ mod tests {
         assert_eq!(ledger.complaints(&tree(&[])), Vec::<String>::new());
         assert_eq!(ledger.complaints(&tree(&[("g", "0")])), Vec::<String>::new());
         assert_eq!(ledger.complaints(&tree(&[("g", "0"), ("h", "0")])).len(), 1, "but not twice");
+    }
+
+    #[test]
+    fn what_made_way_for_a_folder_while_it_was_deleted_may_end_either_way() {
+        let made_way = tree(&[("s (conflicted copy b 2026-11-26)", "0")]);
+        let mut ledger = Ledger::default();
+        ledger.write(hash("0"), "0 by a".into());
+        ledger.write(hash("1"), "1 by a".into());
+        ledger.replace("a", Path::new("s"), hash("0"), hash("1"));
+        ledger.delete("a", Path::new("s"), hash("1"));
+        assert_eq!(ledger.complaints(&made_way).len(), 1, "nobody made a folder");
+        ledger.name_folder("c", Path::new("s"));
+        ledger.name_folder("b", Path::new("t"));
+        assert_eq!(ledger.complaints(&made_way).len(), 1, "nobody made this folder there");
+        ledger.name_folder("b", Path::new("s"));
+        assert_eq!(ledger.complaints(&made_way), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("s", "0")])).len(), 1, "it has not made way");
+        ledger.settle(&made_way);
+        assert_eq!(ledger.complaints(&tree(&[])).len(), 1, "what was there at rest lives");
+    }
+
+    #[test]
+    fn what_was_replaced_by_what_then_moved_may_stay_where_somebody_else_moved_it() {
+        let mut ledger = Ledger::default();
+        ledger.write(hash("0"), "0 by a".into());
+        ledger.write(hash("1"), "1 by b".into());
+        ledger.replace("b", Path::new("f"), hash("0"), hash("1"));
+        ledger.move_to("b", Path::new("f"), hash("1"), Path::new("g"));
+        let both = tree(&[("g", "1"), ("h", "0")]);
+        assert_eq!(ledger.complaints(&both).len(), 1, "nobody moved it");
+        ledger.move_to("a", Path::new("f"), hash("0"), Path::new("h"));
+        assert_eq!(ledger.complaints(&both), Vec::<String>::new());
+        assert_eq!(ledger.complaints(&tree(&[("h", "1")])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_made_room_for_a_new_file_may_look_like_an_editors_copy() {
+        let mut ledger = Ledger::default();
+        for content in ["0", "1", "2"] {
+            ledger.write(hash(content), format!("{content} by somebody"));
+        }
+        ledger.replace("b", Path::new("f"), hash("0"), hash("2"));
+        ledger.leave("a", Path::new("f"), hash("0"));
+        let both = tree(&[("f", "2"), ("f 2", "1"), ("g", "0")]);
+        assert_eq!(ledger.complaints(&both).len(), 1, "its place stayed empty");
+        ledger.fill("b", Path::new("f"));
+        assert_eq!(ledger.complaints(&both).len(), 1, "on that device");
+        ledger.fill("a", Path::new("f"));
+        assert_eq!(ledger.complaints(&both), Vec::<String>::new());
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl History {
             25..45 => files.choose(chance).map(|file| self.edit(step, file, &aside)).transpose()?.flatten(),
             45..55 => files.choose(chance).map(|file| self.delete(step, file, &aside)).transpose()?.flatten(),
             55..70 => files.choose(chance).map(|file| self.move_to(step, file, &new)).transpose()?.flatten(),
-            70..82 => done(fs::create_dir(&new))?.map(|()| format!("makes {}", new.display())),
+            70..82 => self.make_folder(step, &new)?,
             82..94 => folders[1..].choose(chance).map(|folder| self.move_to(step, folder, &new)).transpose()?.flatten(),
             _ => folders[1..].choose(chance).map(|folder| self.delete(step, folder, &aside)).transpose()?.flatten(),
         };
@@ -194,7 +194,9 @@ impl History {
         }
         let told = format!("puts {} at {}", self.last, place.display());
         let by = DEVICES[step.device];
-        self.ledger()?.write(ContentHash::of(&content), format!("{by} {told}"));
+        let ledger = self.ledger()?;
+        ledger.write(ContentHash::of(&content), format!("{by} {told}"));
+        ledger.fill(by, place);
         Ok(Some(told))
     }
 
@@ -229,14 +231,30 @@ impl History {
         Ok(Some(told))
     }
 
+    fn make_folder(&mut self, step: &Step<'_>, place: &Path) -> Result<Option<String>> {
+        if done(fs::create_dir(place))?.is_none() {
+            return Ok(None);
+        }
+        self.ledger()?.name_folder(DEVICES[step.device], place);
+        Ok(Some(format!("makes {}", place.display())))
+    }
+
     fn move_to(&mut self, step: &Step<'_>, from: &Path, to: &Path) -> Result<Option<String>> {
         // What is moved is known before it can be moved on by the device; a value too many is no harm.
         let before = contents(from).unwrap_or_default();
         if to.starts_with(from) || !rename(from, to, RenameFlags::NOREPLACE)? {
             return Ok(None);
         }
+        let by = DEVICES[step.device];
+        if to.is_dir() {
+            self.ledger()?.name_folder(by, to);
+        } else {
+            let ledger = self.ledger()?;
+            ledger.fill(by, to);
+            before.iter().for_each(|(_, found)| ledger.leave(by, from, *found));
+        }
         for (path, found) in before.into_iter().chain(contents(to).unwrap_or_default()) {
-            self.ledger()?.move_to(DEVICES[step.device], &path, found, to);
+            self.ledger()?.move_to(by, &path, found, to);
         }
         let what = contents(to).unwrap_or_default();
         let what: Vec<String> = what.iter().map(|(path, _)| tell_value(to, path)).collect();
