@@ -2,7 +2,7 @@
 
 use crate::environment::PasswordCost;
 use api::{ApiError, ErrorCode};
-use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -36,7 +36,7 @@ impl Passwords {
             PasswordCost::Cheapest => Params::new(Params::MIN_M_COST, Params::MIN_T_COST, 1, None),
         };
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(|_| broken())?);
-        let nobody = hash(&argon2, "nobody's password", salt)?;
+        let nobody = nobodys_hash(&argon2, salt).ok_or_else(broken)?;
         Ok(Self { argon2, nobody, turns: Mutex::default(), freed: Condvar::new() })
     }
 
@@ -88,6 +88,18 @@ fn hash(argon2: &Argon2<'_>, password: &str, salt: [u8; 16]) -> Result<String, A
     Ok(hash.to_string())
 }
 
+/// A hash that no password is known to have. To make it costs nothing, since a server makes it at each start.
+fn nobodys_hash(argon2: &Argon2<'_>, salt: [u8; 16]) -> Option<String> {
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(argon2.params().clone()).ok()?,
+        salt: Some(Salt::new(&salt).ok()?),
+        hash: Some(Output::new(&[0; Params::DEFAULT_OUTPUT_LEN]).ok()?),
+    };
+    Some(hash.to_string())
+}
+
 fn broken() -> ApiError {
     ApiError::new(ErrorCode::Unavailable, "the server could not check the password")
 }
@@ -116,6 +128,17 @@ mod tests {
         let passwords = Passwords::new(PasswordCost::Standard, [1; 16]).expect("legal parameters");
         let stored = passwords.hash("x", [3; 16]).expect("hashes");
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+    }
+
+    #[test]
+    fn nobodys_password_costs_what_anybodys_does() {
+        for cost in [PasswordCost::Cheapest, PasswordCost::Standard] {
+            let passwords = Passwords::new(cost, [1; 16]).expect("legal parameters");
+            let somebodys = passwords.hash("x", [1; 16]).expect("hashes");
+            let before_the_hash =
+                |text: &str| text.rsplit_once('$').map(|(before, hash)| (before.to_owned(), hash.len()));
+            assert_eq!(before_the_hash(&passwords.nobody), before_the_hash(&somebodys));
+        }
     }
 
     #[test]
