@@ -131,9 +131,9 @@ impl Daemon {
         let server = control_server::listen(&home, proxy, cancelled.clone(), tasks.clone())?;
         let network =
             Network::new(transport.clone(), Arc::clone(&disk), event_sender.clone(), tasks.clone(), cancelled.clone());
-        let workers =
-            Workers::start(Arc::clone(&disk), config.thrift.reuse, &event_sender).map_err(DaemonError::Thread)?;
         let watcher = start_watcher(Arc::clone(&disk), event_sender.clone()).await?;
+        let workers =
+            Workers::start(disk, &watcher, config.thrift.reuse, &event_sender).map_err(DaemonError::Thread)?;
         let parts = OwnerParts {
             engine,
             database,

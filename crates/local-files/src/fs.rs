@@ -196,6 +196,10 @@ pub trait OpenFile: Send + Sync {
     /// [`FsError`].
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, FsError>;
 
+    /// Returns when no write is under way that gave the file its present change time, as far as the file
+    /// system lets one wait for that.
+    fn outwait_writes(&self);
+
     /// Sets the permission bits (`mode & 0o7777`).
     ///
     /// # Errors

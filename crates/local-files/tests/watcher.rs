@@ -19,7 +19,7 @@ struct Watched {
     dir: TempDir,
     hints: Receiver<Vec<Hint>>,
     problems: Receiver<WatchProblem>,
-    _watcher: Watcher,
+    watcher: Watcher,
 }
 
 impl Watched {
@@ -36,7 +36,7 @@ impl Watched {
         let sink = move |batch| drop(send_hints.send(batch));
         let problem = move |problem| drop(send_problem.send(problem));
         let watcher = Watcher::start(&root_of(&dir), options, sink, problem).unwrap();
-        Self { dir, hints, problems, _watcher: watcher }
+        Self { dir, hints, problems, watcher }
     }
 
     fn path(&self, relative: &str) -> PathBuf {
@@ -105,6 +105,19 @@ fn a_file_that_is_made_written_and_closed_is_told_in_these_steps() {
     watched.until_hint(&writing("d", "f"));
     drop(file);
     watched.until_hint(&closed("d", "f"));
+}
+
+#[test]
+fn who_catches_up_has_heard_of_all_that_was_done_before() {
+    let watched = Watched::new(|_| {});
+    let prompter = watched.watcher.prompter();
+    for n in 0..50 {
+        let name = n.to_string();
+        fs::write(watched.path(&name), "x").unwrap();
+        prompter.catch_up();
+        let heard: Vec<Hint> = watched.hints.try_iter().flatten().collect();
+        assert!(heard.contains(&closed("", &name)), "{heard:?}");
+    }
 }
 
 #[test]
@@ -225,7 +238,7 @@ fn events_that_the_kernel_dropped_become_a_rescan_and_watching_goes_on() {
     }
     fs::create_dir(dir.path().join("lost")).unwrap();
     drop(release);
-    let watched = Watched { problems: channel().1, hints, _watcher: watcher, dir: tempfile::tempdir().unwrap() };
+    let watched = Watched { problems: channel().1, hints, watcher, dir: tempfile::tempdir().unwrap() };
     watched.until_hint(&rescan(""));
     fs::write(dir.path().join("lost/f"), "").unwrap();
     watched.until_hint(&closed("lost", "f"));
@@ -253,7 +266,7 @@ fn a_root_that_is_replaced_by_way_of_its_parent_is_noticed() {
     let watcher = Watcher::start(&root, WatchOptions::default(), sink, |_| {}).unwrap();
     fs::rename(dir.path().join("parent"), dir.path().join("old")).unwrap();
     fs::create_dir_all(&root).unwrap();
-    let watched = Watched { problems: channel().1, hints, _watcher: watcher, dir };
+    let watched = Watched { problems: channel().1, hints, watcher, dir };
     watched.until_hint(&rescan(""));
     let deadline = Instant::now() + DEADLINE;
     while !watched.hints.try_iter().flatten().any(|hint| hint == closed("", "f")) {

@@ -4,7 +4,7 @@ use super::Input;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use local_files::disk::Disk;
 use local_files::jobs::run_job;
-use local_files::watcher::{WatchOptions, WatchProblem, Watcher};
+use local_files::watcher::{Prompter, WatchOptions, WatchProblem, Watcher};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,13 +28,16 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    pub(super) fn start(disk: Arc<Disk>, reuse: bool, events: &Sender<Input>) -> io::Result<Self> {
+    /// What was read of a file is told after all that the watcher heard while it was read.
+    pub(super) fn start(disk: Arc<Disk>, watcher: &Watcher, reuse: bool, events: &Sender<Input>) -> io::Result<Self> {
         let (changes, change_queue) = unbounded();
         let (hashes, hash_queue) = unbounded();
-        spawn("syncline-disk", &disk, change_queue, events)?;
+        let worker =
+            |queue| Worker { disk: Arc::clone(&disk), queue, prompter: watcher.prompter(), events: events.clone() };
+        spawn("syncline-disk", worker(change_queue))?;
         let hashers = thread::available_parallelism().map_or(1, |n| n.get().min(HASHERS_MAX));
         for _ in 0..hashers {
-            spawn("syncline-hash", &disk, hash_queue.clone(), events)?;
+            spawn("syncline-hash", worker(hash_queue.clone()))?;
         }
         Ok(Self { changes, hashes, reuse })
     }
@@ -53,20 +56,31 @@ impl Workers {
     }
 }
 
-fn spawn(name: &str, disk: &Arc<Disk>, queue: Receiver<Order>, events: &Sender<Input>) -> io::Result<()> {
-    let (disk, events) = (Arc::clone(disk), events.clone());
-    thread::Builder::new().name(name.into()).spawn(move || work(&disk, &queue, &events)).map(drop)
+struct Worker {
+    disk: Arc<Disk>,
+    queue: Receiver<Order>,
+    prompter: Prompter,
+    events: Sender<Input>,
 }
 
-fn work(disk: &Disk, queue: &Receiver<Order>, events: &Sender<Input>) {
-    for (id, job) in queue {
-        let result = catch_unwind(AssertUnwindSafe(|| run_job(disk, &job)));
-        let input = match result {
-            Ok(result) => Input::Event(Event::JobDone(id, result)),
-            Err(_) => Input::Bug("work on the local disk failed".into()),
-        };
-        if events.send(input).is_err() {
-            return;
+fn spawn(name: &str, worker: Worker) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(move || worker.work()).map(drop)
+}
+
+impl Worker {
+    fn work(self) {
+        for (id, job) in &self.queue {
+            let result = catch_unwind(AssertUnwindSafe(|| run_job(&*self.disk, &job)));
+            if matches!(job, Job::Hash(_)) {
+                self.prompter.catch_up();
+            }
+            let input = match result {
+                Ok(result) => Input::Event(Event::JobDone(id, result)),
+                Err(_) => Input::Bug("work on the local disk failed".into()),
+            };
+            if self.events.send(input).is_err() {
+                return;
+            }
         }
     }
 }

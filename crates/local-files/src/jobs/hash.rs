@@ -3,8 +3,10 @@
 //! On many file systems a change time has the grain of the kernel's tick. Two writes within one tick leave
 //! equal fingerprints, so a fingerprint says nothing about content that was read within a tick of it. Only
 //! a file whose change time lies in the past by more than that is hashed. Where the file system gives each
-//! change a time of its own, a file that its writer has closed need not wait; one that is open must, since
-//! a write sets the time when it begins and changes bytes until it ends.
+//! change a time of its own, a file that its writer has closed need not wait.
+//!
+//! A write gives the file its change time when it begins, and may be held up before it ends: what it leaves
+//! has the fingerprint of what it found. So writes that are under way are waited for before anything is read.
 
 use std::num::NonZero;
 use std::thread;
@@ -22,6 +24,9 @@ const SETTLE_NS: i64 = 30_000_000;
 /// The same on a file system that keeps whole seconds (FAT: two).
 const SETTLE_COARSE_NS: i64 = 2_100_000_000;
 const NS_PER_SECOND: i64 = 1_000_000_000;
+/// To wait for writes takes so long, in nanoseconds, only if there is one. Its writer is hardly done with the
+/// file then, and the watcher will tell.
+const WAITED_NS: i64 = 2_000_000;
 
 /// Blocks from which on a file is hashed by several threads: a quarter of a second for one.
 const SHARED_BLOCKS: u64 = 64;
@@ -52,6 +57,11 @@ fn try_hash(fs: &dyn Fs, task: &HashTask) -> Result<HashResult, FsError> {
     }
     let age = Age::of(task.print.ctime, fs.now_ns());
     if age == Age::Fresh && !(task.closed && fs.tells_changes_apart(task.print.device)) {
+        return Ok(HashResult::Unsettled);
+    }
+    let before = fs.now_ns();
+    file.outwait_writes();
+    if fs.now_ns().saturating_sub(before) > WAITED_NS {
         return Ok(HashResult::Unsettled);
     }
     let Some(blocks) = read_and_hash(&*file, &task.print)? else {

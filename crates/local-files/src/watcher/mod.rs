@@ -14,12 +14,13 @@ use std::io;
 use std::mem::{Discriminant, discriminant};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::{Errno, write};
+use rustix::io::{Errno, read, write};
 use sync_engine::io::{Hint, LocalPath};
 
 use pending::Pending;
@@ -28,6 +29,10 @@ use session::{Going, NoSession, Session};
 /// How often the watcher looks whether the root is still the folder that it watches. The kernel does not
 /// say when a folder above the root is renamed or something is mounted over it.
 const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often events are read at once for somebody who waits for them; the kernel keeps fewer.
+const CATCH_UP_ROUNDS: usize = 64;
+/// How long that may take. Whoever waits goes on then, as if there had been nothing.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How to watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +92,28 @@ impl WatchProblem {
 pub struct Watcher {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    prompter: Prompter,
+}
+
+/// Makes the watcher tell at once what it has heard of.
+#[derive(Clone)]
+pub struct Prompter(Arc<Prompts>);
+
+struct Prompts {
+    wake: OwnedFd,
+    waiting: Mutex<Vec<SyncSender<()>>>,
+}
+
+impl Prompter {
+    /// Returns when the hints about all that was done so far have been handed on, or after a while.
+    pub fn catch_up(&self) {
+        let (sender, told) = sync_channel(1);
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        // Neither of both comes through when the watcher has ended; then there is nothing to wait for.
+        if write(&self.0.wake, &1_u64.to_ne_bytes()).is_ok() {
+            told.recv_timeout(CATCH_UP_LIMIT).ok();
+        }
+    }
 }
 
 impl Watcher {
@@ -103,12 +130,20 @@ impl Watcher {
         sink: impl Fn(Vec<Hint>) + Send + 'static,
         problem: impl Fn(WatchProblem) + Send + 'static,
     ) -> io::Result<Self> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let mut watching = Watching::new(root, options, Box::new(sink), Box::new(problem));
+        let new_eventfd = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let stop = Arc::new(new_eventfd()?);
+        let prompter = Prompter(Arc::new(Prompts { wake: new_eventfd()?, waiting: Mutex::default() }));
+        let mut watching = Watching::new(root, options, prompter.clone(), Box::new(sink), Box::new(problem));
         watching.begin();
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("watcher".to_owned()).spawn(move || watching.run(&stopped))?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, thread: Some(thread), prompter })
+    }
+
+    /// For whoever must not go on before the hints of the past are heard.
+    #[must_use]
+    pub fn prompter(&self) -> Prompter {
+        self.prompter.clone()
     }
 }
 
@@ -141,6 +176,7 @@ struct Watching {
     options: WatchOptions,
     state: State,
     pending: Pending,
+    prompter: Prompter,
     sink: Box<dyn Fn(Vec<Hint>) + Send>,
     problem: Box<dyn Fn(WatchProblem) + Send>,
     /// Kinds of problems that were reported; emptied when there are none any more.
@@ -153,6 +189,7 @@ impl Watching {
     fn new(
         root: &Path,
         options: WatchOptions,
+        prompter: Prompter,
         sink: Box<dyn Fn(Vec<Hint>) + Send>,
         problem: Box<dyn Fn(WatchProblem) + Send>,
     ) -> Self {
@@ -162,6 +199,7 @@ impl Watching {
             options,
             state: State::RootMissing,
             pending: Pending::new(options.queue_limit),
+            prompter,
             sink,
             problem,
             reported: HashSet::new(),
@@ -175,6 +213,7 @@ impl Watching {
             match self.wait(stop) {
                 Ok(Woken::ToStop) => return,
                 Ok(Woken::ByEvents) => self.read_events(),
+                Ok(Woken::ByPrompt) => self.catch_up(),
                 Ok(Woken::ByTime) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "watching ended");
@@ -189,17 +228,47 @@ impl Watching {
         let next = self.next_root_check.min(self.next_rescan);
         let next = self.pending.due().map_or(next, |due| due.min(next));
         let left = Timespec::try_from(next.saturating_duration_since(Instant::now())).map_err(|_| Errno::INVAL)?;
-        let mut waiting = vec![PollFd::new(stop, PollFlags::IN)];
+        let mut waiting = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(&self.prompter.0.wake, PollFlags::IN)];
         if let State::Watched(session) = &self.state {
             waiting.push(PollFd::from_borrowed_fd(session.inotify(), PollFlags::IN));
         }
         poll(&mut waiting, Some(&left))?;
         let ready = |index: usize| waiting.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        Ok(match (ready(0), ready(1)) {
-            (true, _) => Woken::ToStop,
-            (false, true) => Woken::ByEvents,
-            (false, false) => Woken::ByTime,
+        Ok(match (ready(0), ready(1), ready(2)) {
+            (true, _, _) => Woken::ToStop,
+            (false, true, _) => Woken::ByPrompt,
+            (false, false, true) => Woken::ByEvents,
+            (false, false, false) => Woken::ByTime,
         })
+    }
+
+    /// Hands on what there is by now. The burst goes on: its last event may be the first half of a move.
+    fn catch_up(&mut self) {
+        // Who asks from now on wakes the thread again.
+        if let Err(error) = read(&self.prompter.0.wake, &mut [0; 8]) {
+            tracing::debug!(%error, "the watcher was woken already");
+        }
+        let waiting = std::mem::take(&mut *self.prompter.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        for _ in 0..CATCH_UP_ROUNDS {
+            if !self.has_events() {
+                break;
+            }
+            self.read_events();
+        }
+        let hints = self.pending.take_early();
+        if !hints.is_empty() {
+            (self.sink)(hints);
+        }
+        // One who does not wait any more does not mind.
+        for told in waiting {
+            told.send(()).ok();
+        }
+    }
+
+    fn has_events(&self) -> bool {
+        let State::Watched(session) = &self.state else { return false };
+        let mut waiting = [PollFd::from_borrowed_fd(session.inotify(), PollFlags::IN)];
+        poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
     fn do_what_is_due(&mut self, now: Instant) {
@@ -312,6 +381,7 @@ impl Watching {
 /// Why the watcher's thread goes on.
 enum Woken {
     ToStop,
+    ByPrompt,
     ByEvents,
     ByTime,
 }

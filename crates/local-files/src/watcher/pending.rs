@@ -66,9 +66,14 @@ impl Pending {
         self.since.map(|since| since + COALESCE)
     }
 
-    /// Everything that waits.
+    /// Everything that waits: the burst is over.
     pub(super) fn take(&mut self) -> Vec<Hint> {
         self.since = None;
+        self.take_early()
+    }
+
+    /// Everything that waits by now. The burst ends when it would have.
+    pub(super) fn take_early(&mut self) -> Vec<Hint> {
         let mut hints = Vec::with_capacity(self.entries.len() + self.rescans.len());
         for ((directory, name), said) in std::mem::take(&mut self.entries) {
             if said.entry {

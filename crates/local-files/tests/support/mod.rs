@@ -275,6 +275,11 @@ impl<F: OpenFile + ?Sized> OpenFile for MeddledFile<Box<F>> {
         self.before("read_at")?;
         self.file.read_at(buffer, offset)
     }
+    fn outwait_writes(&self) {
+        // It cannot fail; the hook is told all the same.
+        self.before("outwait_writes").ok();
+        self.file.outwait_writes();
+    }
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         self.before("set_permissions")?;
         self.file.set_permissions(permissions)

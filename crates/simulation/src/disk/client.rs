@@ -377,6 +377,9 @@ impl OpenFile for SimFile {
         Ok(len)
     }
 
+    /// A simulated write is done in one step.
+    fn outwait_writes(&self) {}
+
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         self.enter()?;
         let mut disk = lock(&self.disk);

@@ -2,6 +2,7 @@ use super::*;
 use crate::transport::Transport;
 use crossbeam_channel::unbounded;
 use local_files::disk::{Disk, RootId};
+use local_files::watcher::{WatchOptions, Watcher};
 use model::{AccountId, DeviceId, Epoch, InstanceId, NamespaceId};
 use std::path::Path;
 use sync_engine::io::EngineState;
@@ -38,13 +39,14 @@ fn owner(place: &Path) -> Owner {
     let transport = Transport::new(server, None, Arc::clone(&bandwidth)).expect("made");
     let (sender, events) = unbounded();
     let (tasks, cancelled) = (TaskTracker::new(), CancellationToken::new());
+    let watcher = Watcher::start(disk.path(), WatchOptions::default(), |_| {}, |_| {}).expect("started");
     Owner::new(OwnerParts {
         engine: Engine::new(state, Vec::new(), "a".into()),
         database,
         config,
         home: Home::at(place),
         bandwidth,
-        workers: Workers::start(Arc::clone(&disk), true, &sender).expect("started"),
+        workers: Workers::start(Arc::clone(&disk), &watcher, true, &sender).expect("started"),
         network: Network::new(transport, disk, sender, tasks, cancelled),
         clock: Clock::start(),
         chance: Chance::from_system().expect("seeded"),
