@@ -173,8 +173,8 @@ impl Ledger {
     }
 
     /// Whether a value that this user, or this user's device, moved may be there although it has ended: another
-    /// user deleted it, or what replaced it; or replaced it and moved that before anybody looked, which then
-    /// is a new file, and what was replaced is gone.
+    /// user deleted it, or what replaced it; or replaced it and moved it before anybody looked, in either order:
+    /// then what replaced it is a new file under a new name, and it is gone.
     fn may_survive(&self, origin: &Origin, mover: &'static str) -> bool {
         // Who deletes what another one edited ends nothing.
         let is_free = |last: &Origin| last != origin || !self.replaced.contains(origin);
@@ -182,10 +182,11 @@ impl Ledger {
         let successors = self.deleted.iter().filter(|(last, _)| ended_by(last));
         let mut deleters = successors.flat_map(|(_, deleters)| deleters);
         let moved_on = |(new, by): (&Origin, &&'static str)| {
-            new != origin
-                && *by != mover
-                && self.moved.get(new).is_some_and(|movers| movers.contains(by))
-                && Self::lineage(&self.before, new).any(|one| one == origin)
+            let mut since: Vec<_> = Self::lineage(&self.before, new).collect();
+            let Some(at) = since.iter().position(|one| *one == origin).filter(|at| *at > 0) else { return false };
+            since.truncate(at + 1);
+            let moved = |one: &&Origin| self.moved.get(*one).is_some_and(|movers| movers.contains(by));
+            *by != mover && since.iter().any(moved)
         };
         deleters.any(|deleter| *deleter != mover) || self.replacers.iter().any(moved_on)
     }
@@ -373,6 +374,19 @@ mod tests {
         ledger.move_to("a", Path::new("f"), hash("0"), Path::new("h"));
         assert_eq!(ledger.complaints(&both), Vec::<String>::new());
         assert_eq!(ledger.complaints(&tree(&[("h", "1")])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_moved_and_then_replaced_may_stay_where_somebody_else_moved_it() {
+        let mut ledger = Ledger::default();
+        ledger.write(hash("0"), "0 by a".into());
+        ledger.write(hash("1"), "1 by b".into());
+        ledger.move_to("b", Path::new("f"), hash("0"), Path::new("g"));
+        ledger.replace("b", Path::new("g"), hash("0"), hash("1"));
+        let both = tree(&[("g", "1"), ("h", "0")]);
+        assert_eq!(ledger.complaints(&both).len(), 1, "nobody else moved it");
+        ledger.move_to("a", Path::new("f"), hash("0"), Path::new("h"));
+        assert_eq!(ledger.complaints(&both), Vec::<String>::new());
     }
 
     #[test]
