@@ -15,7 +15,6 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 use support::{Folder, MTIME, Meddled, NODE, ROOT, apply, blocks_of, broken, content, local};
 use sync_engine::io::{
     BlockSource, BlockTarget, DirectoryListing, Expect, Extent, FileKind, Fingerprint, HashResult, HashTask, Job,
@@ -261,57 +260,6 @@ fn a_change_time_in_the_future_is_believed_after_reading_twice() {
     let fs = Meddled::new(&folder.disk, |_, _| Ok(())).with_clock(-SETTLED_NS);
     assert!(matches!(hash(&fs, task(&folder, "f")), HashResult::Hashed { .. }));
     assert_eq!(fs.calls(), 3 + 2 * 3, "open, fstat, wait for writes, and twice: read, fstat, fstat");
-}
-
-/// A write was held up after it had begun. The file had its new change time and half of its new bytes, and
-/// looked as if it had been at rest since.
-#[test]
-fn a_write_that_is_under_way_is_waited_for() {
-    const BYTES: usize = 128 * 1024 * 1024;
-    let folder = Folder::new();
-    let file = fs::File::create(folder.path("f")).unwrap();
-    file.set_len(BYTES as u64).unwrap();
-    let before = folder.print("f").ctime;
-    let opened = folder.disk.open(&local("f")).unwrap();
-    let bytes = vec![1; BYTES];
-    std::thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(file.write_at(&bytes, 0).unwrap(), BYTES, "one call writes all of it"));
-        while folder.print("f").ctime == before {}
-        opened.outwait_writes();
-        let mut last = [0];
-        opened.read_at(&mut last, BYTES as u64 - 1).unwrap();
-        assert_eq!(last, [1]);
-    });
-}
-
-#[test]
-fn writes_are_waited_for_before_anything_is_read() {
-    let folder = Folder::new();
-    folder.write("f", "bytes");
-    let task = task(&folder, "f");
-    let calls = Arc::new(Mutex::new(Vec::new()));
-    let noted = Arc::clone(&calls);
-    let fs = Meddled::new(&folder.disk, move |what, _| {
-        noted.lock().unwrap().push(what);
-        Ok(())
-    });
-    assert!(matches!(hash(&fs.with_clock(SETTLED_NS), task), HashResult::Hashed { .. }));
-    let calls = calls.lock().unwrap();
-    let at = |wanted| calls.iter().position(|what| *what == wanted);
-    assert!(at("outwait_writes").unwrap() < at("read_at").unwrap(), "{calls:?}");
-}
-
-/// Between the write that was waited for and the next one of its writer the file is nobody's version.
-#[test]
-fn a_file_whose_writer_had_to_be_waited_for_is_not_settled() {
-    let folder = Folder::new();
-    folder.write("f", "bytes");
-    let fs = Meddled::new(&folder.disk, |what, _| {
-        let until = Instant::now() + Duration::from_millis(if what == "outwait_writes" { 5 } else { 0 });
-        while Instant::now() < until {}
-        Ok(())
-    });
-    assert_eq!(hash(&fs.with_clock(SETTLED_NS), task(&folder, "f")), HashResult::Unsettled);
 }
 
 #[test]

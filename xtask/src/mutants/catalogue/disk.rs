@@ -124,4 +124,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
               Err(ScanError::Gone)\n        }",
         suites: &[LocalFiles, Simulation],
     },
+    Mutant {
+        name: "half-writes-are-read",
+        about: "a file is read in the middle of a write",
+        file: HASH,
+        old: "    file.outwait_writes();\n",
+        new: "",
+        suites: &[LocalFiles],
+    },
 ];

@@ -192,4 +192,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "if says_nothing && env.now == 0 {",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
+    Mutant {
+        name: "folders-change-under-steps",
+        about: "a folder becomes another one while a step puts something into it",
+        file: ENGINE,
+        old: "steps.iter().flat_map(PlannedStep::nodes)",
+        new: "steps.iter().map(|planned| planned.step.node())",
+        suites: &[SyncEngine, Simulation],
+    },
 ];
