@@ -52,6 +52,13 @@ pub trait MetaForBlocks: Send + Sync {
     /// `Unavailable`.
     fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError>;
 
+    /// Says that these blocks are about to be stored: the clean-up leaves them alone for as long as an
+    /// upload may last, whatever it had in mind.
+    ///
+    /// # Errors
+    /// `Unavailable`, also while one of them is being removed; the same call succeeds a little later.
+    fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError>;
+
     /// Notes blocks that are durable now as uploaded by the account, and then makes the commit, if
     /// there is one, in the same transaction.
     ///
@@ -63,6 +70,64 @@ pub trait MetaForBlocks: Send + Sync {
         blocks: &[StoredBlock],
         commit: Option<&Commit>,
     ) -> Result<Option<CommitOutcome>, ApiError>;
+}
+
+/// The meta service as the clean-up of blocks sees it: it knows who names a block, and keeps what the
+/// clean-up has noted.
+///
+/// A block goes in three steps, and each is a transaction: it is marked when nobody names it; it is condemned
+/// when the grace has passed and still nobody does; and when its bytes are gone it is forgotten. Between the
+/// last two nobody can upload it ([`MetaForBlocks::renew`]).
+pub trait MetaForCleanUp: Send + Sync {
+    /// Marks those of these blocks of the store that nobody names. Changes nothing if `mode` says so.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    fn mark(&self, blocks: &[BlockHash], mode: CleanUpMode) -> Result<Marked, ApiError>;
+
+    /// Condemns up to `limit` blocks that have been marked for the grace and that nobody names, and those
+    /// whose removal was begun long ago by somebody who did not end it. No more are due when there are none.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    fn condemn(&self, limit: usize) -> Result<Vec<BlockHash>, ApiError>;
+
+    /// Forgets condemned blocks whose bytes are gone.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    fn removed(&self, blocks: &[BlockHash]) -> Result<(), ApiError>;
+
+    /// Up to `limit` of the blocks that any journal names, rising, behind `after`; fewer only at the end.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn named(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<BlockHash>, ApiError>;
+
+    /// For each block, whether anybody names it or has uploaded it lately.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn in_use(&self, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError>;
+}
+
+/// Whether the clean-up acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CleanUpMode {
+    Act,
+    /// Only looks, and says what it would do.
+    Look,
+}
+
+/// What the clean-up found about some blocks of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// Nobody names them; marked now for the first time.
+    pub fresh: u64,
+    /// Marked before, and still within the grace.
+    pub waiting: u64,
+    /// Marked before, and to be removed by the next sweep.
+    pub due: Vec<BlockHash>,
 }
 
 /// The meta service as the notification service sees it.

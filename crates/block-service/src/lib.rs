@@ -9,13 +9,19 @@
 
 mod bases;
 mod budget;
+mod clean_up;
 mod download;
+#[cfg(test)]
+mod failing_store;
 mod http;
 mod limits;
 mod receive;
 mod recent;
 mod service;
 mod upload;
+mod verify;
 
+pub use clean_up::{CleanUp, CleanUpError, CleanUpReport};
 pub use http::routes;
 pub use service::{BlockService, Offer, Parcel, Thrift, Upload};
+pub use verify::{Findings, VerifyError, VerifyReport, verify};

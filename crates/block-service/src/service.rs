@@ -8,11 +8,12 @@ use block_store::{Block, BlockError, BlockStore, StoreError};
 use bytes::Bytes;
 use delta::Script;
 use model::BlockHash;
-use model::limits::{BASES_PER_REQUEST, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST};
+use model::limits::{BASES_PER_REQUEST, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD};
 use parcels::{Compressor, Form, Opened};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What may be left undone, so that a test or an operator can tell what each is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -94,9 +95,16 @@ pub struct Upload {
     stored: Vec<StoredBlock>,
     /// Indexes of blocks whose deltas led elsewhere.
     unmade: Vec<u32>,
+    /// When the clean-up was first told of its blocks.
+    renewed: Option<Instant>,
 }
 
 impl Upload {
+    /// Whether the clean-up may have lost its respect for the first of the blocks.
+    fn took_too_long(&self) -> bool {
+        self.renewed.is_some_and(|renewed| renewed.elapsed() > LONGEST_UPLOAD)
+    }
+
     /// The blocks that have not been dealt with yet.
     #[must_use]
     pub fn outstanding(&self) -> &[BlockHeader] {
@@ -139,7 +147,7 @@ impl BlockService {
     pub fn begin(&self, who: Identity, head: ChangesetHead) -> Result<Upload, ApiError> {
         codec::check_headers(&head.blocks).map_err(|error| bad_request(&error.to_string()))?;
         let bases = head.bases.as_ref().map_or_else(|| Ok(Vec::new()), |bases| self.permitted(who, bases))?;
-        Ok(Upload { who, head, bases, done: 0, stored: Vec::new(), unmade: Vec::new() })
+        Ok(Upload { who, head, bases, done: 0, stored: Vec::new(), unmade: Vec::new(), renewed: None })
     }
 
     /// A whole changeset at once, of blocks as they are. They may be fewer than the head promises, as when
@@ -175,6 +183,9 @@ impl BlockService {
                 break;
             }
         }
+        // Before the store is asked: what the clean-up had in mind must not happen after it has said "there".
+        self.meta.renew(&right.iter().map(Block::hash).collect::<Vec<_>>())?;
+        upload.renewed.get_or_insert_with(Instant::now);
         self.store.put(&right).map_err(|error| unavailable(&error))?;
         upload.stored.extend(right.iter().map(|block| StoredBlock { hash: block.hash(), len: block.len() }));
         verdict
@@ -242,6 +253,9 @@ impl BlockService {
             self.break_off(upload);
             return Ok(ChangesetReply { outcome: None, unmade: upload.unmade.clone() });
         }
+        if upload.took_too_long() {
+            return Err(ApiError::new(ErrorCode::Unavailable, "the upload took too long, send it again"));
+        }
         let outcome = self.meta.stored(upload.who, &upload.stored, upload.head.commit.as_ref())?;
         Ok(ChangesetReply { outcome, unmade: Vec::new() })
     }
@@ -249,7 +263,7 @@ impl BlockService {
     /// Notes the blocks of an upload that ended early, so that its next try need not send them again.
     /// Nobody hears of a failure: then they are sent again.
     pub fn break_off(&self, upload: &Upload) {
-        if upload.stored.is_empty() {
+        if upload.stored.is_empty() || upload.took_too_long() {
             return;
         }
         if let Err(error) = self.meta.stored(upload.who, &upload.stored, None) {
@@ -291,16 +305,18 @@ impl BlockService {
         Ok(Offer { head: fill(&request.blocks, &held), bases })
     }
 
-    /// One block that was offered.
+    /// Blocks that were offered.
     ///
     /// # Errors
-    /// `Unavailable`: it turned out to be damaged, or is gone.
-    pub fn read(&self, offered: &BlockHeader) -> Result<Bytes, ApiError> {
-        let hash = offered.hash;
-        match self.store.get(&hash).map_err(|error| unavailable(&error))? {
-            Some(bytes) if bytes.len() == offered.len as usize => Ok(bytes),
-            Some(_) | None => Err(ApiError::new(ErrorCode::Unavailable, "the block has just been removed")),
-        }
+    /// `Unavailable`: one turned out to be damaged, or is gone.
+    pub fn read(&self, offered: &[BlockHeader]) -> Result<Vec<Bytes>, ApiError> {
+        let hashes: Vec<BlockHash> = offered.iter().map(|header| header.hash).collect();
+        let found = self.store.get_all(&hashes).map_err(|error| unavailable(&error))?;
+        let whole = |(header, bytes): (&BlockHeader, Option<Bytes>)| {
+            let gone = || ApiError::new(ErrorCode::Unavailable, "the block has just been removed");
+            bytes.filter(|bytes| bytes.len() == header.len as usize).ok_or_else(gone)
+        };
+        offered.iter().zip(found).map(whole).collect()
     }
 
     /// Blocks that were offered, as one parcel in the smallest form that is at hand for a caller who says
@@ -319,16 +335,8 @@ impl BlockService {
         {
             return Ok(parcel);
         }
-        let plain = match offered {
-            [only] => self.read(only)?,
-            many => {
-                let mut gathered = Vec::new();
-                for header in many {
-                    gathered.extend_from_slice(&self.read(header)?);
-                }
-                gathered.into()
-            }
-        };
+        let mut blocks = self.read(offered)?;
+        let plain = if let [only] = blocks.as_mut_slice() { std::mem::take(only) } else { blocks.concat().into() };
         if self.thrift.compress && compressor.is_none() {
             *compressor = Compressor::new().ok();
         }
@@ -366,7 +374,7 @@ impl BlockService {
     /// As those of [`Self::offer`] and [`Self::read`].
     pub fn blocks(&self, who: Identity, request: &BlocksRequest) -> Result<(BlocksHead, Vec<Bytes>), ApiError> {
         let head = self.offer(who, request)?.head;
-        let bytes = head.blocks.iter().map(|header| self.read(header)).collect::<Result<_, _>>()?;
+        let bytes = self.read(&head.blocks)?;
         Ok((head, bytes))
     }
 }
@@ -420,6 +428,7 @@ pub(crate) fn unavailable(error: &StoreError) -> ApiError {
         StoreError::NoSpace { .. } => ApiError::new(ErrorCode::NoSpace, "the server has no space left for blocks"),
         StoreError::Corrupt { .. } => ApiError::new(ErrorCode::Unavailable, "the server's copy of a block is damaged"),
         StoreError::Io { .. }
+        | StoreError::Remote { .. }
         | StoreError::Locked { .. }
         | StoreError::OtherInstance { .. }
         | StoreError::UnknownInstance { .. }
@@ -447,6 +456,7 @@ pub(crate) mod tests {
     pub(crate) struct Meta {
         pub(crate) noted: Mutex<BTreeSet<(AccountId, BlockHash)>>,
         pub(crate) committed: Mutex<BTreeSet<(AccountId, BlockHash)>>,
+        pub(crate) renewed: Mutex<BTreeSet<BlockHash>>,
     }
 
     impl MetaForBlocks for Meta {
@@ -473,6 +483,11 @@ pub(crate) mod tests {
         fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
             let noted = self.noted.lock().expect("not poisoned");
             Ok(blocks.iter().map(|hash| !noted.contains(&(who.account, *hash))).collect())
+        }
+
+        fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+            self.renewed.lock().expect("not poisoned").extend(blocks);
+            Ok(())
         }
 
         fn stored(
@@ -510,11 +525,11 @@ pub(crate) mod tests {
         ChangesetHead { blocks: blocks.iter().map(|bytes| header(bytes)).collect(), bases: None, commit: Some(commit) }
     }
 
-    fn bytes(blocks: &[&'static [u8]]) -> Vec<Bytes> {
+    pub(crate) fn bytes(blocks: &[&'static [u8]]) -> Vec<Bytes> {
         blocks.iter().map(|block| Bytes::from_static(block)).collect()
     }
 
-    fn wanted(who: Identity, blocks: &[&[u8]]) -> BlocksRequest {
+    pub(crate) fn wanted(who: Identity, blocks: &[&[u8]]) -> BlocksRequest {
         BlocksRequest {
             namespace: NamespaceId(who.account.0),
             blocks: blocks.iter().map(|bytes| BlockHash::of(bytes)).collect(),
@@ -735,62 +750,5 @@ pub(crate) mod tests {
         let head = fill(&hashes, &held);
         assert_eq!(head.unavailable, [hashes[0]]);
         assert_eq!(head.blocks.iter().map(|header| header.hash).collect::<Vec<_>>(), hashes[1..5]);
-    }
-
-    /// A store whose disk fails.
-    struct Failing {
-        inner: MemoryBlockStore,
-        /// Whether putting fails, and whether the blocks are kept all the same.
-        mood: Mutex<Mood>,
-    }
-
-    #[derive(Clone, Copy, PartialEq)]
-    enum Mood {
-        Works,
-        KeepsNothing,
-        KeepsAndFails,
-    }
-
-    impl BlockStore for Failing {
-        fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
-            let mood = *self.mood.lock().expect("not poisoned");
-            if mood != Mood::KeepsNothing {
-                self.inner.put(blocks)?;
-            }
-            match mood {
-                Mood::Works => Ok(()),
-                Mood::KeepsNothing | Mood::KeepsAndFails => Err(StoreError::NoSpace { path: "/blocks".into() }),
-            }
-        }
-        fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError> {
-            self.inner.get(hash)
-        }
-        fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
-            self.inner.lengths(hashes)
-        }
-        fn remove(&self, hashes: &[BlockHash]) -> Result<(), StoreError> {
-            self.inner.remove(hashes)
-        }
-        fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {
-            self.inner.list(after, page)
-        }
-    }
-
-    #[test]
-    fn a_store_that_fails_under_an_upload_leaves_the_old_version_and_the_upload_may_be_tried_again() {
-        let store = Arc::new(Failing { inner: MemoryBlockStore::new(), mood: Mutex::new(Mood::Works) });
-        let meta = Arc::new(Meta::default());
-        let service = BlockService::new(store.clone(), meta.clone());
-        service.changeset(ANN, head(ANN, &[b"old"]), bytes(&[b"old"])).expect("commits");
-        for mood in [Mood::KeepsNothing, Mood::KeepsAndFails] {
-            *store.mood.lock().expect("not poisoned") = mood;
-            let failed = service.changeset(ANN, head(ANN, &[b"new"]), bytes(&[b"new"]));
-            assert!(failed.is_err(), "nothing is acknowledged that may not be durable");
-            assert_eq!(meta.committed.lock().expect("not poisoned").len(), 1, "nothing is committed");
-            assert!(service.blocks(ANN, &wanted(ANN, &[b"old"])).is_ok_and(|(_, read)| read == bytes(&[b"old"])));
-        }
-        *store.mood.lock().expect("not poisoned") = Mood::Works;
-        let again = service.changeset(ANN, head(ANN, &[b"new"]), bytes(&[b"new"])).expect("commits");
-        assert!(matches!(again.outcome, Some(CommitOutcome::Accepted { .. })));
     }
 }

@@ -5,7 +5,11 @@ use bytes::Bytes;
 use model::{BLOCK_SIZE, BlockHash};
 
 /// A block that differs for each `seed`.
-pub(crate) fn block(seed: u64, len: usize) -> Block {
+///
+/// # Panics
+/// For a length that no block has.
+#[must_use]
+pub fn block(seed: u64, len: usize) -> Block {
     let mut bytes = vec![0; len];
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for piece in bytes.chunks_mut(8) {
@@ -18,7 +22,10 @@ pub(crate) fn block(seed: u64, len: usize) -> Block {
 }
 
 /// Runs the whole suite against an empty store.
-pub(crate) fn check(store: &dyn BlockStore) {
+///
+/// # Panics
+/// At the first rule that does not hold.
+pub fn check(store: &dyn BlockStore) {
     what_was_never_put_is_absent_and_no_error(store);
     what_was_put_is_read_back(store);
     putting_twice_is_harmless(store);
@@ -44,6 +51,8 @@ fn what_was_put_is_read_back(store: &dyn BlockStore) {
         assert_eq!(read(store, block.hash()).as_ref(), Some(block.bytes()));
     }
     let asked = [blocks[1].hash(), BlockHash([9; 32]), blocks[0].hash()];
+    let expected = [Some(blocks[1].bytes().clone()), None, Some(blocks[0].bytes().clone())];
+    assert_eq!(store.get_all(&asked).expect("answers"), expected);
     assert_eq!(store.lengths(&asked).expect("answers"), [Some(70_000), None, Some(10)]);
 }
 
@@ -97,7 +106,10 @@ fn what_was_removed_is_absent_and_can_come_back(store: &dyn BlockStore) {
 }
 
 /// A damaged block is an error and never wrong bytes, until the same block is put again.
-pub(crate) fn check_healing(store: &dyn BlockStore, damage: impl FnOnce(&BlockHash)) {
+///
+/// # Panics
+/// If the store does not hold to that.
+pub fn check_healing(store: &dyn BlockStore, damage: impl FnOnce(&BlockHash)) {
     let (bad, good) = (block(7, 5000), block(8, 5000));
     store.put(&[bad.clone(), good.clone()]).expect("puts");
     damage(&bad.hash());

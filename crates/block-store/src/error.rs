@@ -15,6 +15,9 @@ pub enum StoreError {
     /// `source` is shared because many callers wait for one write.
     #[error("failed to {what} {path}")]
     Io { what: &'static str, path: PathBuf, source: Arc<io::Error> },
+    /// A server of objects, somewhere on the network.
+    #[error("failed to {what} {place}")]
+    Remote { what: &'static str, place: String, source: Arc<dyn std::error::Error + Send + Sync> },
     #[error("the block store {path} is in use by another process")]
     Locked { path: PathBuf },
     #[error("the block store {path} belongs to the server {found}, not to {expected}")]

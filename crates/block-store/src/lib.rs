@@ -6,21 +6,22 @@
 //! a blocking thread.
 
 mod block;
-#[cfg(test)]
-mod contract;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod disk;
 mod error;
 mod memory;
 mod recent;
 
 pub use block::{Block, BlockError};
-pub use disk::{Counters, DiskBlockStore, DiskOptions};
+pub use disk::{Counters, DiskBlockReader, DiskBlockStore, DiskOptions};
 pub use error::StoreError;
 pub use memory::MemoryBlockStore;
 pub use recent::RecentBlocks;
 
 use bytes::Bytes;
 use model::BlockHash;
+use std::sync::Arc;
 
 /// Keeps blocks. Every adapter passes the same contract suite.
 pub trait BlockStore: Send + Sync {
@@ -36,6 +37,14 @@ pub trait BlockStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Corrupt`] instead of wrong bytes.
     fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError>;
+
+    /// As [`BlockStore::get`] for several blocks, which a store that is far away reads at the same time.
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`], for any of them.
+    fn get_all(&self, hashes: &[BlockHash]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        hashes.iter().map(|hash| self.get(hash)).collect()
+    }
 
     /// For each block its length in bytes; `None` when the store does not have it or knows it damaged.
     ///
@@ -55,4 +64,43 @@ pub trait BlockStore: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError>;
+
+    /// Gives back space that removed blocks still take up; how many bytes. For stores where removing a
+    /// block does that already there is nothing to do.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then some of it may be given back.
+    fn compact(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+impl<S: BlockStore + ?Sized> BlockStore for Arc<S> {
+    fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        (**self).put(blocks)
+    }
+
+    fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError> {
+        (**self).get(hash)
+    }
+
+    fn get_all(&self, hashes: &[BlockHash]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        (**self).get_all(hashes)
+    }
+
+    fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
+        (**self).lengths(hashes)
+    }
+
+    fn remove(&self, hashes: &[BlockHash]) -> Result<(), StoreError> {
+        (**self).remove(hashes)
+    }
+
+    fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {
+        (**self).list(after, page)
+    }
+
+    fn compact(&self) -> Result<u64, StoreError> {
+        (**self).compact()
+    }
 }

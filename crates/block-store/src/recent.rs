@@ -91,6 +91,19 @@ impl<S: BlockStore> BlockStore for RecentBlocks<S> {
         recent.map_or_else(|| self.store.get(hash), |bytes| Ok(Some(bytes)))
     }
 
+    fn get_all(&self, hashes: &[BlockHash]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut found: Vec<Option<Bytes>> = {
+            let kept = self.kept();
+            hashes.iter().map(|hash| kept.blocks.get(hash).cloned()).collect()
+        };
+        let others: Vec<usize> = (0..hashes.len()).filter(|index| found[*index].is_none()).collect();
+        let asked: Vec<BlockHash> = others.iter().map(|index| hashes[*index]).collect();
+        for (index, bytes) in others.into_iter().zip(self.store.get_all(&asked)?) {
+            found[index] = bytes;
+        }
+        Ok(found)
+    }
+
     fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
         self.store.lengths(hashes)
     }
@@ -102,6 +115,10 @@ impl<S: BlockStore> BlockStore for RecentBlocks<S> {
 
     fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {
         self.store.list(after, page)
+    }
+
+    fn compact(&self) -> Result<u64, StoreError> {
+        self.store.compact()
     }
 }
 

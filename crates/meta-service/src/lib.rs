@@ -23,6 +23,7 @@ mod paths;
 mod restore;
 mod service;
 mod sharing;
+mod unused;
 mod watermark;
 
 pub use accounts::AccountSummary;

@@ -197,6 +197,10 @@ impl MetaForBlocks for MetaService {
         self.missing_blocks(who, blocks)
     }
 
+    fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        self.renew_blocks(blocks)
+    }
+
     fn stored(
         &self,
         who: Identity,

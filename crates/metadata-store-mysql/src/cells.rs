@@ -53,6 +53,11 @@ impl Cells {
         number.ok_or_else(|| self.corrupt("no number"))
     }
 
+    /// A number that may be NULL.
+    pub(crate) fn optional_integer(&self, column: usize) -> Answer<Option<i64>> {
+        if self.is_null(column) { Ok(None) } else { self.integer(column).map(Some) }
+    }
+
     /// A stored number with a meaning.
     pub(crate) fn ordinal<T>(&self, column: usize, parse: fn(i64) -> Option<T>) -> Answer<T> {
         parse(self.integer(column)?).ok_or_else(|| self.corrupt("an unknown number"))

@@ -6,14 +6,14 @@ use crate::session::Session;
 use metadata_store::port::{Answer, Reading};
 use metadata_store::record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
-    PageLimit, ServerIdentity, TokenHash, blocks_of, destination, email_key, role_from_number,
+    PageLimit, ServerIdentity, TokenHash, UnusedBlock, blocks_of, destination, email_key, role_from_number,
 };
 use model::{
     AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId,
     NodeId, Position, Role, Timestamp,
 };
 use mysql::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 /// What [`device_row`] reads.
@@ -329,6 +329,52 @@ impl Reading for Session<'_> {
             self.all("looking up uploads", &sql, params, |row| row.id(0))
         })
     }
+
+    /// What this transaction has noted and not sent counts, as everywhere.
+    fn blocks_in_use(&self, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
+        let here = |block: &BlockHash| {
+            let buffer = self.buffer.borrow();
+            buffer.named.iter().any(|(_, named)| named == block)
+                || buffer.uploaded.keys().any(|(_, uploaded)| uploaded == block)
+        };
+        self.known(blocks, here, |marks, hashes| {
+            let sql = format!(
+                "SELECT hash FROM namespace_blocks WHERE hash IN ({marks})
+                 UNION SELECT hash FROM uploaded_blocks WHERE hash IN ({marks})"
+            );
+            self.all("looking up blocks", &sql, [hashes.clone(), hashes].concat(), |row| row.id(0))
+        })
+    }
+
+    fn all_named_blocks(&self, after: Option<BlockHash>, limit: usize) -> Answer<Vec<BlockHash>> {
+        let sql = "SELECT DISTINCT hash FROM namespace_blocks WHERE hash > ? ORDER BY hash LIMIT ?";
+        let after = after.map_or_else(|| bytes([]), |hash| bytes(hash.as_bytes()));
+        self.all("listing blocks", sql, vec![after, count(limit)], |row| row.id(0))
+    }
+
+    fn unused_blocks(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<UnusedBlock>>> {
+        self.unused(blocks, "")
+    }
+
+    fn unused_since(&self, before: Timestamp, limit: usize) -> Answer<Vec<UnusedBlock>> {
+        let sql = "SELECT hash, since, condemned FROM unused_blocks WHERE since < ? ORDER BY since, hash LIMIT ?";
+        self.all("listing unused blocks", sql, vec![Value::Int(before.0), count(limit)], unused_row)
+    }
+}
+
+impl Session<'_> {
+    /// What is noted of blocks; `lock` is what the query ends with.
+    pub(crate) fn unused(&self, blocks: &[BlockHash], lock: &str) -> Answer<Vec<Option<UnusedBlock>>> {
+        let keys: Vec<Value> = blocks.iter().map(|block| bytes(block.as_bytes())).collect();
+        let mut found = BTreeMap::new();
+        self.for_keys(&keys, |marks, hashes| {
+            let sql = format!("SELECT hash, since, condemned FROM unused_blocks WHERE hash IN ({marks}) {lock}");
+            let rows = self.all("looking up unused blocks", &sql, hashes, unused_row)?;
+            found.extend(rows.into_iter().map(|row| (row.hash, row)));
+            Ok(())
+        })?;
+        Ok(blocks.iter().map(|block| found.get(block).copied()).collect())
+    }
 }
 
 impl Session<'_> {
@@ -416,6 +462,14 @@ fn child_row(row: &Cells) -> Answer<Child> {
         kind: row.ordinal(1, NodeKind::from_number)?,
         name_bytes: usize::try_from(row.unsigned(2)?).unwrap_or(usize::MAX),
         changed: row.position(3)?,
+    })
+}
+
+fn unused_row(row: &Cells) -> Answer<UnusedBlock> {
+    Ok(UnusedBlock {
+        hash: row.id(0)?,
+        since: Timestamp(row.integer(1)?),
+        condemned: row.optional_integer(2)?.map(Timestamp),
     })
 }
 

@@ -7,7 +7,11 @@ use mysql::{Conn, Error, Row};
 
 /// Step `i` takes a database from format `i` to `i + 1`. Steps are only ever added. Each statement is
 /// committed by itself, so a step may be interrupted anywhere and is then run again from its beginning.
-pub(crate) const STEPS: &[Step] = &[Step { sql: include_str!("v1.sql"), serves: 1 }];
+pub(crate) const STEPS: &[Step] = &[
+    Step { sql: include_str!("v1.sql"), serves: 1 },
+    // A program of format 1 does not tell the clean-up which blocks it is about to store.
+    Step { sql: include_str!("v2.sql"), serves: 2 },
+];
 
 /// How long a server waits for another one that migrates.
 const LOCK_SECONDS: i64 = 120;

@@ -7,8 +7,8 @@ use metadata_store::StoreError;
 use metadata_store::format::to_bytes;
 use metadata_store::port::{Answer, Lookups, Transaction};
 use metadata_store::record::{
-    Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, destination, email_key,
-    role_number,
+    Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, UnusedBlock, destination,
+    email_key, role_number,
 };
 use model::{
     AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Role,
@@ -235,6 +235,32 @@ impl Transaction for Session<'_> {
 
     fn prefetch(&self, lookups: &Lookups) -> Answer<()> {
         self.fetch(lookups)
+    }
+
+    fn lock_unused(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<UnusedBlock>>> {
+        self.unused(blocks, "FOR UPDATE")
+    }
+
+    fn mark_unused(&self, blocks: &[BlockHash], since: Timestamp) -> Answer<()> {
+        let row = |block: &BlockHash| vec![bytes(block.as_bytes()), Value::Int(since.0)];
+        let tail = "ON DUPLICATE KEY UPDATE hash = hash";
+        self.insert("an unused block", "unused_blocks (hash, since)", tail, blocks.iter().map(row).collect())
+    }
+
+    fn condemn_unused(&self, blocks: &[BlockHash], time: Timestamp) -> Answer<()> {
+        let keys: Vec<Value> = blocks.iter().map(|block| bytes(block.as_bytes())).collect();
+        self.for_keys(&keys, |marks, keys| {
+            let sql = format!("UPDATE unused_blocks SET condemned = ? WHERE hash IN ({marks})");
+            self.run("a condemned block", &sql, [vec![Value::Int(time.0)], keys].concat()).map(drop)
+        })
+    }
+
+    fn forget_unused(&self, blocks: &[BlockHash]) -> Answer<()> {
+        let keys: Vec<Value> = blocks.iter().map(|block| bytes(block.as_bytes())).collect();
+        self.for_keys(&keys, |marks, keys| {
+            let sql = format!("DELETE FROM unused_blocks WHERE hash IN ({marks})");
+            self.run("an unused block", &sql, keys).map(drop)
+        })
     }
 
     fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize> {

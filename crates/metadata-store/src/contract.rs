@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::port::{Lookups, MetadataStore, Reading, Transaction};
 use crate::record::{
     Account, Arrival, ChangeKind, Child, Device, NodeKind, NodeRecord, PageLimit, ServerIdentity, TokenHash,
+    UnusedBlock,
 };
 use model::{
     AccountId, BlockHash, Blocklist, Body, Change, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, JournalEntry,
@@ -41,6 +42,8 @@ const RULES: &[(&str, Rule)] = &[
     ("a node's revisions, places and departures are found", node_history),
     ("an outcome is found under its key until it is forgotten", outcomes),
     ("blocks are known to those who named or uploaded them", blocks),
+    ("a block is in use as long as anybody names it or has uploaded it", blocks_in_use),
+    ("what the clean-up notes of a block stays until it is forgotten", unused_blocks),
 ];
 
 /// Checks every rule.
@@ -530,6 +533,60 @@ fn blocks(store: &dyn MetadataStore) {
     assert_eq!(write(store, |tx| tx.forget_uploads(Timestamp(20), 1)), 1, "no more than asked for");
     assert_eq!(write(store, |tx| tx.forget_uploads(Timestamp(20), 10)), 1);
     assert_eq!(uploaded(0), [false, true]);
+}
+
+fn blocks_in_use(store: &dyn MetadataStore) {
+    let block = |n| BlockHash([n; 32]);
+    let (one, two) = (AccountId([1; 16]), AccountId([2; 16]));
+    write(store, |tx| {
+        tx.insert_namespace(NS)?;
+        tx.insert_namespace(OTHER)?;
+        tx.add_named_blocks(NS, &[block(1), block(2)])?;
+        tx.add_named_blocks(OTHER, &[block(2), block(3)])?;
+        tx.add_uploaded_blocks(one, &[block(3), block(4)], Timestamp(10))?;
+        tx.add_uploaded_blocks(two, &[block(4)], Timestamp(20))
+    });
+    let asked = [1, 2, 3, 4, 9].map(block);
+    let in_use = || read(store, |r| r.blocks_in_use(&asked));
+    assert_eq!(in_use(), [true, true, true, true, false]);
+    write(store, |tx| {
+        tx.add_named_blocks(NS, &[block(9)])?;
+        assert_eq!(tx.blocks_in_use(&asked)?, [true; 5], "a transaction reads its own writes");
+        Ok(())
+    });
+    assert_eq!(write(store, |tx| tx.forget_uploads(Timestamp(15), 10)), 2);
+    assert_eq!(in_use(), [true; 5], "another account's upload is noted still");
+    assert_eq!(write(store, |tx| tx.forget_uploads(Timestamp(25), 10)), 1);
+    assert_eq!(in_use(), [true, true, true, false, true]);
+    let named = |after, limit| read(store, |r| r.all_named_blocks(after, limit));
+    assert_eq!(named(None, 10), [1, 2, 3, 9].map(block), "each once, whoever names it");
+    assert_eq!(named(Some(block(1)), 2), [2, 3].map(block));
+    assert_eq!(named(Some(block(9)), 2), []);
+}
+
+fn unused_blocks(store: &dyn MetadataStore) {
+    let block = |n| BlockHash([n; 32]);
+    let unused = |n, since| UnusedBlock { hash: block(n), since: Timestamp(since), condemned: None };
+    write(store, |tx| {
+        tx.mark_unused(&[block(1), block(2)], Timestamp(20))?;
+        tx.mark_unused(&[block(2), block(3)], Timestamp(10))
+    });
+    let asked = [block(3), block(9), block(2)];
+    let expected = [Some(unused(3, 10)), None, Some(unused(2, 20))];
+    assert_eq!(read(store, |r| r.unused_blocks(&asked)), expected, "the first mark stays");
+    assert_eq!(write(store, |tx| tx.lock_unused(&asked)), expected);
+    let since = |before, limit| read(store, |r| r.unused_since(Timestamp(before), limit));
+    assert_eq!(since(20, 10), [unused(3, 10)]);
+    assert_eq!(since(21, 10), [unused(3, 10), unused(1, 20), unused(2, 20)], "the longest first");
+    assert_eq!(since(21, 2), [unused(3, 10), unused(1, 20)]);
+    write(store, |tx| tx.condemn_unused(&[block(1), block(9)], Timestamp(30)));
+    let condemned = UnusedBlock { condemned: Some(Timestamp(30)), ..unused(1, 20) };
+    assert_eq!(read(store, |r| r.unused_blocks(&[block(1), block(9)])), [Some(condemned), None]);
+    write(store, |tx| tx.forget_unused(&[block(1), block(3), block(9)]));
+    assert_eq!(since(99, 10), [unused(2, 20)]);
+    write(store, |tx| tx.mark_unused(&[block(1)], Timestamp(40)));
+    assert_eq!(read(store, |r| r.unused_blocks(&[block(1)])), [Some(unused(1, 40))], "it begins anew");
+    assert_eq!(write(store, |tx| tx.lock_unused(&[])), []);
 }
 
 /// Writers on many threads lose nothing and leave no gap.

@@ -23,6 +23,6 @@ pub use error::StoreError;
 pub use port::{Lookups, MetadataStore, Reading, Transaction, Writers};
 pub use record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
-    PageLimit, ServerIdentity, TokenHash,
+    PageLimit, ServerIdentity, TokenHash, UnusedBlock,
 };
 pub use sqlite::SqliteStore;

@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::record::{
     Account, Arrival, Child, Device, JournalBrief, JournalRecord, Namespace, NodeRecord, PageLimit, ServerIdentity,
-    TokenHash,
+    TokenHash, UnusedBlock,
 };
 use model::{
     AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, Name, NameKey, NamespaceId, NodeId, Position, Role,
@@ -161,6 +161,17 @@ pub trait Reading {
     fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>>;
     /// For each block, whether the account uploaded it at `since` or later.
     fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>>;
+
+    /// For each block, whether any namespace's journal names it or any account's upload is noted. For the
+    /// clean-up alone: an adapter over many databases asks all of them.
+    fn blocks_in_use(&self, blocks: &[BlockHash]) -> Answer<Vec<bool>>;
+    /// Up to `limit` of the blocks that any namespace's journal names, rising, behind `after`; fewer only
+    /// at the end.
+    fn all_named_blocks(&self, after: Option<BlockHash>, limit: usize) -> Answer<Vec<BlockHash>>;
+    /// For each block, what the clean-up noted of it.
+    fn unused_blocks(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<UnusedBlock>>>;
+    /// The blocks that have been unused since before `before`, the longest first, at most `limit`.
+    fn unused_since(&self, before: Timestamp, limit: usize) -> Answer<Vec<UnusedBlock>>;
 }
 
 /// Rows of one namespace that a transaction is going to look up one by one.
@@ -234,6 +245,15 @@ pub trait Transaction: Reading {
     fn add_named_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<()>;
     /// Notes blocks that the account has uploaded; a block uploaded again gets the later time.
     fn add_uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], time: Timestamp) -> Answer<()>;
+
+    /// As [`Reading::unused_blocks`], and nobody else changes what is noted until the transaction ends.
+    fn lock_unused(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<UnusedBlock>>>;
+    /// Notes blocks that nobody names; of one that is noted already the note stays.
+    fn mark_unused(&self, blocks: &[BlockHash], since: Timestamp) -> Answer<()>;
+    /// Notes that the removal of blocks that are marked begins.
+    fn condemn_unused(&self, blocks: &[BlockHash], time: Timestamp) -> Answer<()>;
+    /// Forgets what was noted of blocks.
+    fn forget_unused(&self, blocks: &[BlockHash]) -> Answer<()>;
 
     /// Forgets outcomes stored before a time, at most `limit`; how many.
     fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize>;

@@ -1,8 +1,8 @@
 //! The rows of the metadata database.
 
 use model::{
-    AccountId, Body, Change, DeviceId, Epoch, InstanceId, JournalEntry, Name, NamespaceId, NodeId, Position, Role,
-    Timestamp,
+    AccountId, BlockHash, Body, Change, DeviceId, Epoch, InstanceId, JournalEntry, Name, NamespaceId, NodeId, Position,
+    Role, Timestamp,
 };
 
 /// The SHA-256 of a device's token. The token itself is never stored.
@@ -25,6 +25,16 @@ pub struct Account {
     pub password_hash: String,
     pub root: NamespaceId,
     pub created: Timestamp,
+}
+
+/// A block of the store that nobody named when the clean-up looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnusedBlock {
+    pub hash: BlockHash,
+    /// When the clean-up saw it first.
+    pub since: Timestamp,
+    /// When its removal began. Its bytes may be gone from then on; nobody may name it.
+    pub condemned: Option<Timestamp>,
 }
 
 /// What makes two e-mail addresses the same account.

@@ -51,6 +51,12 @@ pub const COMING_BLOCKS: usize = 8192;
 /// How long an announced upload may bring nothing before it is forgotten: longer than a client waits after
 /// a lost connection, as a rule.
 pub const COMING_LIFE: Duration = Duration::from_secs(300);
+/// How long a block that nobody names stays in the block store, from when the clean-up first finds it so.
+/// Far more than lies between storing a block and naming it, and than the clocks of servers may differ.
+pub const UNUSED_BLOCK_GRACE: Duration = Duration::from_secs(24 * 3600);
+/// The longest that may lie between an upload's first block and its commit, so that the grace above is
+/// enough. No upload comes near it: the block service gives up those that are slow.
+pub const LONGEST_UPLOAD: Duration = Duration::from_secs(6 * 3600);
 /// How often the notification service writes a comment, so that proxies keep the connection.
 pub const SSE_KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// A client gives up a notification stream that was silent for this long: two keep-alives and a margin.

@@ -1,6 +1,7 @@
 //! The server's settings.
 
 use block_service::Thrift as ServerThrift;
+use block_store_s3::{Credentials, S3Options};
 use metadata_store_mysql::{BadOptions, MysqlOptions};
 use serde::Deserialize;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Where a server listens when nobody says otherwise: this machine only.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8420";
 
-/// The longest file with a password that is read; anything longer is another file.
+/// The longest file with a password or with credentials that is read; anything longer is another file.
 const PASSWORD_FILE_BYTES: u64 = 4096;
 
 /// Valid settings of one server.
@@ -26,6 +27,8 @@ pub struct Config {
     pub metadata: Metadata,
     /// What saves bytes on the way to clients: all of it, unless the file's table `thrift` says otherwise.
     pub thrift: ServerThrift,
+    /// Where the blocks are.
+    pub blocks: Blocks,
 }
 
 /// Where the metadata database is.
@@ -35,6 +38,15 @@ pub enum Metadata {
     InDataDir,
     /// A database that other servers can share.
     Mysql { options: MysqlOptions, password: Option<Secret> },
+}
+
+/// Where the blocks are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocks {
+    /// A folder in the data directory.
+    InDataDir,
+    /// A bucket that other servers can share.
+    S3 { options: S3Options, credentials: Credentials },
 }
 
 /// A password, which no log and no message shows.
@@ -69,6 +81,11 @@ pub struct Overrides {
     pub metadata_password_file: Option<PathBuf>,
     /// From the environment: the command line is for all to see.
     pub metadata_password: Option<Secret>,
+    /// The URL of a bucket.
+    pub blocks: Option<String>,
+    pub blocks_credentials_file: Option<PathBuf>,
+    /// From the environment.
+    pub blocks_credentials: Option<Credentials>,
 }
 
 /// Why there are no valid settings.
@@ -88,6 +105,14 @@ pub enum ConfigError {
     UnreadablePassword { path: PathBuf, source: io::Error },
     #[error("a password for the metadata database is given, and no URL")]
     PasswordAlone,
+    #[error("the bucket for the blocks is not named as it must be")]
+    BadBlocks { source: block_store_s3::BadOptions },
+    #[error("cannot read the bucket's credentials from {path}")]
+    UnreadableCredentials { path: PathBuf, source: io::Error },
+    #[error("a bucket for the blocks is given, and no credentials")]
+    NoCredentials,
+    #[error("credentials for a bucket are given, and no URL")]
+    CredentialsAlone,
 }
 
 impl ConfigError {
@@ -97,12 +122,19 @@ impl ConfigError {
         match self {
             Self::Unreadable { .. } => "check that the file exists and that this user may read it",
             Self::Invalid { .. } => {
-                "the settings are `data`, `listen`, `metadata` and `metadata_password_file`, each a text in quotes"
+                "the settings are `data`, `listen`, `metadata`, `metadata_password_file`, `blocks` and \
+                 `blocks_credentials_file`, each a text in quotes"
             }
             Self::NoDataDir => "pass `--data DIR`, or set `data` in the configuration file",
             Self::BadMetadata { source } => source.hint(),
             Self::UnreadablePassword { .. } => "the file holds the password alone, in UTF-8, readable for this user",
             Self::PasswordAlone => "set `metadata` to a URL like mysql://syncline@db.example.org/syncline",
+            Self::BadBlocks { source } => source.hint(),
+            Self::UnreadableCredentials { .. } => "check that the file exists and that this user may read it",
+            Self::NoCredentials => {
+                "name a file with them, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+            }
+            Self::CredentialsAlone => "set `blocks` to a URL like s3://BUCKET/PREFIX?endpoint=https://s3.example.org",
             Self::BadListen { .. } => "write it like 127.0.0.1:8420, 0.0.0.0:8420 or [::]:8420",
         }
     }
@@ -120,13 +152,17 @@ struct ConfigFile {
     metadata_password_file: Option<PathBuf>,
     #[serde(default)]
     thrift: ServerThrift,
+    blocks: Option<String>,
+    /// Relative to the file's own directory.
+    blocks_credentials_file: Option<PathBuf>,
 }
 
 impl Config {
     /// Settings of a server that keeps everything in its data directory.
     #[must_use]
     pub const fn embedded(data_dir: PathBuf, listen: SocketAddr) -> Self {
-        Self { data_dir, listen, metadata: Metadata::InDataDir, thrift: ServerThrift::ALL }
+        let (metadata, blocks) = (Metadata::InDataDir, Blocks::InDataDir);
+        Self { data_dir, listen, metadata, blocks, thrift: ServerThrift::ALL }
     }
 
     /// The settings that the command line and the file (if there is one) give together.
@@ -138,6 +174,8 @@ impl Config {
         let data_dir = overrides.data_dir.or(read.data).ok_or(ConfigError::NoDataDir)?;
         let listen = overrides.listen.or(read.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let listen = listen.parse().map_err(|_| ConfigError::BadListen { text: listen })?;
+        let credentials_file = overrides.blocks_credentials_file.or(read.blocks_credentials_file);
+        let blocks = blocks(overrides.blocks.or(read.blocks), credentials_file, overrides.blocks_credentials)?;
         let password_file = overrides.metadata_password_file.or(read.metadata_password_file);
         let password = match (overrides.metadata_password, password_file) {
             (Some(password), _) => Some(password),
@@ -152,17 +190,40 @@ impl Config {
             (None, None) => Metadata::InDataDir,
             (None, Some(_)) => return Err(ConfigError::PasswordAlone),
         };
-        Ok(Self { data_dir, listen, metadata, thrift: read.thrift })
+        Ok(Self { data_dir, listen, metadata, blocks, thrift: read.thrift })
     }
+}
+
+/// The bucket of a URL, with credentials from its file or, where none is named, from the environment. There
+/// they may be meant for others, so that alone they mean nothing.
+fn blocks(url: Option<String>, file: Option<PathBuf>, environment: Option<Credentials>) -> Result<Blocks, ConfigError> {
+    let bad = |source| ConfigError::BadBlocks { source };
+    let Some(url) = url else {
+        return if file.is_some() { Err(ConfigError::CredentialsAlone) } else { Ok(Blocks::InDataDir) };
+    };
+    let options = S3Options::from_url(&url).map_err(bad)?;
+    let credentials = match (file, environment) {
+        (Some(path), _) => {
+            let text = read_secret(&path)
+                .map_err(|source| ConfigError::UnreadableCredentials { path: path.clone(), source })?;
+            Credentials::from_text(&text).map_err(bad)?
+        }
+        (None, Some(credentials)) => credentials,
+        (None, None) => return Err(ConfigError::NoCredentials),
+    };
+    Ok(Blocks::S3 { options, credentials })
 }
 
 /// The file's only line.
 fn read_password(path: &Path) -> Result<Secret, ConfigError> {
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(PASSWORD_FILE_BYTES).read_to_string(&mut text))
-        .map_err(|source| ConfigError::UnreadablePassword { path: path.to_owned(), source })?;
+    let text = read_secret(path).map_err(|source| ConfigError::UnreadablePassword { path: path.to_owned(), source })?;
     Ok(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(PASSWORD_FILE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
@@ -172,6 +233,7 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     let base = path.parent().unwrap_or(Path::new(""));
     file.data = file.data.map(|data| base.join(data));
     file.metadata_password_file = file.metadata_password_file.map(|file| base.join(file));
+    file.blocks_credentials_file = file.blocks_credentials_file.map(|file| base.join(file));
     Ok(file)
 }
 
@@ -221,6 +283,38 @@ mod tests {
         assert_eq!(password(environment).as_deref(), Some("other"));
         let config = load(&text, Overrides::default()).expect("is valid");
         assert!(!format!("{config:?}").contains("from the file"), "no log shows it");
+    }
+
+    #[test]
+    fn a_bucket_is_named_by_a_url_and_its_credentials_stand_in_a_file_or_the_environment() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("credentials");
+        fs::write(&file, "aws_access_key_id = AK\naws_secret_access_key = from the file\n").expect("writes");
+        let credentials = |id: &str, secret: &str| Credentials::new(id.into(), secret.into(), None);
+        let environment =
+            || Overrides { blocks_credentials: Some(credentials("E", "from outside")), ..Overrides::default() };
+        let found = |text: &str, overrides| match load(text, overrides).expect("is valid").blocks {
+            Blocks::S3 { credentials, .. } => credentials,
+            Blocks::InDataDir => panic!("the URL is lost"),
+        };
+        let named = format!("data = \"d\"\nblocks = \"s3://b/p\"\nblocks_credentials_file = {file:?}");
+        assert_eq!(found(&named, environment()), credentials("AK", "from the file"), "what is named comes first");
+        assert_eq!(found("data = \"d\"\nblocks = \"s3://b/p\"", environment()), credentials("E", "from outside"));
+        let config = load(&named, Overrides::default()).expect("is valid");
+        assert!(!format!("{config:?}").contains("from the file"), "no log shows it");
+        let without = load("data = \"d\"", environment()).expect("is valid");
+        assert_eq!(without.blocks, Blocks::InDataDir, "what stands in the environment may be meant for others");
+    }
+
+    #[test]
+    fn a_bucket_that_cannot_be_meant_is_an_error() {
+        let refused = |text| load(text, Overrides::default()).expect_err("is refused");
+        assert!(matches!(refused("data = \"d\"\nblocks = \"b\""), ConfigError::BadBlocks { .. }));
+        assert!(matches!(refused("data = \"d\"\nblocks = \"s3://b\""), ConfigError::NoCredentials));
+        let missing = "data = \"d\"\nblocks = \"s3://b\"\nblocks_credentials_file = \"none\"";
+        assert!(matches!(refused(missing), ConfigError::UnreadableCredentials { .. }));
+        let alone = "data = \"d\"\nblocks_credentials_file = \"none\"";
+        assert!(matches!(refused(alone), ConfigError::CredentialsAlone));
     }
 
     #[test]

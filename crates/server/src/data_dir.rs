@@ -1,7 +1,7 @@
 //! The data directory: its parts, and the lock that keeps a second server away.
 
 use crate::ServerError;
-use block_store::{DiskBlockStore, DiskOptions};
+use block_store::{DiskBlockReader, DiskBlockStore, DiskOptions, StoreError};
 use metadata_store::SqliteStore;
 use model::InstanceId;
 use rustix::fs::{FlockOperation, flock};
@@ -55,17 +55,30 @@ impl DataDir {
     }
 
     pub(crate) fn blocks(&self, instance: InstanceId) -> Result<DiskBlockStore, ServerError> {
-        use block_store::StoreError;
         let path = self.path.join("blocks");
-        DiskBlockStore::open(&path, instance, DiskOptions::default()).map_err(|error| match error {
+        let opened = DiskBlockStore::open(&path, instance, DiskOptions::default());
+        opened.map_err(|error| self.unusable_blocks(&path, error))
+    }
+
+    /// The blocks, for looking alone while a server has them open.
+    pub(crate) fn blocks_to_look_at(&self, instance: InstanceId) -> Result<DiskBlockReader, ServerError> {
+        let path = self.path.join("blocks");
+        DiskBlockReader::open(&path, instance).map_err(|error| self.unusable_blocks(&path, error))
+    }
+
+    fn unusable_blocks(&self, path: &Path, error: StoreError) -> ServerError {
+        let path = path.to_owned();
+        match error {
             StoreError::NoSpace { .. } => ServerError::DiskFull { path: self.path.clone() },
             StoreError::Locked { .. } => ServerError::AlreadyRunning { path: self.path.clone() },
             StoreError::UnknownFormat { .. } => ServerError::NewerFormat { path: self.path.clone() },
             StoreError::OtherInstance { .. } | StoreError::UnknownInstance { .. } => {
                 ServerError::ForeignBlocks { path, source: error }
             }
-            StoreError::Corrupt { .. } | StoreError::Io { .. } => ServerError::Blocks { path, source: error },
-        })
+            StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Remote { .. } => {
+                ServerError::Blocks { path, source: error }
+            }
+        }
     }
 
     fn unwritable(&self, source: io::Error) -> ServerError {

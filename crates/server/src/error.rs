@@ -23,6 +23,8 @@ pub enum ServerError {
     ForeignBlocks { path: PathBuf, source: block_store::StoreError },
     #[error("cannot open the blocks in {path}")]
     Blocks { path: PathBuf, source: block_store::StoreError },
+    #[error("cannot open the bucket {place}")]
+    Bucket { place: String, source: block_store::StoreError },
     #[error("cannot open the metadata database {place}")]
     Metadata { place: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("cannot open the metadata database")]
@@ -44,9 +46,14 @@ impl ServerError {
             Self::AlreadyRunning { .. } => "stop that server first, or pass another `--data DIR`",
             Self::NewerFormat { .. } => "run the newer version, or restore a backup that this version made",
             Self::DiskFull { .. } => "free some space on that disk and start again; nothing is lost",
-            Self::ForeignBlocks { .. } => "put back the `meta.sqlite` and `blocks` that belong together",
+            Self::ForeignBlocks { .. } => {
+                "let metadata and blocks that belong together work together; an empty place is given to a new server"
+            }
             Self::Blocks { .. } => {
                 "check the disk; the block index is rebuilt by itself when `blocks/index.sqlite` is removed"
+            }
+            Self::Bucket { .. } => {
+                "check that the bucket exists, the endpoint, the region, `path_style` and the credentials"
             }
             Self::Database { source } => source.hint(),
             Self::Metadata { .. } => "check the disk, and run `syncline admin verify`",

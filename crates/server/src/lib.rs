@@ -7,9 +7,10 @@
 //! data directory
 //!   server.lock    held by the one server that runs on it
 //!   meta.sqlite    the metadata database, unless it is a MySQL server's; `open` uses it beside a running server
-//!   blocks/        the block store
+//!   blocks/        the block store, unless that is a bucket
 //! ```
 
+mod administration;
 mod config;
 mod connections;
 mod data_dir;
@@ -19,7 +20,11 @@ mod run;
 mod stall_guard;
 mod world;
 
+pub use administration::{AdministrationError, clean_up, verify};
+pub use api::service::CleanUpMode;
 pub use block_service::Thrift as ServerThrift;
-pub use config::{Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, Secret};
+pub use block_service::{CleanUpReport, VerifyReport};
+pub use block_store_s3::Credentials;
+pub use config::{Blocks, Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, Secret};
 pub use error::ServerError;
 pub use run::{open, run, runtime};

@@ -4,14 +4,16 @@ use crate::connections;
 use crate::data_dir::DataDir;
 use crate::router::router;
 use crate::world;
-use crate::{Config, Metadata, Secret, ServerError};
+use crate::{Blocks, Config, Metadata, Secret, ServerError};
 use api::ApiError;
-use api::service::Announce;
-use block_service::BlockService;
-use block_store::RecentBlocks;
+use api::service::{Announce, CleanUpMode};
+use block_service::{BlockService, CleanUp, CleanUpReport};
+use block_store::{BlockStore, RecentBlocks, StoreError};
+use block_store_s3::S3BlockStore;
 use meta_service::MetaService;
 use metadata_store::MetadataStore;
 use metadata_store_mysql::{MysqlStore, Pauses};
+use model::InstanceId;
 use notification_service::{Events, Hub};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -29,6 +31,12 @@ const BLOCKING_THREADS: usize = 256;
 const RECENT_BLOCK_BYTES: u64 = 64 * 1024 * 1024;
 /// How often rows without meaning are removed from the metadata database.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often blocks are cleaned up. A block goes a day or two after its last use anyway, and each run lists all
+/// of them.
+const BLOCKS_CLEAN_UP_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// When they are for the first time, and again after a run that failed: what that one had begun to remove is
+/// taken up then.
+const BLOCKS_CLEAN_UP_SOON: Duration = Duration::from_secs(20 * 60);
 /// How long uploads whose connections are gone may take to be stored when the server stops.
 const TASK_DRAIN: Duration = Duration::from_secs(10);
 
@@ -72,11 +80,14 @@ pub async fn run(
     tracing::info!(%address, data = %config.data_dir.display(), "the server is running");
     let router = services.router(&hub, &tasks);
     let clean_up = clean_up_regularly(services.meta.clone());
+    let blocks_clean_up = clean_up_blocks_regularly(services.clean_up.clone());
     let serving = connections::serve(listener, router, shutdown, || hub.shut_down());
     tokio::select! {
         () = serving => {}
         () = clean_up => {}
+        () = blocks_clean_up => {}
     }
+    services.clean_up.stop();
     tasks.close();
     if timeout(TASK_DRAIN, tasks.wait()).await.is_err() {
         tracing::warn!(tasks = tasks.len(), "uploads were not stored in time");
@@ -90,16 +101,18 @@ pub async fn run(
 struct Services {
     meta: Arc<MetaService>,
     blocks: Arc<BlockService>,
+    clean_up: Arc<CleanUp>,
 }
 
 impl Services {
     fn open(data_dir: &DataDir, config: &Config, hub: &Arc<Hub>) -> Result<Self, ServerError> {
-        let metadata = &config.metadata;
-        let meta = Arc::new(open_meta(data_dir, metadata, hub.clone())?);
-        let instance = meta.server().map_err(|error| unusable(data_dir, metadata, error))?.instance;
-        let store = Arc::new(RecentBlocks::new(data_dir.blocks(instance)?, RECENT_BLOCK_BYTES));
+        let meta = Arc::new(open_meta(data_dir, &config.metadata, hub.clone())?);
+        let instance = meta.server().map_err(|error| unusable(data_dir, &config.metadata, error))?.instance;
+        let store = open_blocks(data_dir, &config.blocks, instance, BlocksFor::Everything)?;
+        let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
+        let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
-        Ok(Self { meta, blocks })
+        Ok(Self { meta, blocks, clean_up })
     }
 
     fn router(&self, hub: &Arc<Hub>, tasks: &TaskTracker) -> axum::Router {
@@ -115,7 +128,11 @@ impl Services {
     }
 }
 
-fn open_meta(data_dir: &DataDir, metadata: &Metadata, announce: Arc<dyn Announce>) -> Result<MetaService, ServerError> {
+pub(crate) fn open_meta(
+    data_dir: &DataDir,
+    metadata: &Metadata,
+    announce: Arc<dyn Announce>,
+) -> Result<MetaService, ServerError> {
     let store: Arc<dyn MetadataStore> = match metadata {
         Metadata::InDataDir => Arc::new(data_dir.metadata()?),
         Metadata::Mysql { options, password } => {
@@ -127,12 +144,81 @@ fn open_meta(data_dir: &DataDir, metadata: &Metadata, announce: Arc<dyn Announce
     MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, metadata, error))
 }
 
+/// What blocks are opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlocksFor {
+    Everything,
+    /// Blocks on a disk are then opened beside a server that has them open.
+    Looking,
+}
+
+pub(crate) fn open_blocks(
+    data_dir: &DataDir,
+    blocks: &Blocks,
+    instance: InstanceId,
+    purpose: BlocksFor,
+) -> Result<Arc<dyn BlockStore>, ServerError> {
+    let (options, credentials) = match blocks {
+        Blocks::InDataDir => {
+            return match data_dir.blocks(instance) {
+                // Else it is opened in full: what its last process wrote at its end may have to be found again.
+                Err(ServerError::AlreadyRunning { .. }) if purpose == BlocksFor::Looking => {
+                    Ok(Arc::new(data_dir.blocks_to_look_at(instance)?))
+                }
+                opened => Ok(Arc::new(opened?)),
+            };
+        }
+        Blocks::S3 { options, credentials } => (options, credentials.clone()),
+    };
+    let opened = S3BlockStore::open(options, credentials, instance, world::below);
+    opened.map(|store| Arc::new(store) as Arc<dyn BlockStore>).map_err(|source| match source {
+        StoreError::OtherInstance { .. } | StoreError::UnknownInstance { .. } => {
+            ServerError::ForeignBlocks { path: options.place().into(), source }
+        }
+        StoreError::UnknownFormat { .. } => ServerError::NewerFormat { path: options.place().into() },
+        StoreError::Corrupt { .. }
+        | StoreError::Io { .. }
+        | StoreError::Locked { .. }
+        | StoreError::NoSpace { .. }
+        | StoreError::Remote { .. } => ServerError::Bucket { place: options.place(), source },
+    })
+}
+
 fn unusable(data_dir: &DataDir, metadata: &Metadata, error: ApiError) -> ServerError {
     let place = match metadata {
         Metadata::InDataDir => data_dir.metadata_path().display().to_string(),
         Metadata::Mysql { options, .. } => format!("at {}", options.place()),
     };
     ServerError::Metadata { place, source: error.into() }
+}
+
+/// Never ends.
+async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>) {
+    let mut pause = BLOCKS_CLEAN_UP_SOON;
+    loop {
+        tokio::time::sleep(pause).await;
+        let clean_up = clean_up.clone();
+        pause = BLOCKS_CLEAN_UP_SOON;
+        match tokio::task::spawn_blocking(move || clean_up.run(CleanUpMode::Act)).await {
+            Ok(Ok(report)) => {
+                let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, compacted_bytes } = report;
+                tracing::info!(
+                    blocks,
+                    marked,
+                    waiting,
+                    removed,
+                    removed_bytes,
+                    compacted_bytes,
+                    "blocks were cleaned up"
+                );
+                pause = BLOCKS_CLEAN_UP_INTERVAL;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "blocks could not be cleaned up");
+            }
+            Err(panic) => tracing::error!(%panic, "the clean-up of blocks failed"),
+        }
+    }
 }
 
 /// Never ends. A failure is tried again at the next turn.

@@ -74,6 +74,8 @@ pub const MUST_MEET: &[&str] = &[
     "deletions held",
     "deletions undone",
     "member removed",
+    "unused blocks removed",
+    "clean-up broken off",
     "came to rest",
 ];
 

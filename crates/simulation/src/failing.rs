@@ -2,6 +2,7 @@
 
 use crate::chance::Chance;
 use crate::disk::lock;
+use crate::server::Cleaning;
 use block_store::{Block, BlockStore, MemoryBlockStore};
 use bytes::Bytes;
 use metadata_store::{MetadataStore, Reading, SqliteStore, StoreError, Transaction};
@@ -94,6 +95,8 @@ impl MetadataStore for FailingMetadata {
 pub(crate) struct FailingBlocks {
     pub(crate) inner: Arc<MemoryBlockStore>,
     pub(crate) weather: Arc<Weather>,
+    /// A clean-up that may run when blocks have just been stored.
+    pub(crate) during_put: Option<Arc<Cleaning>>,
 }
 
 impl FailingBlocks {
@@ -115,7 +118,11 @@ impl FailingBlocks {
 
 impl BlockStore for FailingBlocks {
     fn put(&self, blocks: &[Block]) -> Result<(), BlockError> {
-        self.unless_it_fails(|store| store.put(blocks))
+        self.unless_it_fails(|store| store.put(blocks))?;
+        if let Some(clean_up) = &self.during_put {
+            clean_up.stored();
+        }
+        Ok(())
     }
 
     fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, BlockError> {

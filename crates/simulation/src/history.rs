@@ -270,6 +270,12 @@ pub enum ServerEvent {
     /// The owner of the shared folder takes its member off it, and lets it in again.
     RemoveMember,
     InviteMember,
+    /// A day passes for the clean-up of blocks.
+    CleanUpDay,
+    /// The clean-up of blocks runs.
+    CleanUp,
+    /// It runs in the middle of the next upload.
+    CleanUpDuringUpload,
 }
 
 /// A user's operation between two calls of a job.

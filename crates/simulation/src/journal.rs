@@ -233,6 +233,11 @@ impl Journals {
         entries.len() <= rest.len() && entries.iter().zip(rest).all(same)
     }
 
+    /// All blocks that the journals name.
+    pub fn named(&self) -> impl Iterator<Item = &BlockHash> {
+        self.named.iter().map(|(_, block)| block)
+    }
+
     /// Whether the namespace's journal names the block.
     #[must_use]
     pub fn names(&self, namespace: NamespaceId, block: BlockHash) -> bool {

@@ -4,20 +4,20 @@ use crate::chance::Chance;
 use crate::disk::lock;
 use crate::failing::{FailingBlocks, FailingMetadata, Weather};
 use crate::journal::{Gain, Journals};
-use api::service::{Announce, Identity, MetaForNotification};
+use api::service::{Announce, CleanUpMode, Identity, MetaForNotification};
 use api::{
     AnnounceRequest, ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead,
     ComingReply, ComingRequest, LinkRequest, MissingReply, MissingRequest, RemoveMemberRequest, ServerReply,
     ShareRequest, Token,
 };
-use block_service::BlockService;
+use block_service::{BlockService, CleanUp, CleanUpError, CleanUpReport};
 use block_store::{BlockStore, MemoryBlockStore};
 use bytes::Bytes;
 use meta_service::{Environment, MetaService, PasswordCost};
 use metadata_store::{MetadataStore, PageLimit, SqliteStore, StoreError};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp};
 use notification_service::{Follow, Hub, News, Subscription};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Entries read at a time when the journals are checked.
@@ -75,6 +75,7 @@ pub struct Server {
     hub: Arc<Hub>,
     meta: Arc<MetaService>,
     block: BlockService,
+    clean_up: Arc<Cleaning>,
     clock: Arc<AtomicI64>,
     /// Added to the world's time, in milliseconds.
     pub clock_offset_ms: i64,
@@ -101,13 +102,16 @@ impl Server {
         let store = Arc::new(SqliteStore::in_memory().map_err(failed)?);
         let blocks = Arc::new(MemoryBlockStore::new());
         let weather = Weather::new(Chance::keyed(seed, &[0x5f]));
-        let (hub, meta, block) = services(&store, &blocks, &clock, &chance, &weather)?;
+        // What was added later must not draw from the streams of what was there.
+        let clean_up = Arc::new(Cleaning::new(Weather::new(Chance::keyed(seed, &[0x60]))));
+        let (hub, meta, block) = services(&store, &blocks, &clock, &chance, &weather, &clean_up)?;
         Ok(Self {
             store,
             blocks,
             hub,
             meta,
             block,
+            clean_up,
             clock,
             clock_offset_ms: 0,
             weather,
@@ -199,7 +203,7 @@ impl Server {
             }
             Call::Prefetch(request) => {
                 let head = self.block.offer_coming(who, &request)?.head;
-                let bytes = head.blocks.iter().map(|header| self.block.read(header)).collect::<Result<_, _>>()?;
+                let bytes = self.block.read(&head.blocks)?;
                 Answer::Blocks(head, bytes)
             }
             Call::Announce(request) => {
@@ -295,6 +299,50 @@ impl Server {
         Ok(())
     }
 
+    /// Lets a day and an hour pass for the clean-up alone: whatever it marked may go, and uploads that nobody
+    /// committed are forgotten.
+    pub fn pass_a_day(&self) {
+        self.clean_up.pass_a_day();
+    }
+
+    /// Runs the clean-up of blocks. In the calm it meets no failing store.
+    ///
+    /// # Errors
+    /// Its own; what it had done then stays done.
+    pub fn clean_up(&self, store_error: u32) -> Result<CleanUpReport, CleanUpError> {
+        self.clean_up.weather.set_rate(store_error);
+        self.clean_up.run()
+    }
+
+    /// Ends what a run that was broken off has begun, as its next one does after a while.
+    ///
+    /// # Errors
+    /// As [`Server::clean_up`].
+    pub fn end_clean_up(&self) -> Result<(), CleanUpError> {
+        self.clean_up.armed.store(false, Ordering::Relaxed);
+        if !self.clean_up.broken_off.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.clean_up.ahead.fetch_add(WHILE_MS, Ordering::Relaxed);
+        self.clean_up(0).map(drop)
+    }
+
+    /// The clean-up runs in the middle of the next upload: its blocks are stored, and nobody names them.
+    pub fn clean_up_during_upload(&self) {
+        self.clean_up.armed.store(true, Ordering::Relaxed);
+    }
+
+    /// Checks that the store has every block that a journal names (I11).
+    ///
+    /// # Errors
+    /// The first that it lacks.
+    pub fn check_blocks(&self) -> Result<(), String> {
+        match self.journals.named().find(|block| !matches!(self.blocks.get(block), Ok(Some(_)))) {
+            None => Ok(()),
+            Some(block) => Err(format!("I11: {block:?} is named by a journal and is not stored any more")),
+        }
+    }
+
     /// The bytes of a stored content's blocks.
     #[must_use]
     pub fn holds_blocks(&self, headers: &[BlockHeader]) -> bool {
@@ -307,7 +355,7 @@ impl Server {
     /// The services'.
     pub fn restart(&mut self) -> Result<(), String> {
         (self.hub, self.meta, self.block) =
-            services(&self.store, &self.blocks, &self.clock, &self.chance, &self.weather)?;
+            services(&self.store, &self.blocks, &self.clock, &self.chance, &self.weather, &self.clean_up)?;
         Ok(())
     }
 
@@ -373,8 +421,10 @@ fn services(
     clock: &Arc<AtomicI64>,
     chance: &Arc<Mutex<Chance>>,
     weather: &Arc<Weather>,
+    clean_up: &Arc<Cleaning>,
 ) -> Result<Services, String> {
     let hub = Hub::new();
+    clean_up.renew(store, blocks, clock)?;
     let (clock, chance) = (clock.clone(), chance.clone());
     let environment =
         Environment::new(move || Timestamp(clock.load(Ordering::Relaxed)), move |bytes| lock(&chance).fill(bytes));
@@ -382,7 +432,70 @@ fn services(
     let announce: Arc<dyn Announce> = hub.clone();
     let metadata = Arc::new(FailingMetadata { inner: store.clone(), weather: weather.clone() });
     let meta = Arc::new(MetaService::new(metadata, announce, environment).map_err(failed)?);
-    let blocks = Arc::new(FailingBlocks { inner: blocks.clone(), weather: weather.clone() });
+    let during_put = Some(clean_up.clone());
+    let blocks = Arc::new(FailingBlocks { inner: blocks.clone(), weather: weather.clone(), during_put });
     let block = BlockService::new(blocks, meta.clone());
     Ok((hub, meta, block))
+}
+
+/// The clean-up of a server. It runs on the same stores, in weather of its own, and its clock runs ahead.
+pub(crate) struct Cleaning {
+    pub(crate) weather: Arc<Weather>,
+    /// Milliseconds that its clock is ahead.
+    ahead: Arc<AtomicI64>,
+    /// Whether it runs when the next blocks have been stored.
+    armed: AtomicBool,
+    /// Whether its last run ended early: blocks may be condemned that are there still.
+    broken_off: AtomicBool,
+    parts: Mutex<Option<(Arc<CleanUp>, Arc<MetaService>)>>,
+}
+
+/// After which a removal is taken up that somebody has begun.
+const WHILE_MS: i64 = 20 * 60_000;
+/// More than a grace.
+const DAY_MS: i64 = 25 * 3_600_000;
+
+impl Cleaning {
+    fn new(weather: Arc<Weather>) -> Self {
+        let (armed, broken_off) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { weather, ahead: Arc::new(AtomicI64::new(0)), armed, broken_off, parts: Mutex::new(None) }
+    }
+
+    /// Begins anew on these stores.
+    fn renew(
+        &self,
+        store: &Arc<SqliteStore>,
+        blocks: &Arc<MemoryBlockStore>,
+        clock: &Arc<AtomicI64>,
+    ) -> Result<(), String> {
+        let (clock, ahead) = (clock.clone(), self.ahead.clone());
+        let now = move || Timestamp(clock.load(Ordering::Relaxed) + ahead.load(Ordering::Relaxed));
+        let environment = Environment::new(now, |bytes| bytes.fill(1)).with_password_cost(PasswordCost::Cheapest);
+        let metadata = Arc::new(FailingMetadata { inner: store.clone(), weather: self.weather.clone() });
+        self.weather.set_rate(0);
+        let meta = Arc::new(MetaService::new(metadata, Hub::new(), environment).map_err(failed)?);
+        let blocks = FailingBlocks { inner: blocks.clone(), weather: self.weather.clone(), during_put: None };
+        let clean_up = Arc::new(CleanUp::new(Arc::new(blocks), meta.clone()));
+        *lock(&self.parts) = Some((clean_up, meta));
+        Ok(())
+    }
+
+    fn pass_a_day(&self) {
+        self.ahead.fetch_add(DAY_MS, Ordering::Relaxed);
+    }
+
+    fn run(&self) -> Result<CleanUpReport, CleanUpError> {
+        let Some((clean_up, meta)) = lock(&self.parts).clone() else { return Ok(CleanUpReport::default()) };
+        let report = meta.clean_up().map_err(CleanUpError::Meta).and_then(|_| clean_up.run(CleanUpMode::Act));
+        self.broken_off.store(report.is_err(), Ordering::Relaxed);
+        report
+    }
+
+    /// Blocks have just been stored.
+    pub(crate) fn stored(&self) {
+        if self.armed.swap(false, Ordering::Relaxed) {
+            // A run that meets a failing store is as good a test as one that does not.
+            drop(self.run());
+        }
+    }
 }

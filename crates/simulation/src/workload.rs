@@ -29,6 +29,9 @@ pub struct Workload {
     rare: Chance,
     rare_rate: u32,
     rare_weights: [u32; 7],
+    /// And one for the clean-up of blocks, with its chance in 1,000 before each step.
+    cleaning: Chance,
+    clean_up_rate: u32,
     values: u64,
     /// How often each kind of operation is chosen.
     weights: [u32; 15],
@@ -139,7 +142,12 @@ impl Workload {
         if rare.happens(300) {
             (rare_weights[5], rare_weights[6]) = (3, 2);
         }
+        let mut cleaning = Chance::keyed(seed, &[33]);
+        let clean_up_rate =
+            if cleaning.happens(500) { u32::try_from(cleaning.between(20, 400)).unwrap_or(0) } else { 0 };
         Self {
+            cleaning,
+            clean_up_rate,
             rare,
             rare_rate,
             rare_weights,
@@ -163,6 +171,9 @@ impl Workload {
         if self.steps_left == 0 {
             return None;
         }
+        if let Some(event) = self.clean_up() {
+            return Some(Step { after_ms: 0, act: Act::Server(event) });
+        }
         self.steps_left -= 1;
         let after_ms = self.pause();
         if self.steps_left == 0 || self.steps_left.is_multiple_of(self.quiesce_every) {
@@ -175,6 +186,19 @@ impl Workload {
             Act::User { device, op: self.operation(device, disks[device]) }
         };
         Some(Step { after_ms, act })
+    }
+
+    /// What the clean-up of blocks does before the next step. It has a stream of its own and takes no step
+    /// away, so that the rest of a history is the same with and without it.
+    fn clean_up(&mut self) -> Option<ServerEvent> {
+        if !self.cleaning.happens(self.clean_up_rate) {
+            return None;
+        }
+        Some(match self.cleaning.below(4) {
+            0 => ServerEvent::CleanUpDay,
+            1 => ServerEvent::CleanUpDuringUpload,
+            _ => ServerEvent::CleanUp,
+        })
     }
 
     fn pause(&mut self) -> u64 {

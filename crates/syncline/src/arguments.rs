@@ -164,6 +164,8 @@ pub(crate) struct ServerOptions {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) metadata: MetadataOptions,
+    #[command(flatten)]
+    pub(crate) blocks: BlocksOptions,
     /// Which part of the server to run
     #[arg(long, value_enum, default_value_t = ServerRole::All)]
     pub(crate) role: ServerRole,
@@ -183,6 +185,23 @@ pub(crate) struct MetadataOptions {
     pub(crate) metadata_password_file: Option<PathBuf>,
 }
 
+/// Where the blocks are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BlocksOptions {
+    /// An S3 bucket for the blocks, as s3://BUCKET/PREFIX; without it, a folder in the data directory
+    ///
+    /// `?endpoint=URL` names a server other than AWS, `&region=NAME` its region, `&path_style=on|off` whether the
+    /// bucket stands in the path, `&ca=FILE` an authority of your own.
+    #[arg(long, value_name = "URL")]
+    pub(crate) blocks: Option<String>,
+    /// The file with the bucket's credentials, as AWS's tools write it
+    ///
+    /// It has the lines `aws_access_key_id = ...` and `aws_secret_access_key = ...`. Without it the variables
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are used.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) blocks_credentials_file: Option<PathBuf>,
+}
+
 /// The parts of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ServerRole {
@@ -199,6 +218,8 @@ pub(crate) struct AdminOptions {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) metadata: MetadataOptions,
+    #[command(flatten)]
+    pub(crate) blocks: BlocksOptions,
     #[command(subcommand)]
     pub(crate) verb: AdminVerb,
 }
@@ -213,6 +234,18 @@ pub(crate) enum AdminVerb {
     /// To be run before the server starts on a metadata database that is older than what devices have seen.
     /// They then merge, and delete nothing.
     RaiseEpoch,
+    /// Remove blocks that no file and no version of a file names any more
+    ///
+    /// A block goes when nobody has named it for a day. A running server does this by itself.
+    Gc {
+        /// Only show what there is to do
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check that every block that a file or a version of it names is there and whole
+    ///
+    /// Reads all blocks, and changes nothing. The exit code is 1 if any is missing or damaged.
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]
@@ -401,8 +434,12 @@ mod tests {
             "admin --data d user add a@b.c --password-stdin",
             "admin --config f user list",
             "admin --data d raise-epoch",
+            "admin --data d gc --dry-run --json",
+            "admin --data d verify --json",
             "server --data d --metadata mysql://u@h/d --metadata-password-file f",
             "admin --data d --metadata mysql://u@h/d user list",
+            "server --data d --blocks s3://b/p?endpoint=http://h --blocks-credentials-file f",
+            "admin --data d --blocks s3://b user list",
             "link http://x --email a@b.c --password-stdin --folder d --name n",
             "unlink",
             "start",

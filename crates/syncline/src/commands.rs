@@ -1,6 +1,7 @@
 //! What the commands do.
 
 pub(crate) mod account;
+pub(crate) mod blocks;
 pub(crate) mod device;
 pub(crate) mod documents;
 pub(crate) mod server;

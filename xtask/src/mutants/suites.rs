@@ -30,6 +30,10 @@ pub(crate) enum Suite {
     BlockService,
     MetaService,
     BlockStore,
+    /// On an S3 server in the test's own process.
+    BlockStoreS3,
+    /// The clean-up of blocks on the real services (`crates/server/tests/clean_up.rs`).
+    CleanUp,
     LocalFiles,
     Client,
     /// The simulation's named histories (`tests/scenarios`).
@@ -63,6 +67,8 @@ impl Suite {
             Self::BlockService => "block-service",
             Self::MetaService => "meta-service",
             Self::BlockStore => "block-store",
+            Self::BlockStoreS3 => "block-store-s3",
+            Self::CleanUp => "server",
             Self::LocalFiles => "local-files",
             Self::Client => "client",
             Self::Scenarios | Self::Simulation => "simulation",
@@ -74,6 +80,7 @@ impl Suite {
         match self {
             Self::Simulation => (&["build", "--bins"], &["--seeds", SEEDS, "--no-shrink"]),
             Self::Scenarios => (&["test", "--test", "scenarios", "--no-run"], &[]),
+            Self::CleanUp => (&["test", "--test", "clean_up", "--no-run"], &["sqlite"]),
             _ => (&["test", "--lib", "--tests", "--no-run"], &[]),
         }
     }
@@ -115,7 +122,11 @@ impl Suite {
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(if *self == Self::Scenarios { "scenarios" } else { self.package() })
+        f.pad(match self {
+            Self::Scenarios => "scenarios",
+            Self::CleanUp => "clean-up",
+            _ => self.package(),
+        })
     }
 }
 

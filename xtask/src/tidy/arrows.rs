@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metadata-store", &["model"]),
     ("metadata-store-mysql", &["model", "metadata-store"]),
     ("block-store", &["model"]),
+    ("block-store-s3", &["model", "block-store"]),
     ("local-files", &["model", "sync-engine"]),
     // drivers; no service sees another
     ("meta-service", &["model", "api", "metadata-store"]),
@@ -34,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "metadata-store",
             "metadata-store-mysql",
             "block-store",
+            "block-store-s3",
             "meta-service",
             "block-service",
             "notification-service",

@@ -5,6 +5,7 @@
 //! packs    pack, indexed                        how far each pack has been entered
 //! ```
 
+use super::pack::RECORD_HEADER;
 use crate::StoreError;
 use model::BlockHash;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -48,6 +49,14 @@ pub(super) struct Entry {
     pub(super) place: Place,
     /// Other bytes were found there; the next put of the block writes it anew.
     pub(super) damaged: bool,
+}
+
+/// What of a pack is in use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub(super) bytes: u64,
+    /// A damaged block lies there, and whoever looks into it wants to find the pack as it is.
+    pub(super) has_damage: bool,
 }
 
 /// The writer's connection to the index.
@@ -144,6 +153,14 @@ impl Changes<'_> {
         self.0.prepare_cached("DELETE FROM blocks WHERE hash = ?")?.execute([hash.as_bytes()]).map(drop)
     }
 
+    pub(super) fn has_blocks(&self, pack: u32) -> rusqlite::Result<bool> {
+        self.0.prepare_cached("SELECT 1 FROM blocks WHERE pack = ? LIMIT 1")?.exists([pack])
+    }
+
+    pub(super) fn forget_pack(&self, pack: u32) -> rusqlite::Result<()> {
+        self.0.prepare_cached("DELETE FROM packs WHERE pack = ?")?.execute([pack]).map(drop)
+    }
+
     pub(super) fn set_indexed(&self, pack: u32, indexed: u64) -> rusqlite::Result<()> {
         let sql = "INSERT OR REPLACE INTO packs (pack, indexed) VALUES (?, ?)";
         self.0.prepare_cached(sql)?.execute(params![pack, integer(indexed)]).map(drop)
@@ -168,6 +185,34 @@ impl IndexReaders {
 
     pub(super) fn find_all(&self, hashes: &[BlockHash]) -> Result<Vec<Option<Entry>>, StoreError> {
         self.read(|connection| hashes.iter().map(|hash| find(connection, hash)).collect())
+    }
+
+    /// For each pack with blocks, their bytes with headers, and whether one of them is damaged. Reads all of
+    /// the index.
+    pub(super) fn usage(&self) -> Result<BTreeMap<u32, Usage>, StoreError> {
+        let sql = "SELECT pack, SUM(len), COUNT(*), MAX(damaged) FROM blocks GROUP BY pack";
+        self.read(|connection| {
+            let mut statement = connection.prepare(sql)?;
+            let usage = statement.query_map([], |row| {
+                let (bytes, blocks): (u64, u64) = (number(row, 1)?, number(row, 2)?);
+                let usage = Usage { bytes: bytes + blocks * RECORD_HEADER as u64, has_damage: row.get(3)? };
+                Ok((number(row, 0)?, usage))
+            })?;
+            usage.collect()
+        })
+    }
+
+    /// The blocks of a pack, in the order in which they lie there. Reads all of the index.
+    pub(super) fn blocks_of(&self, pack: u32) -> Result<Vec<(BlockHash, Place)>, StoreError> {
+        let sql = "SELECT hash, offset, len FROM blocks WHERE pack = ? ORDER BY offset";
+        self.read(|connection| {
+            let mut statement = connection.prepare(sql)?;
+            let blocks = statement.query_map([pack], |row| {
+                let place = Place { pack, offset: number(row, 1)?, len: number(row, 2)? };
+                Ok((row.get::<_, HashColumn>(0)?.0, place))
+            })?;
+            blocks.collect()
+        })
     }
 
     pub(super) fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {

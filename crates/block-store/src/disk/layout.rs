@@ -25,6 +25,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Those of a store that is there; makes nothing.
+    pub(super) fn existing(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     pub(super) fn packs(&self) -> PathBuf {
         self.root.join("packs")
     }
@@ -75,6 +80,13 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::UnknownInstance { path }),
             Err(error) => Err(StoreError::io("read", &path)(error)),
         }
+    }
+
+    /// Checks that a store that is there belongs to this server.
+    pub(super) fn check_owner(&self, instance: InstanceId) -> Result<(), StoreError> {
+        let path = self.root.join("instance");
+        let text = fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+        self.check_instance(&path, &text, instance)
     }
 
     fn check_instance(&self, path: &Path, text: &str, expected: InstanceId) -> Result<(), StoreError> {

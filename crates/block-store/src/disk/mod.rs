@@ -12,7 +12,13 @@
 //! the index, and only then acknowledged. Batches that arrive meanwhile are gathered and share the next
 //! one. The index is not synced with each batch: after a power failure it may lack the last entries,
 //! which `recovery` reads again from the packs' tails.
+//!
+//! A removed block's bytes go back to the file system at once where it takes holes; `compaction` empties
+//! packs of which little is in use, and removes them.
 
+mod compaction;
+#[cfg(test)]
+mod compaction_tests;
 mod group;
 mod index;
 mod layout;
@@ -30,7 +36,7 @@ use layout::Layout;
 use model::{BlockHash, InstanceId};
 use pack::PackReaders;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use writer::Writer;
 
@@ -69,6 +75,7 @@ pub struct Counters {
 /// Blocks on a local disk, in append-only pack files.
 #[derive(Debug)]
 pub struct DiskBlockStore {
+    layout: Layout,
     queue: GroupQueue<Job, Result<(), StoreError>>,
     /// Locked by the one thread that works for its group.
     writer: Mutex<Writer>,
@@ -78,6 +85,99 @@ pub struct DiskBlockStore {
     _lock: File,
 }
 
+/// The blocks of a store that another process has open, for reading alone. What that process has acknowledged
+/// is seen here.
+#[derive(Debug)]
+pub struct DiskBlockReader {
+    path: PathBuf,
+    index: IndexReaders,
+    packs: PackReaders,
+}
+
+impl DiskBlockReader {
+    /// Looks at the store in `dir`. One that nobody has open may lack what its last process wrote: its next
+    /// opening finds that again.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherInstance`] and the other refusals; whatever the disk answers.
+    pub fn open(dir: &Path, instance: InstanceId) -> Result<Self, StoreError> {
+        let layout = Layout::existing(dir);
+        layout.check_owner(instance)?;
+        let (index, packs) = (IndexReaders::new(layout.index()), PackReaders::new(layout));
+        Ok(Self { path: dir.to_owned(), index, packs })
+    }
+
+    fn read_only(&self) -> StoreError {
+        StoreError::Locked { path: self.path.clone() }
+    }
+}
+
+impl BlockStore for DiskBlockReader {
+    fn put(&self, _: &[Block]) -> Result<(), StoreError> {
+        Err(self.read_only())
+    }
+
+    fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError> {
+        read(&self.index, &self.packs, hash).map_err(|unread| match unread {
+            Unread::Damaged(_) => StoreError::Corrupt { hash: *hash },
+            Unread::Failed(error) => error,
+        })
+    }
+
+    fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
+        lengths(&self.index, hashes)
+    }
+
+    fn remove(&self, _: &[BlockHash]) -> Result<(), StoreError> {
+        Err(self.read_only())
+    }
+
+    fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {
+        self.index.list(after, page)
+    }
+}
+
+/// Why a block could not be read.
+enum Unread {
+    /// Other bytes are where the index says; `None`: that is known.
+    Damaged(Option<Place>),
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Reads a block where the index says that it is.
+fn read(index: &IndexReaders, packs: &PackReaders, hash: &BlockHash) -> Result<Option<Bytes>, Unread> {
+    let mut looked = index.find(hash)?;
+    loop {
+        let place = match looked {
+            None => return Ok(None),
+            Some(Entry { damaged: true, .. }) => return Err(Unread::Damaged(None)),
+            Some(Entry { place, .. }) => place,
+        };
+        if let Some(bytes) = packs.read(place)?.filter(|bytes| BlockHash::of(bytes) == *hash) {
+            return Ok(Some(bytes));
+        }
+        // A removal that came between gives the bytes back to the disk, and compaction moves them: what
+        // counts is the entry after the read. The entry can change only by those or by healing, each a
+        // durable write, so this loop ends.
+        let again = index.find(hash)?;
+        if again == looked {
+            return Err(Unread::Damaged(Some(place)));
+        }
+        looked = again;
+    }
+}
+
+fn lengths(index: &IndexReaders, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
+    let entries = index.find_all(hashes)?;
+    Ok(entries.into_iter().map(|entry| entry.filter(|e| !e.damaged).map(|e| e.place.len)).collect())
+}
+
 /// Work for the one writer.
 #[derive(Debug)]
 enum Job {
@@ -85,6 +185,10 @@ enum Job {
     Remove(Vec<BlockHash>),
     /// A reader found wrong bytes here.
     Distrust(BlockHash, Place),
+    /// Writes blocks that lie in another pack to the newest one.
+    Move(Vec<(BlockHash, Place)>),
+    /// Removes a pack, if no block lies there any more.
+    DropPack(u32),
 }
 
 impl DiskBlockStore {
@@ -99,6 +203,7 @@ impl DiskBlockStore {
         layout.claim(instance)?;
         let (index, tail) = recovery::open_index(&layout)?;
         Ok(Self {
+            layout: layout.clone(),
             queue: GroupQueue::new(Err(StoreError::io("write to", dir)(std::io::Error::other("the writer failed")))),
             index: IndexReaders::new(layout.index()),
             packs: PackReaders::new(layout.clone()),
@@ -116,12 +221,6 @@ impl DiskBlockStore {
     fn submit(&self, job: Job) -> Result<(), StoreError> {
         self.queue.submit(job, joins, |jobs| self.writer.lock().unwrap_or_else(PoisonError::into_inner).work(jobs))
     }
-
-    /// Reads what the index says is there; `None` when other bytes are.
-    fn read_at(&self, hash: &BlockHash, place: Place) -> Result<Option<Bytes>, StoreError> {
-        let bytes = self.packs.read(place)?;
-        Ok(bytes.filter(|bytes| BlockHash::of(bytes) == *hash))
-    }
 }
 
 impl BlockStore for DiskBlockStore {
@@ -130,32 +229,21 @@ impl BlockStore for DiskBlockStore {
     }
 
     fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError> {
-        let mut looked = self.index.find(hash)?;
-        loop {
-            let place = match looked {
-                None => return Ok(None),
-                Some(Entry { damaged: true, .. }) => return Err(StoreError::Corrupt { hash: *hash }),
-                Some(Entry { place, .. }) => place,
-            };
-            if let Some(bytes) = self.read_at(hash, place)? {
-                return Ok(Some(bytes));
+        match read(&self.index, &self.packs, hash) {
+            Ok(bytes) => Ok(bytes),
+            Err(Unread::Failed(error)) => Err(error),
+            Err(Unread::Damaged(place)) => {
+                if let Some(place) = place {
+                    tracing::error!(%hash, pack = place.pack, offset = place.offset, "a block is damaged");
+                    self.submit(Job::Distrust(*hash, place))?;
+                }
+                Err(StoreError::Corrupt { hash: *hash })
             }
-            // A removal that came between gives the bytes back to the disk: what counts is the entry
-            // after the read. The entry can change only by that or by healing, each a durable write,
-            // so this loop ends.
-            let again = self.index.find(hash)?;
-            if again == looked {
-                tracing::error!(%hash, pack = place.pack, offset = place.offset, "a block is damaged");
-                self.submit(Job::Distrust(*hash, place))?;
-                return Err(StoreError::Corrupt { hash: *hash });
-            }
-            looked = again;
         }
     }
 
     fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
-        let entries = self.index.find_all(hashes)?;
-        Ok(entries.into_iter().map(|entry| entry.filter(|e| !e.damaged).map(|e| e.place.len)).collect())
+        lengths(&self.index, hashes)
     }
 
     fn remove(&self, hashes: &[BlockHash]) -> Result<(), StoreError> {
@@ -165,13 +253,17 @@ impl BlockStore for DiskBlockStore {
     fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {
         self.index.list(after, page)
     }
+
+    fn compact(&self) -> Result<u64, StoreError> {
+        self.compact_packs()
+    }
 }
 
 /// Whether the next waiting job can share the group's write: only puts do, up to the group's limits.
 fn joins(group: &[Job], next: &Job) -> bool {
     let bytes = |job: &Job| match job {
         Job::Put(blocks) => Some(blocks.iter().map(|block| u64::from(block.len())).sum::<u64>()),
-        Job::Remove(_) | Job::Distrust(..) => None,
+        Job::Remove(_) | Job::Distrust(..) | Job::Move(_) | Job::DropPack(_) => None,
     };
     let total: Option<u64> = group.iter().chain([next]).map(bytes).sum();
     group.len() < GROUP_BATCHES && total.is_some_and(|total| total <= GROUP_BYTES)

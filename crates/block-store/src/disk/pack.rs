@@ -240,10 +240,10 @@ impl PackReaders {
         Self { layout, open: Mutex::default() }
     }
 
-    /// The bytes at a place; `None` when the pack ends before them.
+    /// The bytes at a place; `None` when the pack ends before them or is gone.
     pub(super) fn read(&self, place: Place) -> Result<Option<Bytes>, StoreError> {
         let path = self.layout.pack(place.pack);
-        let file = self.file(place.pack, &path)?;
+        let Some(file) = self.file(place.pack, &path)? else { return Ok(None) };
         let mut bytes = vec![0; place.len as usize];
         match file.read_exact_at(&mut bytes, place.offset) {
             Ok(()) => Ok(Some(bytes.into())),
@@ -252,16 +252,25 @@ impl PackReaders {
         }
     }
 
-    fn file(&self, pack: u32, path: &PathBuf) -> Result<Arc<File>, StoreError> {
+    /// Closes a pack that is gone, so that the disk gets its space.
+    pub(super) fn forget(&self, pack: u32) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&pack);
+    }
+
+    fn file(&self, pack: u32, path: &PathBuf) -> Result<Option<Arc<File>>, StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = open.get(&pack) {
-            return Ok(file.clone());
+            return Ok(Some(file.clone()));
         }
-        let file = Arc::new(File::open(path).map_err(StoreError::io("open", path))?);
+        let file = match File::open(path) {
+            Ok(file) => Arc::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("open", path)(error)),
+        };
         if open.len() >= OPEN_PACKS {
             open.pop_first();
         }
         open.insert(pack, file.clone());
-        Ok(file)
+        Ok(Some(file))
     }
 }

@@ -5,17 +5,17 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-const INSTANCE: InstanceId = InstanceId([1; 16]);
+pub(super) const INSTANCE: InstanceId = InstanceId([1; 16]);
 
 /// A store's directory, which outlives the store.
-struct Home(TempDir);
+pub(super) struct Home(TempDir);
 
 impl Home {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().expect("a directory"))
     }
 
-    fn try_open(&self, options: DiskOptions) -> Result<DiskBlockStore, StoreError> {
+    pub(super) fn try_open(&self, options: DiskOptions) -> Result<DiskBlockStore, StoreError> {
         DiskBlockStore::open(self.0.path(), INSTANCE, options)
     }
 
@@ -23,15 +23,23 @@ impl Home {
         self.try_open(DiskOptions::default()).expect("opens")
     }
 
-    fn pack(&self, number: u32) -> PathBuf {
+    pub(super) fn pack(&self, number: u32) -> PathBuf {
         self.0.path().join(format!("packs/{number:08}.pack"))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(super) fn packs(&self) -> PathBuf {
+        self.0.path().join("packs")
     }
 
     fn pack_len(&self, number: u32) -> u64 {
         fs::metadata(self.pack(number)).expect("exists").len()
     }
 
-    fn lose_index(&self) {
+    pub(super) fn lose_index(&self) {
         for file in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
             fs::remove_file(self.0.path().join(file)).ok();
         }
@@ -45,7 +53,7 @@ impl Home {
     }
 
     /// Flips a bit in the middle of this block's data, wherever it lies.
-    fn damage(&self, hash: &BlockHash) {
+    pub(super) fn damage(&self, hash: &BlockHash) {
         let place = IndexReaders::new(self.0.path().join("index.sqlite")).find(hash).expect("reads").expect("is there");
         self.flip(place.place.pack, place.place.offset + u64::from(place.place.len) / 2);
     }

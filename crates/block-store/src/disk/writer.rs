@@ -2,7 +2,7 @@
 
 use super::index::{Entry, Index, Place};
 use super::layout::{Layout, sync_directory};
-use super::pack::{PACK_HEADER, RECORD_HEADER, block_header, pack_header, removal_record};
+use super::pack::{PACK_HEADER, PackReaders, RECORD_HEADER, block_header, pack_header, removal_record};
 use super::recovery::Tail;
 use super::{Counters, DiskOptions, Job};
 use crate::{Block, StoreError};
@@ -73,6 +73,8 @@ impl Writer {
                 Job::Put(batch) => blocks.extend(batch),
                 Job::Remove(hashes) => self.remove(&hashes)?,
                 Job::Distrust(hash, place) => self.distrust(&hash, place)?,
+                Job::Move(wanted) => self.move_blocks(&wanted)?,
+                Job::DropPack(pack) => self.drop_pack(pack)?,
             }
         }
         if blocks.is_empty() { Ok(()) } else { self.put(blocks) }
@@ -83,9 +85,17 @@ impl Writer {
     /// an uploader cannot tell by the clock what others have stored.
     fn put(&mut self, blocks: Vec<Block>) -> Result<(), StoreError> {
         let (fresh, echoes) = self.sort(blocks)?;
-        let bytes = fresh.iter().chain(&echoes).map(|block| RECORD_HEADER as u64 + u64::from(block.0.len())).sum();
+        self.write(&fresh, &echoes)?;
+        self.counters.blocks += fresh.len() as u64;
+        self.counters.block_bytes += fresh.iter().map(|(block, _)| u64::from(block.len())).sum::<u64>();
+        Ok(())
+    }
+
+    /// Writes blocks and enters the fresh ones at their new places.
+    fn write(&mut self, fresh: &Sorted, echoes: &Sorted) -> Result<(), StoreError> {
+        let bytes = fresh.iter().chain(echoes).map(|block| RECORD_HEADER as u64 + u64::from(block.0.len())).sum();
         let pack = self.pack_with_room(bytes)?;
-        let written = pack.append(&fresh, &echoes);
+        let written = pack.append(fresh, echoes);
         self.counters.syncs += 1;
         let (places, end) = written.inspect_err(|_| self.leave_pack())?;
         let number = self.pack.as_ref().map_or(0, |pack| pack.number);
@@ -93,7 +103,7 @@ impl Writer {
             for ((block, _), place) in fresh.iter().zip(&places) {
                 changes.enter(&block.hash(), Entry { place: *place, damaged: false })?;
             }
-            for (block, entry) in &echoes {
+            for (block, entry) in echoes {
                 if let Some(entry) = entry {
                     changes.enter(&block.hash(), *entry)?;
                 }
@@ -103,9 +113,45 @@ impl Writer {
         if let Some(pack) = &mut self.pack {
             pack.end = end;
         }
-        self.counters.blocks += fresh.len() as u64;
-        self.counters.block_bytes += fresh.iter().map(|(block, _)| u64::from(block.len())).sum::<u64>();
         Ok(())
+    }
+
+    /// Writes blocks anew that are still where the caller saw them. One whose bytes are others is marked and
+    /// stays where it is, and with it its pack.
+    fn move_blocks(&mut self, wanted: &[(BlockHash, Place)]) -> Result<(), StoreError> {
+        let packs = PackReaders::new(self.layout.clone());
+        let mut moved = Vec::with_capacity(wanted.len());
+        for (hash, place) in wanted {
+            if self.index.find(hash)? != Some(Entry { place: *place, damaged: false }) {
+                continue;
+            }
+            match packs.read(*place)?.and_then(|bytes| Block::expect(*hash, bytes).ok()) {
+                Some(block) => moved.push((block, None)),
+                None => self.distrust(hash, *place)?,
+            }
+        }
+        if moved.is_empty() { Ok(()) } else { self.write(&moved, &Vec::new()) }
+    }
+
+    /// The index forgets the pack before the file goes: a crash in between leaves a pack whose blocks are
+    /// known elsewhere.
+    fn drop_pack(&mut self, number: u32) -> Result<(), StoreError> {
+        if self.pack.as_ref().is_some_and(|open| open.number == number) {
+            return Ok(());
+        }
+        let mut is_empty = false;
+        self.index.change(|changes| {
+            is_empty = !changes.has_blocks(number)?;
+            if is_empty { changes.forget_pack(number) } else { Ok(()) }
+        })?;
+        if !is_empty {
+            return Ok(());
+        }
+        let path = self.layout.pack(number);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(error)),
+            Ok(()) | Err(_) => sync_directory(&self.layout.packs()),
+        }
     }
 
     /// Parts the blocks that must be kept from those that are there, with their entries.

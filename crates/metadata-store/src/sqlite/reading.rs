@@ -5,7 +5,7 @@ use super::{Session, failed};
 use crate::port::{Answer, Reading};
 use crate::record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
-    PageLimit, ServerIdentity, TokenHash, blocks_of, destination, email_key, role_from_number,
+    PageLimit, ServerIdentity, TokenHash, UnusedBlock, blocks_of, destination, email_key, role_from_number,
 };
 use model::{
     AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId,
@@ -271,6 +271,37 @@ impl Reading for Session<'_> {
         }
         Ok(known)
     }
+
+    fn blocks_in_use(&self, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
+        let sql = "SELECT 1 FROM namespace_blocks WHERE hash = ?1
+                   UNION ALL SELECT 1 FROM uploaded_blocks WHERE hash = ?1 LIMIT 1";
+        let used = |block: &BlockHash| self.one("looking up a block", sql, [block.as_bytes()], |_| Ok(()));
+        blocks.iter().map(|block| Ok(used(block)?.is_some())).collect()
+    }
+
+    fn all_named_blocks(&self, after: Option<BlockHash>, limit: usize) -> Answer<Vec<BlockHash>> {
+        let after = after.as_ref().map_or(&[][..], |hash| hash.as_bytes());
+        self.all(
+            "listing blocks",
+            "SELECT DISTINCT hash FROM namespace_blocks WHERE hash > ?1 ORDER BY hash LIMIT ?2",
+            params![after, count(limit)],
+            |row| id(row, 0),
+        )
+    }
+
+    fn unused_blocks(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<UnusedBlock>>> {
+        let sql = "SELECT hash, since, condemned FROM unused_blocks WHERE hash = ?1";
+        blocks.iter().map(|block| self.one("looking up an unused block", sql, [block.as_bytes()], unused_row)).collect()
+    }
+
+    fn unused_since(&self, before: Timestamp, limit: usize) -> Answer<Vec<UnusedBlock>> {
+        self.all(
+            "listing unused blocks",
+            "SELECT hash, since, condemned FROM unused_blocks WHERE since < ?1 ORDER BY since, hash LIMIT ?2",
+            params![before.0, count(limit)],
+            unused_row,
+        )
+    }
 }
 
 impl Session<'_> {
@@ -340,6 +371,11 @@ fn child_row(row: &Row<'_>) -> rusqlite::Result<Child> {
         name_bytes: usize::try_from(unsigned(row, 2)?).unwrap_or(usize::MAX),
         changed: position(row, 3)?,
     })
+}
+
+fn unused_row(row: &Row<'_>) -> rusqlite::Result<UnusedBlock> {
+    let condemned = row.get::<_, Option<i64>>(2)?.map(Timestamp);
+    Ok(UnusedBlock { hash: id(row, 0)?, since: Timestamp(row.get(1)?), condemned })
 }
 
 fn journal_row(row: &Row<'_>) -> rusqlite::Result<JournalRecord> {

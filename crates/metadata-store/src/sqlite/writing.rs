@@ -6,8 +6,8 @@ use crate::error::StoreError;
 use crate::format::to_bytes;
 use crate::port::{Answer, Reading, Transaction};
 use crate::record::{
-    Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, destination, email_key,
-    role_number,
+    Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, UnusedBlock, destination,
+    email_key, role_number,
 };
 use model::{
     AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Role,
@@ -209,6 +209,34 @@ impl Transaction for Session<'_> {
                  ON CONFLICT (account, hash) DO UPDATE SET time = max(time, excluded.time)",
                 params![account.as_bytes(), block.as_bytes(), time.0],
             )?;
+        }
+        Ok(())
+    }
+
+    /// SQLite has one writer, and the transaction is it.
+    fn lock_unused(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<UnusedBlock>>> {
+        self.unused_blocks(blocks)
+    }
+
+    fn mark_unused(&self, blocks: &[BlockHash], since: Timestamp) -> Answer<()> {
+        let sql = "INSERT INTO unused_blocks (hash, since, condemned) VALUES (?1, ?2, NULL) ON CONFLICT DO NOTHING";
+        for block in blocks {
+            self.run("an unused block", sql, params![block.as_bytes(), since.0])?;
+        }
+        Ok(())
+    }
+
+    fn condemn_unused(&self, blocks: &[BlockHash], time: Timestamp) -> Answer<()> {
+        let sql = "UPDATE unused_blocks SET condemned = ?2 WHERE hash = ?1";
+        for block in blocks {
+            self.run("a condemned block", sql, params![block.as_bytes(), time.0])?;
+        }
+        Ok(())
+    }
+
+    fn forget_unused(&self, blocks: &[BlockHash]) -> Answer<()> {
+        for block in blocks {
+            self.run("an unused block", "DELETE FROM unused_blocks WHERE hash = ?1", [block.as_bytes()])?;
         }
         Ok(())
     }

@@ -604,6 +604,9 @@ impl World {
                     self.share(role)?;
                 }
             }
+            ServerEvent::CleanUpDay => self.server.pass_a_day(),
+            ServerEvent::CleanUpDuringUpload => self.server.clean_up_during_upload(),
+            ServerEvent::CleanUp => self.clean_up(self.knobs.server.store_error)?,
             // Members of a share come from journals that are lost too; such histories stay without.
             ServerEvent::Empty if self.knobs.share.is_some() => {}
             ServerEvent::Empty => {
@@ -621,6 +624,19 @@ impl World {
         }
         self.set_now(self.now);
         self.after_server()
+    }
+
+    /// Runs the clean-up of blocks, and checks that it took none that a journal names.
+    pub(super) fn clean_up(&mut self, store_error: u32) -> Checked<()> {
+        match self.server.clean_up(store_error) {
+            Ok(report) => {
+                if report.removed > 0 {
+                    self.cover("unused blocks removed");
+                }
+            }
+            Err(_) => self.cover("clean-up broken off"),
+        }
+        self.server.check_blocks().map_err(violation)
     }
 
     /// What the member did to the shared folder's files and had not told yet stays with the member, so

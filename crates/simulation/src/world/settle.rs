@@ -40,6 +40,9 @@ impl World {
         self.trace.note(self.now, "quiesce");
         self.calm = true;
         self.server.up = true;
+        self.server
+            .end_clean_up()
+            .map_err(|error| violation(format!("the clean-up fails in fair weather: {error}")))?;
         for number in 0..self.devices.len() {
             self.calm_down(number)?;
         }
@@ -307,6 +310,7 @@ impl World {
     /// What must hold when all has come to rest.
     fn check_all(&mut self) -> Checked<()> {
         self.server.check_nodes().map_err(violation)?;
+        self.server.check_blocks().map_err(violation)?;
         let counts = self.count_contents()?;
         let mut users = lock(&self.users);
         let on_disks = self.contents_on_disks();

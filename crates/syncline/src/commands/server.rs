@@ -1,11 +1,11 @@
 //! `server` and `admin`.
 
-use super::Context;
-use crate::arguments::{AdminOptions, AdminVerb, MetadataOptions, ServerOptions, ServerRole, UserVerb};
+use super::{Context, blocks};
+use crate::arguments::{AdminOptions, AdminVerb, BlocksOptions, MetadataOptions, ServerOptions, ServerRole, UserVerb};
 use crate::{log, output, password, signals};
 use client::{Failure, FailureKind};
 use serde::Serialize;
-use server::{Config, ConfigError, Overrides, ServerError};
+use server::{Config, ConfigError, Credentials, Overrides, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -20,9 +20,9 @@ struct Listening {
 
 /// Runs a server until it is told to end.
 pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Failure> {
-    let ServerOptions { data, listen, config, metadata, role: ServerRole::All } = options;
+    let ServerOptions { data, listen, config, metadata, blocks, role: ServerRole::All } = options;
     log::to_stderr();
-    let overrides = overrides(data.as_ref(), listen.as_ref(), metadata);
+    let overrides = overrides(data.as_ref(), listen.as_ref(), metadata, blocks);
     let config = Config::load(config.as_deref(), overrides).map_err(|error| config_failure(&error))?;
     let is_new = has_no_accounts(&config)?;
     let where_to = same_settings(options, &config);
@@ -60,6 +60,7 @@ fn same_settings(options: &ServerOptions, config: &Config) -> String {
     if let Some(file) = metadata_password_file {
         words += &format!(" --metadata-password-file {}", file.display());
     }
+    // What the first account needs is in the database alone; the blocks are not named here.
     words
 }
 
@@ -95,11 +96,13 @@ struct Raised {
 
 /// Administers the server of a data directory.
 pub(crate) fn administer(options: &AdminOptions, context: &Context) -> Result<(), Failure> {
-    let overrides = overrides(options.data.as_ref(), None, &options.metadata);
+    let overrides = overrides(options.data.as_ref(), None, &options.metadata, &options.blocks);
     let config = Config::load(options.config.as_deref(), overrides).map_err(|error| config_failure(&error))?;
     let verb = match &options.verb {
         AdminVerb::User(verb) => verb,
         AdminVerb::RaiseEpoch => return raise_epoch(&config, context),
+        AdminVerb::Gc { dry_run } => return blocks::clean_up(&config, *dry_run, context),
+        AdminVerb::Verify => return blocks::verify(&config, context),
     };
     match verb {
         UserVerb::Add { email, password_stdin } => {
@@ -131,14 +134,29 @@ fn raise_epoch(config: &Config, context: &Context) -> Result<(), Failure> {
     context.show(&Raised { epoch }, |raised| format!("the epoch is now {}\n", raised.epoch))
 }
 
-fn overrides(data: Option<&PathBuf>, listen: Option<&String>, metadata: &MetadataOptions) -> Overrides {
+fn overrides(
+    data: Option<&PathBuf>,
+    listen: Option<&String>,
+    metadata: &MetadataOptions,
+    blocks: &BlocksOptions,
+) -> Overrides {
     Overrides {
+        blocks: blocks.blocks.clone(),
+        blocks_credentials_file: blocks.blocks_credentials_file.clone(),
+        blocks_credentials: credentials_from_environment(),
         data_dir: data.cloned(),
         listen: listen.cloned(),
         metadata: metadata.metadata.clone(),
         metadata_password_file: metadata.metadata_password_file.clone(),
         metadata_password: std::env::var(PASSWORD_VARIABLE).ok().map(Into::into),
     }
+}
+
+/// The variables that AWS's own tools use.
+fn credentials_from_environment() -> Option<Credentials> {
+    let variable = |name| std::env::var(name).ok();
+    let (id, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
+    Some(Credentials::new(id, secret, variable("AWS_SESSION_TOKEN")))
 }
 
 fn users_text(users: &Users) -> String {

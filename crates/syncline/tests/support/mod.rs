@@ -132,14 +132,21 @@ pub struct Server {
     pub address: String,
     running: Running,
     directory: TempDir,
+    /// What its command line says beside the data directory and the address.
+    settings: Vec<String>,
 }
 
 impl Server {
     pub fn start() -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
+        Self::start_with(TempDir::new().expect("a temporary directory"), &[])
+    }
+
+    /// As [`Server::start`], in a directory, with more options.
+    pub fn start_with(directory: TempDir, settings: &[&str]) -> Self {
         let data = directory.path().join("server");
-        let (address, running) = serve(&data, "127.0.0.1:0");
-        let server = Self { data, address, running, directory };
+        let settings: Vec<String> = settings.iter().map(|&word| word.to_owned()).collect();
+        let (address, running) = serve(&data, "127.0.0.1:0", &settings);
+        let server = Self { data, address, running, directory, settings };
         server.add_account(ALICE);
         server.add_account(BOB);
         server
@@ -163,7 +170,7 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         let listen = self.address.strip_prefix("http://").expect("an address").to_owned();
-        (self.address, self.running) = serve(&self.data, &listen);
+        (self.address, self.running) = serve(&self.data, &listen, &self.settings);
     }
 
     /// A path that nothing is at yet.
@@ -190,9 +197,10 @@ impl Server {
     }
 }
 
-fn serve(data: &Path, listen: &str) -> (String, Running) {
+fn serve(data: &Path, listen: &str, settings: &[String]) -> (String, Running) {
     let mut child = program()
         .args(["server", "--data", text(data), "--listen", listen, "--json"])
+        .args(settings)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

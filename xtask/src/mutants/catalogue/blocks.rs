@@ -1,7 +1,7 @@
 //! Mistakes in how blocks are taken, kept and handed out.
 
 use crate::mutants::Mutant;
-use crate::mutants::suites::Suite::{BlockService, BlockStore};
+use crate::mutants::suites::Suite::{BlockService, BlockStore, BlockStoreS3, CleanUp, Simulation};
 
 const BLOCK: &str = "crates/block-store/src/block.rs";
 const DISK: &str = "crates/block-store/src/disk/mod.rs";
@@ -10,6 +10,7 @@ const PACK: &str = "crates/block-store/src/disk/pack.rs";
 const RECOVERY: &str = "crates/block-store/src/disk/recovery.rs";
 const SERVICE: &str = "crates/block-service/src/service.rs";
 const BASES: &str = "crates/block-service/src/bases.rs";
+const UNUSED: &str = "crates/meta-service/src/unused.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -24,8 +25,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "reads-are-not-hashed",
         about: "what lies on disk is handed out unchecked",
         file: DISK,
-        old: "Ok(bytes.filter(|bytes| BlockHash::of(bytes) == *hash))",
-        new: "let _ = hash;\n        Ok(bytes)",
+        old: "packs.read(place)?.filter(|bytes| BlockHash::of(bytes) == *hash)",
+        new: "packs.read(place)?",
         suites: &[BlockStore],
     },
     Mutant {
@@ -99,5 +100,53 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "if readable { self.base(&stretch.block)? } else { None }",
         new: "if readable || true { self.base(&stretch.block)? } else { None }",
         suites: &[BlockService],
+    },
+    Mutant {
+        name: "packs-are-dropped-full",
+        about: "a pack is removed although a block lies in it",
+        file: WRITER,
+        old: "is_empty = !changes.has_blocks(number)?;",
+        new: "is_empty = true;",
+        suites: &[BlockStore],
+    },
+    Mutant {
+        name: "s3-bytes-are-believed",
+        about: "what comes from the bucket is not compared with its name",
+        file: "crates/block-store-s3/src/store.rs",
+        old: "Some(bytes) if BlockHash::of(&bytes) == hash => return Ok(Some(bytes)),",
+        new: "Some(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),",
+        suites: &[BlockStoreS3],
+    },
+    Mutant {
+        name: "uploads-keep-marks",
+        about: "who stores a block does not tell the clean-up",
+        file: SERVICE,
+        old: "self.meta.renew(&right.iter().map(Block::hash).collect::<Vec<_>>())?;",
+        new: "",
+        suites: &[CleanUp, Simulation],
+    },
+    Mutant {
+        name: "removal-is-overtaken",
+        about: "a block can be stored while it is being removed",
+        file: UNUSED,
+        old: "if marked.iter().flatten().any(|block| block.condemned.is_some()) {",
+        new: "if false {",
+        suites: &[CleanUp],
+    },
+    Mutant {
+        name: "marked-is-condemned",
+        about: "the clean-up does not look again who names a block when the grace has passed",
+        file: UNUSED,
+        old: "() if in_use => Verdict::Spare,",
+        new: "() if in_use && block.condemned.is_some() => Verdict::Spare,",
+        suites: &[CleanUp, Simulation],
+    },
+    Mutant {
+        name: "no-grace",
+        about: "a block goes as soon as nobody names it",
+        file: UNUSED,
+        old: "block.since >= before(now, limits::UNUSED_BLOCK_GRACE) => Verdict::Wait,",
+        new: "block.since > now => Verdict::Wait,",
+        suites: &[CleanUp],
     },
 ];

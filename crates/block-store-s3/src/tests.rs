@@ -1,0 +1,179 @@
+use crate::private_server::{Fault, Faults, PrivateServer};
+use crate::retry::Patience;
+use crate::{Credentials, S3BlockStore, S3Options};
+use block_store::contract::{self, block};
+use block_store::{BlockStore, StoreError};
+use model::{BlockHash, InstanceId};
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const INSTANCE: InstanceId = InstanceId([1; 16]);
+
+/// Waits little, so that a test of a server that stalls ends soon. The attempts are many, since on a busy
+/// machine a sound answer may come late too.
+const HASTY: Patience = Patience {
+    attempt: Duration::from_millis(1000),
+    attempts: 12,
+    first_pause: Duration::from_millis(5),
+    longest_pause: Duration::from_millis(50),
+};
+
+fn try_open(options: &S3Options, credentials: Credentials, instance: InstanceId) -> Result<S3BlockStore, StoreError> {
+    let drawn = AtomicU64::new(7);
+    S3BlockStore::open_with(options, credentials, instance, HASTY, move |n| {
+        drawn.fetch_add(0x9e37_79b9, Ordering::Relaxed) % n
+    })
+}
+
+fn open(server: &PrivateServer, prefix: &str) -> S3BlockStore {
+    try_open(&server.options(prefix), PrivateServer::credentials(), INSTANCE).expect("opens")
+}
+
+fn object(server: &PrivateServer, prefix: &str, hash: &BlockHash) -> std::path::PathBuf {
+    let name = hash.to_string();
+    server.objects().join(prefix).join("blocks").join(&name[..2]).join(name)
+}
+
+#[test]
+fn the_contract_holds() {
+    let server = PrivateServer::start();
+    contract::check(&open(&server, ""));
+    contract::check(&open(&server, "some/prefix"));
+}
+
+#[test]
+fn a_damaged_block_is_told_and_healed() {
+    let server = PrivateServer::start();
+    let store = open(&server, "");
+    contract::check_healing(&store, |hash| {
+        let path = object(&server, "", hash);
+        let mut bytes = fs::read(&path).expect("the object is there");
+        bytes[100] ^= 1;
+        fs::write(&path, bytes).expect("writes");
+    });
+}
+
+#[test]
+fn the_contract_holds_while_one_request_in_five_fails() {
+    let server = PrivateServer::start();
+    let store = open(&server, "");
+    server.set_faults(Faults { per_mille: 200, kinds: Faults::ALL_KINDS, seed: 42 });
+    contract::check(&store);
+}
+
+#[test]
+fn every_kind_of_fault_is_outlasted_and_nothing_is_lost() {
+    std::thread::scope(|scope| {
+        for (seed, kind) in (1..).zip(Faults::ALL_KINDS) {
+            scope.spawn(move || outlast(std::slice::from_ref(kind), seed));
+        }
+    });
+}
+
+fn outlast(kinds: &'static [Fault], seed: u64) {
+    let server = PrivateServer::start();
+    let store = open(&server, "");
+    server.set_faults(Faults { per_mille: 250, kinds, seed });
+    let blocks: Vec<_> = (0..20).map(|i| block(seed * 100 + i, 3000)).collect();
+    store.put(&blocks).expect("puts");
+    for block in &blocks {
+        let read = store.get(&block.hash()).expect("answers");
+        assert_eq!(read.as_ref(), Some(block.bytes()), "{kinds:?}");
+    }
+    server.set_faults(Faults::NONE);
+    assert_eq!(store.list(None, 100).expect("lists").len(), blocks.len());
+}
+
+#[test]
+fn a_server_that_never_answers_is_an_error_and_no_absence() {
+    let server = PrivateServer::start();
+    let hasty = Patience { attempt: Duration::from_millis(100), attempts: 2, ..HASTY };
+    let store = S3BlockStore::open_with(&server.options(""), PrivateServer::credentials(), INSTANCE, hasty, |_| 0);
+    let store = store.expect("opens");
+    for kind in [&[Fault::Stall], &[Fault::Status(503)]] {
+        server.set_faults(Faults { per_mille: 1000, kinds: kind, seed: 1 });
+        let hash = BlockHash([9; 32]);
+        assert!(matches!(store.put(&[block(1, 10)]), Err(StoreError::Remote { .. })));
+        assert!(matches!(store.get(&hash), Err(StoreError::Remote { .. })));
+        assert!(matches!(store.lengths(&[hash]), Err(StoreError::Remote { .. })));
+        assert!(matches!(store.list(None, 1), Err(StoreError::Remote { .. })));
+    }
+}
+
+#[test]
+fn a_bucket_of_another_server_is_refused() {
+    let server = PrivateServer::start();
+    open(&server, "ours").put(&[block(1, 10)]).expect("puts");
+    let foreign = try_open(&server.options("ours"), PrivateServer::credentials(), InstanceId([2; 16]));
+    let is_refused = |error| matches!(error, Some(StoreError::OtherInstance { found: INSTANCE, .. }));
+    assert!(is_refused(foreign.err()));
+    try_open(&server.options("theirs"), PrivateServer::credentials(), InstanceId([2; 16])).expect("has its own place");
+}
+
+#[test]
+fn nothing_is_removed_from_a_bucket_that_became_anothers() {
+    let server = PrivateServer::start();
+    let store = open(&server, "");
+    store.put(&[block(1, 10)]).expect("puts");
+    let instance = format!("syncline block store 1\n{}\n", InstanceId([2; 16]));
+    fs::write(server.objects().join("instance"), instance).expect("writes");
+    assert!(matches!(store.remove(&[block(1, 10).hash()]), Err(StoreError::OtherInstance { .. })));
+    assert!(object(&server, "", &block(1, 10).hash()).exists());
+}
+
+#[test]
+fn blocks_that_belong_to_nobody_are_not_taken() {
+    let server = PrivateServer::start();
+    open(&server, "").put(&[block(1, 10)]).expect("puts");
+    let instance = server.objects().join("instance");
+    fs::remove_file(&instance).expect("removes");
+    let opened = try_open(&server.options(""), PrivateServer::credentials(), INSTANCE);
+    assert!(matches!(opened.err(), Some(StoreError::UnknownInstance { .. })));
+    fs::write(&instance, "syncline block store 2\n").expect("writes");
+    let opened = try_open(&server.options(""), PrivateServer::credentials(), INSTANCE);
+    assert!(matches!(opened.err(), Some(StoreError::UnknownFormat { found: 2, .. })));
+}
+
+#[test]
+fn a_missing_bucket_and_wrong_credentials_are_refused_at_once() {
+    let server = PrivateServer::start();
+    let elsewhere = S3Options::from_url(&format!("s3://nowhere?endpoint={}", server.endpoint())).expect("is valid");
+    let opened = try_open(&elsewhere, PrivateServer::credentials(), INSTANCE);
+    assert!(matches!(opened.err(), Some(StoreError::Remote { .. })));
+    let wrong = Credentials::new(PrivateServer::KEY_ID.into(), "another secret".into(), None);
+    let opened = try_open(&server.options(""), wrong, INSTANCE);
+    assert!(matches!(opened.err(), Some(StoreError::Remote { .. })));
+}
+
+#[test]
+fn two_servers_of_one_installation_share_a_bucket() {
+    let server = PrivateServer::start();
+    let (one, other) = (open(&server, ""), open(&server, ""));
+    std::thread::scope(|scope| {
+        for store in [&one, &other, &one, &other] {
+            scope.spawn(|| store.put(&(0..30).map(|i| block(i, 2000)).collect::<Vec<_>>()).expect("puts"));
+        }
+    });
+    assert_eq!(one.list(None, 100).expect("lists").len(), 30);
+    assert!((0..30).all(|i| other.get(&block(i, 2000).hash()).expect("answers").is_some()));
+}
+
+#[test]
+fn objects_of_others_among_the_blocks_are_not_listed() {
+    let server = PrivateServer::start();
+    let store = open(&server, "");
+    store.put(&[block(1, 10), block(2, 10)]).expect("puts");
+    for name in ["blocks/00/readme", "blocks/zz/zz", "blocks/ab"] {
+        let path = server.objects().join(name);
+        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+            fs::create_dir_all(folder).expect("makes a folder");
+        }
+        fs::write(path, "no block").ok();
+    }
+    let mut expected = vec![block(1, 10).hash(), block(2, 10).hash()];
+    expected.sort();
+    assert_eq!(store.list(None, 2).expect("lists"), expected);
+    assert_eq!(store.list(None, 100).expect("lists"), expected);
+    assert_eq!(store.list(Some(expected[0]), 100).expect("lists"), expected[1..]);
+}

@@ -1,0 +1,353 @@
+//! The clean-up of blocks against uploads and commits, on the real services: nothing goes that anybody
+//! needs, and what nobody needs goes. On SQLite and on a real MariaDB.
+
+use api::service::{CleanUpMode, Identity, MetaForBlocks, MetaForCleanUp};
+use api::{ApiError, BlockHeader, BlocksRequest, ChangesetHead, ErrorCode, LinkRequest};
+use block_service::{BlockService, CleanUp, CleanUpReport, Parcel};
+use block_store::{BlockStore, MemoryBlockStore};
+use bytes::Bytes;
+use meta_service::{Environment, MetaService, PasswordCost};
+use metadata_store::{MetadataStore, SqliteStore};
+use metadata_store_mysql::private_server::PrivateServer;
+use metadata_store_mysql::{MysqlStore, Pauses};
+use model::{
+    BlockHash, Blocklist, Body, Commit, CommitKey, CommitOutcome, Mtime, Name, NamespaceId, NodeId, Operation,
+    Position, Timestamp, limits,
+};
+use notification_service::Hub;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+
+const HOUR: i64 = 3_600_000;
+/// More than a grace, and more than an upload's note lives.
+const DAY: i64 = 25 * HOUR;
+
+/// One installation: a database, a block store, an account, and as many servers as are asked for.
+struct World {
+    metadata: Arc<dyn MetadataStore>,
+    blocks: Arc<MemoryBlockStore>,
+    clock: Arc<AtomicI64>,
+    draws: Arc<AtomicU8>,
+}
+
+/// One server process.
+struct Server {
+    meta: Arc<MetaService>,
+    service: BlockService,
+    clean_up: CleanUp,
+}
+
+impl World {
+    fn new(metadata: Arc<dyn MetadataStore>) -> Self {
+        let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+        Self { metadata, blocks: Arc::new(MemoryBlockStore::new()), clock, draws: Arc::default() }
+    }
+
+    fn server(&self) -> Server {
+        let (clock, draws) = (self.clock.clone(), self.draws.clone());
+        let environment = Environment::new(
+            move || Timestamp(clock.load(Ordering::SeqCst)),
+            move |bytes| bytes.fill_with(|| draws.fetch_add(1, Ordering::SeqCst)),
+        );
+        let environment = environment.with_password_cost(PasswordCost::Cheapest);
+        let meta = Arc::new(MetaService::new(self.metadata.clone(), Hub::new(), environment).expect("starts"));
+        let service = BlockService::new(self.blocks.clone(), meta.clone());
+        let clean_up = CleanUp::new(self.blocks.clone(), meta.clone());
+        Server { meta, service, clean_up }
+    }
+
+    fn pass(&self, ms: i64) {
+        self.clock.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn has(&self, bytes: &[u8]) -> bool {
+        self.blocks.get(&BlockHash::of(bytes)).expect("answers").is_some()
+    }
+}
+
+impl Server {
+    fn device(&self) -> (Identity, NamespaceId) {
+        if self.meta.list_users().expect("answers").is_empty() {
+            self.meta.add_user("a@x", "correct horse").expect("adds");
+        }
+        let request =
+            LinkRequest { email: "a@x".into(), password: "correct horse".into(), device_name: "laptop".into() };
+        let link = self.meta.link(&request).expect("links");
+        (Identity { account: link.account, device: link.device }, link.root)
+    }
+
+    /// Uploads blocks that no commit follows.
+    fn upload(&self, who: Identity, blocks: &[&'static [u8]]) -> Result<(), ApiError> {
+        let head = ChangesetHead { blocks: headers(blocks), bases: None, commit: None };
+        self.service.changeset(who, head, bytes(blocks)).map(drop)
+    }
+
+    /// What the server does by itself once in a while.
+    fn clean_up(&self) -> CleanUpReport {
+        self.meta.clean_up().expect("forgets uploads");
+        self.clean_up.run(CleanUpMode::Act).expect("cleans up")
+    }
+
+    fn mark(&self) -> CleanUpReport {
+        self.meta.clean_up().expect("forgets uploads");
+        self.clean_up.mark(CleanUpMode::Act).expect("marks")
+    }
+
+    fn sweep(&self) -> u64 {
+        let mut report = CleanUpReport::default();
+        self.clean_up.sweep(&mut report).expect("sweeps");
+        report.removed
+    }
+
+    fn reads(&self, who: Identity, namespace: NamespaceId, block: &'static [u8]) -> bool {
+        let request = BlocksRequest { namespace, blocks: vec![BlockHash::of(block)], bases: Vec::new() };
+        self.service.blocks(who, &request).is_ok_and(|(_, found)| found == [Bytes::from_static(block)])
+    }
+}
+
+fn headers(blocks: &[&'static [u8]]) -> Vec<BlockHeader> {
+    let header =
+        |block: &&[u8]| BlockHeader { hash: BlockHash::of(block), len: block.len().try_into().expect("short") };
+    blocks.iter().map(header).collect()
+}
+
+fn bytes(blocks: &[&'static [u8]]) -> Vec<Bytes> {
+    blocks.iter().map(|block| Bytes::from_static(block)).collect()
+}
+
+/// The commit of a new file with one block.
+fn file(namespace: NamespaceId, n: u8, block: &[u8]) -> Commit {
+    let body = Body::File {
+        blocks: Blocklist(vec![BlockHash::of(block)]),
+        size: block.len() as u64,
+        executable: false,
+        mtime: Mtime(0),
+    };
+    let name = Name::parse(&format!("file {n}")).expect("legal");
+    let operation = Operation::Create { node: NodeId([n; 16]), parent: namespace.root(), name, body };
+    let (key, epoch) = (CommitKey([n; 16]), model::Epoch(1));
+    Commit { namespace, epoch, key, seen: Position::START, operations: vec![operation] }
+}
+
+fn changeset(namespace: NamespaceId, n: u8, block: &'static [u8]) -> ChangesetHead {
+    ChangesetHead { blocks: headers(&[block]), bases: None, commit: Some(file(namespace, n, block)) }
+}
+
+/// A rule: panics if it does not hold.
+type Rule = fn(&World);
+
+const RULES: &[(&str, Rule)] = &[
+    ("what nobody committed goes after the grace and no sooner", uncommitted_blocks_go),
+    ("a look changes nothing and says what would be done", a_look_changes_nothing),
+    ("what a journal names stays, whatever became of the file", named_blocks_stay),
+    ("scenario 51: an upload that is under way loses nothing", an_unfinished_upload),
+    ("scenario 52: a block that is committed between mark and sweep stays", committed_between_mark_and_sweep),
+    ("scenario 52: a block that is stored between mark and sweep stays until its commit", stored_before_the_sweep),
+    ("a block that is being removed cannot be stored until it is gone", nothing_overtakes_a_removal),
+    ("a removal that was broken off is ended by another run", a_broken_removal_is_ended),
+    ("of two clean-ups at once each block is removed by one", two_clean_ups),
+];
+
+fn check(new: &dyn Fn() -> Arc<dyn MetadataStore>) {
+    for (rule, check) in RULES {
+        let world = World::new(new());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&world)));
+        assert!(result.is_ok(), "the rule `{rule}` does not hold");
+    }
+}
+
+#[test]
+fn the_clean_up_takes_nothing_that_is_needed_on_sqlite() {
+    check(&|| Arc::new(SqliteStore::in_memory().expect("opens")));
+}
+
+#[test]
+fn the_clean_up_takes_nothing_that_is_needed_on_mariadb() {
+    let server = PrivateServer::start();
+    let databases = AtomicU8::new(0);
+    check(&|| {
+        let name = format!("syncline_clean_up_{}", databases.fetch_add(1, Ordering::SeqCst));
+        let options = server.new_database(&name);
+        let pauses = Pauses::new(std::thread::sleep, |n| n / 2);
+        Arc::new(MysqlStore::open(&options, Some(PrivateServer::PASSWORD), pauses).expect("opens"))
+    });
+}
+
+fn uncommitted_blocks_go(world: &World) {
+    let server = world.server();
+    let (who, _) = server.device();
+    server.upload(who, &[b"draft", b"other draft"]).expect("uploads");
+    assert_eq!(server.clean_up(), CleanUpReport { blocks: 2, ..CleanUpReport::default() }, "its note is there still");
+    world.pass(DAY);
+    assert_eq!(server.clean_up().marked, 2);
+    world.pass(23 * HOUR);
+    assert_eq!(server.clean_up(), CleanUpReport { blocks: 2, waiting: 2, ..CleanUpReport::default() });
+    world.pass(2 * HOUR);
+    let swept = CleanUpReport { blocks: 2, removed: 2, removed_bytes: 16, ..CleanUpReport::default() };
+    assert_eq!(server.clean_up(), swept);
+    assert_eq!(server.clean_up(), CleanUpReport::default());
+    server.upload(who, &[b"draft"]).expect("can come back");
+    assert!(world.has(b"draft"));
+}
+
+fn a_look_changes_nothing(world: &World) {
+    let server = world.server();
+    let (who, _) = server.device();
+    server.upload(who, &[b"draft"]).expect("uploads");
+    world.pass(DAY);
+    server.meta.clean_up().expect("forgets uploads");
+    let look = || server.clean_up.run(CleanUpMode::Look).expect("looks");
+    for _ in 0..2 {
+        assert_eq!(look(), CleanUpReport { blocks: 1, marked: 1, ..CleanUpReport::default() });
+        world.pass(DAY);
+    }
+    server.mark();
+    world.pass(DAY);
+    assert_eq!(look(), CleanUpReport { blocks: 1, removed: 1, removed_bytes: 5, ..CleanUpReport::default() });
+    assert!(world.has(b"draft"));
+}
+
+fn named_blocks_stay(world: &World) {
+    let server = world.server();
+    let (who, root) = server.device();
+    server.service.changeset(who, changeset(root, 1, b"kept"), bytes(&[b"kept"])).expect("commits");
+    let delete = Operation::Delete { node: NodeId([1; 16]), base_content: Position(1), base_location: Position(1) };
+    let deletion = Commit { key: CommitKey([2; 16]), operations: vec![delete], ..file(root, 1, b"kept") };
+    assert!(matches!(server.meta.commit(who, deletion), Ok(CommitOutcome::Accepted { .. })));
+    for _ in 0..3 {
+        world.pass(DAY);
+        assert_eq!(server.clean_up(), CleanUpReport { blocks: 1, ..CleanUpReport::default() });
+    }
+    assert!(server.reads(who, root, b"kept"), "it can be restored");
+}
+
+fn an_unfinished_upload(world: &World) {
+    let server = world.server();
+    let (who, root) = server.device();
+    let mut upload = server.service.begin(who, changeset(root, 1, b"slow")).expect("begins");
+    server.service.store_next(&mut upload, vec![Parcel::plain(Bytes::from_static(b"slow"))]).expect("stores");
+    server.clean_up();
+    world.pass(i64::try_from(limits::LONGEST_UPLOAD.as_millis()).expect("fits"));
+    server.clean_up();
+    assert!(matches!(server.service.finish(&upload).expect("ends").outcome, Some(CommitOutcome::Accepted { .. })));
+    world.pass(DAY);
+    server.clean_up();
+    assert!(server.reads(who, root, b"slow"));
+}
+
+/// Marks a block that nobody names, and lets the grace pass.
+fn marked(world: &World, server: &Server, who: Identity, block: &'static [u8]) {
+    server.upload(who, &[block]).expect("uploads");
+    world.pass(DAY);
+    assert_eq!(server.mark().marked, 1);
+    world.pass(DAY);
+}
+
+fn committed_between_mark_and_sweep(world: &World) {
+    let (server, other) = (world.server(), world.server());
+    let (who, root) = server.device();
+    marked(world, &server, who, b"again");
+    other.service.changeset(who, changeset(root, 1, b"again"), bytes(&[b"again"])).expect("commits");
+    assert_eq!(server.sweep(), 0);
+    world.pass(DAY);
+    assert_eq!(server.clean_up().removed, 0);
+    assert!(other.reads(who, root, b"again"));
+}
+
+fn stored_before_the_sweep(world: &World) {
+    let (server, other) = (world.server(), world.server());
+    let (who, root) = server.device();
+    marked(world, &server, who, b"again");
+    let mut upload = other.service.begin(who, changeset(root, 1, b"again")).expect("begins");
+    other.service.store_next(&mut upload, vec![Parcel::plain(Bytes::from_static(b"again"))]).expect("stores");
+    assert_eq!(server.sweep(), 0, "who stores a block takes its mark away");
+    server.clean_up();
+    other.service.finish(&upload).expect("commits");
+    assert!(other.reads(who, root, b"again"));
+}
+
+fn nothing_overtakes_a_removal(world: &World) {
+    let (server, other) = (world.server(), world.server());
+    let (who, root) = server.device();
+    marked(world, &server, who, b"going");
+    let condemned = server.meta.condemn(10).expect("condemns");
+    assert_eq!(condemned, [BlockHash::of(b"going")]);
+    let upload = || other.service.changeset(who, changeset(root, 1, b"going"), bytes(&[b"going"]));
+    let refused = upload().expect_err("is refused");
+    assert!(refused.code.is_transient() && refused.retry_after_ms.is_some(), "{refused:?}");
+    assert_eq!(MetaForBlocks::missing(&*other.meta, who, &condemned).expect("answers"), [true]);
+    world.blocks.remove(&condemned).expect("removes");
+    assert_eq!(upload().expect_err("is refused").code, ErrorCode::Unavailable);
+    server.meta.removed(&condemned).expect("forgets");
+    assert!(matches!(upload().expect("commits").outcome, Some(CommitOutcome::Accepted { .. })));
+    assert!(other.reads(who, root, b"going"));
+}
+
+fn a_broken_removal_is_ended(world: &World) {
+    let (server, other) = (world.server(), world.server());
+    let (who, _) = server.device();
+    marked(world, &server, who, b"going");
+    assert_eq!(server.meta.condemn(10).expect("condemns").len(), 1);
+    assert_eq!(other.sweep(), 0, "somebody is at it");
+    world.pass(HOUR);
+    assert_eq!(other.sweep(), 1);
+    assert!(!world.has(b"going"));
+    other.upload(who, &[b"going"]).expect("can come back");
+}
+
+fn two_clean_ups(world: &World) {
+    let (server, other) = (world.server(), world.server());
+    let (who, _) = server.device();
+    let blocks: Vec<&'static [u8]> = (0..=255_u8).map(|n| &*Vec::leak(vec![n; 3])).collect();
+    for chunk in blocks.chunks(64) {
+        server.upload(who, chunk).expect("uploads");
+    }
+    world.pass(DAY);
+    server.mark();
+    world.pass(DAY);
+    let removed: u64 = std::thread::scope(|scope| {
+        let runs = [&server, &other].map(|server| scope.spawn(|| server.sweep()));
+        runs.into_iter().map(|run| run.join().expect("no panic")).sum()
+    });
+    assert_eq!(removed, 256);
+    assert_eq!(world.blocks.list(None, 1).expect("lists"), []);
+}
+
+/// Devices go on uploading and committing the same few blocks while clean-ups run: whatever is committed is
+/// there.
+#[test]
+fn clean_ups_and_uploads_at_the_same_time_lose_nothing() {
+    let world = World::new(Arc::new(SqliteStore::in_memory().expect("opens")));
+    let server = world.server();
+    let (who, root) = server.device();
+    let contents: [&'static [u8]; 4] = [b"a", b"b", b"c", b"d"];
+    let ended = AtomicU8::new(0);
+    std::thread::scope(|scope| {
+        let uploads = scope.spawn(|| {
+            for n in 0..120_u8 {
+                let block = contents[usize::from(n) % 4];
+                let done = if n % 5 == 0 {
+                    let head = changeset(root, n + 1, block);
+                    server.service.changeset(who, head, bytes(&[block])).map(drop)
+                } else {
+                    server.upload(who, &[block])
+                };
+                assert!(done.is_ok() || done.is_err_and(|error| error.code.is_transient()));
+                ended.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let mut seen = 0;
+        while !uploads.is_finished() {
+            // At most one such jump falls into one upload, which is less than the grace.
+            let now = ended.load(Ordering::SeqCst);
+            if now != seen {
+                world.pass(13 * HOUR);
+                seen = now;
+            }
+            server.clean_up();
+        }
+    });
+    for hash in server.meta.named(None, 100).expect("answers") {
+        assert!(world.blocks.get(&hash).expect("answers").is_some(), "{hash} is named");
+    }
+}
