@@ -2,22 +2,35 @@
 //! adapter carries them.
 
 use crate::error::ApiError;
-use crate::messages::Token;
+use crate::messages::{ServerReply, Token};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position};
+use serde::{Deserialize, Serialize};
 
 /// Who a token belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     pub account: AccountId,
     pub device: DeviceId,
 }
 
 /// A block that has just become durable in the block store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredBlock {
     pub hash: BlockHash,
     /// Bytes.
     pub len: u32,
+}
+
+/// What one device follows: its account's namespaces with their heads.
+pub type Followed = Vec<(NamespaceId, Position)>;
+
+/// The meta service as any process sees it that starts beside it.
+pub trait MetaForStart: Send + Sync {
+    /// Which server this is.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn server(&self) -> Result<ServerReply, ApiError>;
 }
 
 /// The meta service as the block service sees it. The calls block; async callers move them to a
@@ -142,7 +155,13 @@ pub trait MetaForNotification: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    fn heads(&self, account: AccountId) -> Result<Vec<(NamespaceId, Position)>, ApiError>;
+    fn heads(&self, account: AccountId) -> Result<Followed, ApiError>;
+
+    /// For each device what it follows; `None` for one that is no longer linked.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn review(&self, devices: &[Identity]) -> Result<Vec<Option<Followed>>, ApiError>;
 }
 
 /// The notification service as the meta service sees it. Calls never block and never fail: a

@@ -7,7 +7,7 @@ use crate::failure::{Failure, forbidden, of_store, unlinked};
 use crate::login_limit::LoginLimit;
 use crate::password::Passwords;
 use crate::watermark::Watermarks;
-use api::service::{Announce, Identity, MetaForBlocks, MetaForNotification, StoredBlock};
+use api::service::{Announce, Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
 use api::{ApiError, ServerReply, Token};
 use metadata_store::{MetadataStore, Reading, ServerIdentity, StoreError, Transaction};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position, Role};
@@ -221,15 +221,33 @@ impl MetaForNotification for MetaService {
         self.identify(token)
     }
 
-    fn heads(&self, account: AccountId) -> Result<Vec<(NamespaceId, Position)>, ApiError> {
+    fn heads(&self, account: AccountId) -> Result<Followed, ApiError> {
+        self.snapshot(|reading| Ok(followed(reading, account)?))
+    }
+
+    fn review(&self, devices: &[Identity]) -> Result<Vec<Option<Followed>>, ApiError> {
         self.snapshot(|reading| {
-            let mut heads = Vec::new();
-            for (namespace, _) in reading.memberships(account)? {
-                heads.extend(reading.namespace(namespace)?.map(|row| (namespace, row.head)));
-            }
-            Ok(heads)
+            let review = |who: &Identity| {
+                let linked = is_linked(reading, *who)?;
+                linked.then(|| followed(reading, who.account)).transpose()
+            };
+            Ok(devices.iter().map(review).collect::<Result<_, StoreError>>()?)
         })
     }
+}
+
+impl MetaForStart for MetaService {
+    fn server(&self) -> Result<ServerReply, ApiError> {
+        Self::server(self)
+    }
+}
+
+fn followed(reading: &dyn Reading, account: AccountId) -> Result<Followed, StoreError> {
+    let mut heads = Vec::new();
+    for (namespace, _) in reading.memberships(account)? {
+        heads.extend(reading.namespace(namespace)?.map(|row| (namespace, row.head)));
+    }
+    Ok(heads)
 }
 
 /// Who this server is.
@@ -239,9 +257,12 @@ pub(crate) fn identity(reading: &dyn Reading) -> Result<ServerIdentity, StoreErr
 
 /// Checks that the device is still linked, inside the transaction that acts for it.
 pub(crate) fn check_linked(reading: &dyn Reading, who: Identity) -> Result<(), Failure> {
+    is_linked(reading, who)?.then_some(()).ok_or_else(|| unlinked().into())
+}
+
+fn is_linked(reading: &dyn Reading, who: Identity) -> Result<bool, StoreError> {
     let device = reading.device(who.device)?;
-    let linked = device.is_some_and(|device| device.active && device.account == who.account);
-    linked.then_some(()).ok_or_else(|| unlinked().into())
+    Ok(device.is_some_and(|device| device.active && device.account == who.account))
 }
 
 /// What the caller may do in a namespace: the one place that decides it.

@@ -74,9 +74,14 @@ impl Events {
     /// Over how long clients whose connections end are to spread their return: the time that this many
     /// need at the admitted rate, and half as much again. Each draws its own moment within it.
     fn retry(&self) -> Duration {
-        let spread = Duration::from_millis(self.hub.streams() as u64 * 1500 / RECONNECTS_PER_SECOND as u64);
-        spread.max(SHORTEST_SPREAD)
+        spread(self.hub.streams())
     }
+}
+
+/// Over how long this many clients whose connections end are to spread their return.
+pub(crate) fn spread(streams: usize) -> Duration {
+    let spread = Duration::from_millis(streams as u64 * 1500 / RECONNECTS_PER_SECOND as u64);
+    spread.max(SHORTEST_SPREAD)
 }
 
 /// `GET {PREFIX}/events`.
@@ -182,11 +187,11 @@ impl EventStream {
     }
 }
 
-fn retry_frame(retry: Duration) -> Bytes {
+pub(crate) fn retry_frame(retry: Duration) -> Bytes {
     format!("retry: {}\n\n", retry.as_millis()).into()
 }
 
-fn head_frame(notifications: &[Notification]) -> Bytes {
+pub(crate) fn head_frame(notifications: &[Notification]) -> Bytes {
     let mut frame = String::new();
     for notification in notifications {
         // Writing to a string cannot fail.
@@ -195,7 +200,7 @@ fn head_frame(notifications: &[Notification]) -> Bytes {
     frame.into()
 }
 
-fn coming_frame(namespaces: &[NamespaceId]) -> Bytes {
+pub(crate) fn coming_frame(namespaces: &[NamespaceId]) -> Bytes {
     let frames = namespaces.iter().map(|namespace| format!("event: coming\ndata: {}\n\n", Coming(*namespace)));
     frames.collect::<String>().into()
 }
@@ -230,7 +235,7 @@ fn refusal(error: &ApiError) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::service::{Announce, Identity};
+    use api::service::{Announce, Followed, Identity};
     use http_body_util::BodyExt;
     use model::{DeviceId, Position};
     use std::sync::Mutex;
@@ -247,8 +252,12 @@ mod tests {
             if token.0 == [7; 32] { Ok(WHO) } else { Err(ApiError::new(ErrorCode::Unlinked, "not linked")) }
         }
 
-        fn heads(&self, _: AccountId) -> Result<Vec<(NamespaceId, Position)>, ApiError> {
+        fn heads(&self, _: AccountId) -> Result<Followed, ApiError> {
             Ok(self.0.lock().expect("not poisoned").clone())
+        }
+
+        fn review(&self, devices: &[Identity]) -> Result<Vec<Option<Followed>>, ApiError> {
+            devices.iter().map(|who| self.heads(who.account).map(Some)).collect()
         }
     }
 
