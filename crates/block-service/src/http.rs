@@ -17,6 +17,7 @@ use axum::routing::post;
 use std::fmt::Display;
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 /// The calls of the block service. Their memory is bounded for all callers together. Work that may
 /// outlive its connection is among `tasks`, for which a shutdown waits.
@@ -55,7 +56,7 @@ async fn changeset(State(calls): State<Calls>, headers: HeaderMap, body: Body) -
     // A task of its own, because what has arrived is kept also when the connection is gone, and with it
     // this future. The task ends with the body, whose patience is bounded.
     let tasks = calls.tasks.clone();
-    let task = tasks.spawn(async move {
+    let upload = async move {
         let mut body = BodyReader::new(body);
         let reply = match calls.authenticate(&headers).await {
             Ok(who) => upload::receive(calls.service, calls.uploads, who, &mut body).await,
@@ -65,8 +66,8 @@ async fn changeset(State(calls): State<Calls>, headers: HeaderMap, body: Body) -
             body.discard().await;
         }
         reply
-    });
-    match task.await {
+    };
+    match tasks.spawn(upload.in_current_span()).await {
         Ok(Ok(reply)) => message(StatusCode::OK, codec::encode(&reply)),
         Ok(Err(error)) => refusal(&error),
         Err(panic) => refusal(&failed(&panic)),
@@ -123,6 +124,8 @@ fn bearer_token(headers: &HeaderMap) -> Result<Token, ApiError> {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let span = Span::current();
+    let work = move || span.in_scope(work);
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(failed(&panic)))
 }
 

@@ -101,9 +101,10 @@ impl Door {
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let turn = self.turn().await?;
+        let span = tracing::Span::current();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            work()
+            span.in_scope(work)
         });
         done.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call broke off");

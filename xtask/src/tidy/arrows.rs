@@ -21,10 +21,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("block-store", &["model"]),
     ("block-store-s3", &["model", "block-store"]),
     ("local-files", &["model", "sync-engine"]),
+    // calls between processes
+    ("service-calls", &["model", "api"]),
     // drivers; no service sees another
     ("meta-service", &["model", "api", "metadata-store"]),
     ("block-service", &["model", "api", "delta", "parcels", "block-store"]),
-    ("notification-service", &["model", "api"]),
+    ("notification-service", &["model", "api", "service-calls"]),
     ("client", &["model", "api", "delta", "parcels", "sync-engine", "local-files"]),
     // where the services meet
     (
@@ -39,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "meta-service",
             "block-service",
             "notification-service",
+            "service-calls",
         ],
     ),
     // programs
