@@ -6,6 +6,7 @@ use model::{AccountId, DeviceId, NamespaceId, Position};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use tokio::sync::Notify;
 
 /// Streams of one account; the oldest ends when there would be more (a stolen or looping
 /// client must not eat the server's sockets).
@@ -15,9 +16,30 @@ pub(crate) const STREAMS_PER_ACCOUNT: usize = 20;
 const REMEMBERED: usize = 4096;
 
 /// Knows the subscriptions and passes announcements on to them. Nothing in it waits.
+///
+/// Whoever opened a subscription of an ordinary hub reads its heads ([`Subscription::follow`]). A hub whose
+/// streams are [reviewed](Hub::with_reviews) keeps a queue of those whose heads are to be read, for whoever
+/// reads them for many at once.
 #[derive(Debug, Default)]
 pub struct Hub {
     state: Mutex<State>,
+    /// Streams are due for a review.
+    due: Notify,
+}
+
+/// What changes in the set of all namespaces that anybody follows.
+#[derive(Debug, Default)]
+pub(crate) struct Interest {
+    /// Whether it is followed now, for each namespace for which that has changed.
+    changes: Mutex<BTreeMap<NamespaceId, bool>>,
+    changed: Notify,
+}
+
+/// A stream that is due for a review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    id: u64,
+    pub(crate) who: Identity,
 }
 
 #[derive(Debug, Default)]
@@ -34,12 +56,20 @@ struct State {
     forgotten: u64,
     /// Set once: new streams end at once.
     closed: bool,
+    /// Whether streams are reviewed, and those that are due.
+    reviews: bool,
+    due: VecDeque<u64>,
+    /// Who wants to know which namespaces are followed.
+    interests: Vec<Arc<Interest>>,
 }
 
 #[derive(Debug)]
 struct Stream {
     who: Identity,
-    namespaces: BTreeSet<NamespaceId>,
+    /// It stands in the queue of those that are due.
+    due: bool,
+    /// What it follows, and the last position that its reader has taken.
+    namespaces: BTreeMap<NamespaceId, Option<Position>>,
     /// What the reader has not taken yet: one position per namespace at most.
     pending: BTreeMap<NamespaceId, Position>,
     /// Namespaces into which blocks of announced uploads arrived, and that were not told yet.
@@ -98,12 +128,24 @@ impl Hub {
         Arc::default()
     }
 
+    /// A hub whose streams are reviewed: each stands in the queue when it begins, and when its memberships
+    /// have changed.
+    #[must_use]
+    pub fn with_reviews() -> Arc<Self> {
+        let state = State { reviews: true, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), due: Notify::new() })
+    }
+
     /// A subscription that follows nothing yet. Made before the heads are read, so that a change of
     /// memberships or an unlinking meanwhile is not missed; then comes [`Subscription::follow`].
     #[must_use]
     pub fn open(self: &Arc<Self>, who: Identity) -> Subscription {
         let mut state = self.state();
         let id = state.open(who);
+        if state.reviews {
+            state.set_due(id);
+            self.due.notify_one();
+        }
         Subscription { hub: self.clone(), id }
     }
 
@@ -128,8 +170,95 @@ impl Hub {
         state.streams.values_mut().for_each(|stream| stream.end(Ending::Shutdown));
     }
 
+    /// Waits for streams that are due, and takes some of them out of the queue. What is announced from now
+    /// on they do not miss.
+    pub(crate) async fn due(&self, most: usize) -> Vec<Due> {
+        loop {
+            let due = self.state().take_due(most);
+            if !due.is_empty() {
+                return due;
+            }
+            self.due.notified().await;
+        }
+    }
+
+    /// Lets a stream follow what its review has found; `None`: its device is no longer linked.
+    pub(crate) fn reviewed(&self, due: Due, heads: Option<&[(NamespaceId, Position)]>) {
+        let mut state = self.state();
+        match heads {
+            None => {
+                if let Some(stream) = state.streams.get_mut(&due.id) {
+                    stream.end(Ending::Unlinked);
+                }
+            }
+            Some(heads) if state.follow(due.id, heads) == Follow::Complete => {}
+            Some(_) => self.enqueue(&mut state, [due.id]),
+        }
+    }
+
+    /// The review came to nothing.
+    pub(crate) fn not_reviewed(&self, due: impl IntoIterator<Item = Due>) {
+        self.enqueue(&mut self.state(), due.into_iter().map(|due| due.id));
+    }
+
+    /// All streams are due: something may have been missed.
+    pub(crate) fn review_all(&self) {
+        let mut state = self.state();
+        let all: Vec<_> = state.streams.keys().copied().collect();
+        self.enqueue(&mut state, all);
+    }
+
+    /// The streams that follow these namespaces are due.
+    pub(crate) fn review_followers(&self, namespaces: &[NamespaceId]) {
+        let mut state = self.state();
+        let of = |namespace| state.followers.get(namespace).into_iter().flatten().copied();
+        let ids: BTreeSet<u64> = namespaces.iter().flat_map(of).collect();
+        self.enqueue(&mut state, ids);
+    }
+
+    fn enqueue(&self, state: &mut State, ids: impl IntoIterator<Item = u64>) {
+        ids.into_iter().for_each(|id| state.set_due(id));
+        self.due.notify_one();
+    }
+
+    /// From now on `interest` hears of changes to what is followed.
+    pub(crate) fn register(&self, interest: Arc<Interest>) {
+        self.state().interests.push(interest);
+    }
+
+    /// All that is followed now; `interest` hears of what changes after that.
+    pub(crate) fn followed(&self, interest: &Interest) -> Vec<NamespaceId> {
+        let state = self.state();
+        interest.changes().clear();
+        state.followers.keys().copied().collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Interest {
+    /// Waits for changes: the namespaces that are followed now, and those that are not any more.
+    pub(crate) async fn changed(&self) -> (Vec<NamespaceId>, Vec<NamespaceId>) {
+        loop {
+            let changes = std::mem::take(&mut *self.changes());
+            if !changes.is_empty() {
+                let (add, remove): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, followed)| *followed);
+                let names = |changes: Vec<(NamespaceId, bool)>| changes.into_iter().map(|(name, _)| name).collect();
+                return (names(add), names(remove));
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn note(&self, namespace: NamespaceId, followed: bool) {
+        self.changes().insert(namespace, followed);
+        self.changed.notify_one();
+    }
+
+    fn changes(&self) -> MutexGuard<'_, BTreeMap<NamespaceId, bool>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,6 +280,10 @@ impl Announce for Hub {
 
     fn memberships_changed(&self, account: AccountId) {
         let mut state = self.state();
+        if state.reviews {
+            let ids = state.accounts.get(&account).cloned().unwrap_or_default();
+            return self.enqueue(&mut state, ids);
+        }
         let State { accounts, streams, .. } = &mut *state;
         for id in accounts.get(&account).into_iter().flatten() {
             if let Some(stream) = streams.get_mut(id) {
@@ -187,10 +320,48 @@ impl State {
 
     fn close(&mut self, id: u64) {
         let Some(stream) = self.streams.remove(&id) else { return };
-        for namespace in &stream.namespaces {
-            remove(&mut self.followers, namespace, id);
+        for namespace in stream.namespaces.keys() {
+            self.leave(*namespace, id);
         }
         remove(&mut self.accounts, &stream.who.account, id);
+    }
+
+    fn join(&mut self, namespace: NamespaceId, id: u64) {
+        let followers = self.followers.entry(namespace).or_default();
+        if followers.is_empty() {
+            self.interests.iter().for_each(|interest| interest.note(namespace, true));
+        }
+        followers.insert(id);
+    }
+
+    fn leave(&mut self, namespace: NamespaceId, id: u64) {
+        remove(&mut self.followers, &namespace, id);
+        if !self.followers.contains_key(&namespace) {
+            self.interests.iter().for_each(|interest| interest.note(namespace, false));
+        }
+    }
+
+    fn set_due(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !std::mem::replace(&mut stream.due, true)
+        {
+            self.due.push_back(id);
+        }
+    }
+
+    fn take_due(&mut self, most: usize) -> Vec<Due> {
+        let announced = self.announced();
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(id) = self.due.pop_front()
+        {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.due = false;
+                stream.mark = announced;
+                taken.push(Due { id, who: stream.who });
+            }
+        }
+        taken
     }
 
     fn announced(&self) -> u64 {
@@ -215,36 +386,51 @@ impl State {
         let announced = self.announced();
         let Some(stream) = self.streams.get_mut(&id) else { return Follow::Complete };
         let before = std::mem::take(&mut stream.namespaces);
-        stream.namespaces = heads.iter().map(|(namespace, _)| *namespace).collect();
-        stream.pending.retain(|namespace, _| stream.namespaces.contains(namespace));
-        stream.coming.retain(|namespace| stream.namespaces.contains(namespace));
-        for (namespace, position) in heads.iter().filter(|(namespace, _)| !before.contains(namespace)) {
-            stream.hear(Notification { namespace: *namespace, position: *position });
-            self.followers.entry(*namespace).or_default().insert(id);
+        for &(namespace, position) in heads {
+            let told = before.get(&namespace).copied().flatten();
+            stream.namespaces.insert(namespace, told);
+            // A position before what was told may be that of a database which was restored.
+            if told != Some(position) {
+                stream.hear_anew(Notification { namespace, position });
+            }
         }
+        stream.pending.retain(|namespace, _| stream.namespaces.contains_key(namespace));
+        stream.coming.retain(|namespace| stream.namespaces.contains_key(namespace));
         let heard_of = usize::try_from(stream.mark.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
         for notification in self.recent.iter().skip(heard_of) {
-            if stream.namespaces.contains(&notification.namespace) {
+            if stream.namespaces.contains_key(&notification.namespace) {
                 stream.hear(*notification);
             }
         }
         let complete = stream.mark >= self.forgotten;
         stream.mark = announced;
         stream.wake();
-        let left: Vec<_> = before.difference(&stream.namespaces).copied().collect();
-        left.iter().for_each(|namespace| remove(&mut self.followers, namespace, id));
+        let not_in = |one: &BTreeMap<NamespaceId, _>, other: &BTreeMap<NamespaceId, _>| -> Vec<NamespaceId> {
+            one.keys().filter(|namespace| !other.contains_key(namespace)).copied().collect()
+        };
+        let (joined, left) = (not_in(&stream.namespaces, &before), not_in(&before, &stream.namespaces));
+        joined.into_iter().for_each(|namespace| self.join(namespace, id));
+        left.into_iter().for_each(|namespace| self.leave(namespace, id));
         if complete { Follow::Complete } else { Follow::ReadAgain }
     }
 }
 
 impl Stream {
     fn new(who: Identity, ending: Option<Ending>, mark: u64) -> Self {
-        let (namespaces, pending, coming) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
-        Self { who, namespaces, pending, coming, memberships_changed: false, ending, mark, waker: None }
+        let (namespaces, pending, coming) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { who, due: false, namespaces, pending, coming, memberships_changed: false, ending, mark, waker: None }
     }
 
-    /// Positions only rise: of two for one namespace the later is enough.
-    fn hear(&mut self, Notification { namespace, position }: Notification) {
+    /// Positions only rise: what the reader has been told, or a later one, makes it no wiser.
+    fn hear(&mut self, notification: Notification) {
+        let told = self.namespaces.get(&notification.namespace).copied().flatten();
+        if told < Some(notification.position) {
+            self.hear_anew(notification);
+        }
+    }
+
+    /// Of two positions for one namespace the later is enough.
+    fn hear_anew(&mut self, Notification { namespace, position }: Notification) {
         let known = self.pending.entry(namespace).or_insert(position);
         *known = position.max(*known);
     }
@@ -269,6 +455,11 @@ impl Stream {
             return Some(News::MembershipsChanged);
         }
         let pending = std::mem::take(&mut self.pending);
+        for (namespace, position) in &pending {
+            if let Some(told) = self.namespaces.get_mut(namespace) {
+                *told = Some(*position);
+            }
+        }
         let reached = pending.into_iter().map(|(namespace, position)| Notification { namespace, position });
         let reached: Vec<_> = reached.collect();
         if !reached.is_empty() {
@@ -448,5 +639,87 @@ mod tests {
         hub.shut_down();
         assert_eq!(before.take(), Some(News::Ended(Ending::Shutdown)));
         assert_eq!(hub.subscribe(who(1), &[]).take(), Some(News::Ended(Ending::Shutdown)));
+    }
+
+    /// The streams that are due, of which there are some.
+    async fn due(hub: &Hub) -> Vec<Due> {
+        hub.due(10).await
+    }
+
+    #[tokio::test]
+    async fn a_new_stream_is_due_and_misses_nothing_until_its_review_is_there() {
+        let hub = Hub::with_reviews();
+        let subscription = hub.open(who(1));
+        let asked = due(&hub).await;
+        assert_eq!(asked.iter().map(|due| due.who).collect::<Vec<_>>(), [who(1)]);
+        hub.reached(ONE, Position(7));
+        hub.reviewed(asked[0], Some(&[(ONE, Position(6)), (TWO, Position(1))]));
+        assert_eq!(subscription.take(), reached(&[(ONE, 7), (TWO, 1)]));
+    }
+
+    #[tokio::test]
+    async fn a_review_tells_what_announcements_did_not_and_nothing_twice() {
+        let hub = Hub::with_reviews();
+        let subscription = hub.open(who(1));
+        hub.reviewed(due(&hub).await[0], Some(&[(ONE, Position(6)), (TWO, Position(1))]));
+        assert_eq!(subscription.take(), reached(&[(ONE, 6), (TWO, 1)]));
+        hub.review_followers(&[TWO]);
+        hub.review_all();
+        let asked = due(&hub).await;
+        assert_eq!(asked.len(), 1, "it stands in the queue once");
+        hub.reviewed(asked[0], Some(&[(ONE, Position(6)), (TWO, Position(2))]));
+        assert_eq!(subscription.take(), reached(&[(TWO, 2)]));
+        hub.reached(ONE, Position(6));
+        assert_eq!(subscription.take(), None);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_was_restored_is_told_although_it_is_behind() {
+        let hub = Hub::with_reviews();
+        let subscription = hub.open(who(1));
+        hub.reviewed(due(&hub).await[0], Some(&[(ONE, Position(6))]));
+        assert_eq!(subscription.take(), reached(&[(ONE, 6)]));
+        hub.review_all();
+        hub.reviewed(due(&hub).await[0], Some(&[(ONE, Position(2))]));
+        assert_eq!(subscription.take(), reached(&[(ONE, 2)]));
+        hub.reached(ONE, Position(3));
+        assert_eq!(subscription.take(), reached(&[(ONE, 3)]));
+    }
+
+    #[tokio::test]
+    async fn changed_memberships_are_the_reviews_business() {
+        let hub = Hub::with_reviews();
+        let subscription = hub.open(who(1));
+        hub.reviewed(due(&hub).await[0], Some(&[(ONE, Position(6))]));
+        assert_eq!(subscription.take(), reached(&[(ONE, 6)]));
+        hub.memberships_changed(who(1).account);
+        assert_eq!(subscription.take(), None);
+        hub.reviewed(due(&hub).await[0], Some(&[(TWO, Position(4))]));
+        hub.reached(ONE, Position(7));
+        assert_eq!(subscription.take(), reached(&[(TWO, 4)]));
+    }
+
+    #[tokio::test]
+    async fn a_review_that_failed_is_due_again_and_one_that_finds_no_device_ends_the_stream() {
+        let hub = Hub::with_reviews();
+        let subscription = hub.open(who(1));
+        hub.not_reviewed(due(&hub).await);
+        assert_eq!(subscription.take(), None);
+        hub.reviewed(due(&hub).await[0], None);
+        assert_eq!(subscription.take(), Some(News::Ended(Ending::Unlinked)));
+    }
+
+    #[tokio::test]
+    async fn interest_is_told_of_the_first_who_follows_and_of_the_last_who_leaves() {
+        let (hub, interest) = (Hub::new(), Arc::new(Interest::default()));
+        hub.register(interest.clone());
+        let first = hub.subscribe(who(1), &[(ONE, Position(1))]);
+        assert_eq!(interest.changed().await, (vec![ONE], vec![]));
+        let second = hub.subscribe(who(2), &[(ONE, Position(1)), (TWO, Position(1))]);
+        drop(first);
+        assert_eq!(interest.changed().await, (vec![TWO], vec![]));
+        assert_eq!(hub.followed(&interest), [ONE, TWO]);
+        drop(second);
+        assert_eq!(interest.changed().await, (vec![], vec![ONE, TWO]));
     }
 }
