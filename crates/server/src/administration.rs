@@ -1,7 +1,7 @@
 //! What the admin commands do with the blocks of a configuration, beside a server that runs or without one.
 
 use crate::data_dir::DataDir;
-use crate::run::{BlocksFor, open_blocks, open_meta};
+use crate::roles::{BlocksFor, open_blocks, open_meta};
 use crate::{Config, Metadata, ServerError};
 use api::ApiError;
 use api::service::CleanUpMode;

@@ -4,6 +4,7 @@ use block_service::Thrift as ServerThrift;
 use block_store_s3::{Credentials, S3Options};
 use metadata_store_mysql::{BadOptions, MysqlOptions};
 use serde::Deserialize;
+use service_calls::{BadSecret, ServiceSecret};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -19,9 +20,9 @@ const PASSWORD_FILE_BYTES: u64 = 4096;
 /// Valid settings of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The directory of everything that the server keeps.
+    /// The directory of everything that the server keeps; empty for a role that keeps nothing.
     pub data_dir: PathBuf,
-    /// The address and port on which it listens; port 0 lets the system choose.
+    /// The address and port on which it listens for clients; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// Where the metadata database is.
     pub metadata: Metadata,
@@ -29,7 +30,78 @@ pub struct Config {
     pub thrift: ServerThrift,
     /// Where the blocks are.
     pub blocks: Blocks,
+    /// Which part of the server this process is.
+    pub role: ProcessRole,
+    /// How it meets the other parts.
+    pub services: ServiceSettings,
 }
+
+/// The parts of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProcessRole {
+    /// Everything in one process.
+    #[default]
+    All,
+    /// Accounts, journals, changes and commits; the only part that opens the metadata database.
+    Meta,
+    /// Takes and hands out blocks.
+    Block,
+    /// Hears which journals grew, and passes it on to edges.
+    NotifyHub,
+    /// Holds the clients' notification streams.
+    NotifyEdge,
+}
+
+impl ProcessRole {
+    /// Whether it keeps something in a directory.
+    const fn keeps_data(self) -> bool {
+        match self {
+            Self::All | Self::Meta | Self::Block => true,
+            Self::NotifyHub | Self::NotifyEdge => false,
+        }
+    }
+
+    /// Whether it opens the metadata database.
+    #[must_use]
+    pub const fn opens_metadata(self) -> bool {
+        match self {
+            Self::All | Self::Meta => true,
+            Self::Block | Self::NotifyHub | Self::NotifyEdge => false,
+        }
+    }
+
+    /// Whether it asks the meta service in another process.
+    const fn asks_meta(self) -> bool {
+        match self {
+            Self::Block | Self::NotifyEdge => true,
+            Self::All | Self::Meta | Self::NotifyHub => false,
+        }
+    }
+
+    /// Whether other processes call it.
+    const fn is_called(self) -> bool {
+        match self {
+            Self::Meta | Self::NotifyHub => true,
+            Self::All | Self::Block | Self::NotifyEdge => false,
+        }
+    }
+}
+
+/// How the processes of one server meet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceSettings {
+    /// The address for other services, balancers and monitoring; no client may reach it.
+    pub listen: Option<SocketAddr>,
+    /// What every call between services carries. Without it, the address must be this machine's own.
+    pub secret: Option<ServiceSecret>,
+    /// The meta services, as `host:port` each of their service addresses.
+    pub meta: Vec<String>,
+    /// The hubs, as `host:port` each of their service addresses, alike in every process.
+    pub hubs: Vec<String>,
+}
+
+/// Instances or names of one service.
+const TARGETS: usize = 64;
 
 /// Where the metadata database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +158,13 @@ pub struct Overrides {
     pub blocks_credentials_file: Option<PathBuf>,
     /// From the environment.
     pub blocks_credentials: Option<Credentials>,
+    pub role: ProcessRole,
+    pub service_listen: Option<String>,
+    pub service_secret_file: Option<PathBuf>,
+    /// Empty: as the file says.
+    pub meta: Vec<String>,
+    /// Empty: as the file says.
+    pub hubs: Vec<String>,
 }
 
 /// Why there are no valid settings.
@@ -113,6 +192,22 @@ pub enum ConfigError {
     NoCredentials,
     #[error("credentials for a bucket are given, and no URL")]
     CredentialsAlone,
+    #[error("cannot read the services' secret from {path}")]
+    UnreadableSecret { path: PathBuf, source: io::Error },
+    #[error("the services' secret in {path} is none")]
+    BadSecret { path: PathBuf, source: BadSecret },
+    #[error("this role is called by other services and has no address for that")]
+    NoServiceListen,
+    #[error("this role asks the meta service, and none is named")]
+    NoMeta,
+    #[error("this role needs a hub, and none is named")]
+    NoHubs,
+    #[error("`{text}` is not a host and a port")]
+    BadTarget { text: String },
+    #[error("more than {TARGETS} instances of one service are named")]
+    TooManyTargets,
+    #[error("{address} can be reached from other machines, and the services have no secret")]
+    OpenServiceAddress { address: SocketAddr },
 }
 
 impl ConfigError {
@@ -122,8 +217,19 @@ impl ConfigError {
         match self {
             Self::Unreadable { .. } => "check that the file exists and that this user may read it",
             Self::Invalid { .. } => {
-                "the settings are `data`, `listen`, `metadata`, `metadata_password_file`, `blocks` and \
-                 `blocks_credentials_file`, each a text in quotes"
+                "the settings are `data`, `listen`, `metadata`, `metadata_password_file`, `blocks`, \
+                 `blocks_credentials_file`, `service_listen` and `service_secret_file`, each a text in quotes, and \
+                 `meta` and `hubs`, each a list of such texts"
+            }
+            Self::UnreadableSecret { .. } => "the file holds the secret alone, readable for this user",
+            Self::BadSecret { .. } => "make one with `openssl rand -hex 32`, the same for all processes of the server",
+            Self::NoServiceListen => "pass `--service-listen ADDR`, or set `service_listen` in the configuration file",
+            Self::NoMeta => "pass `--meta HOST:PORT,...` with the service addresses of the meta services",
+            Self::NoHubs => "pass `--hubs HOST:PORT,...` with the service addresses of all hubs",
+            Self::BadTarget { .. } => "write it like meta.example.org:8430, 10.0.0.7:8430 or [::1]:8430",
+            Self::TooManyTargets => "give them one name with many addresses",
+            Self::OpenServiceAddress { .. } => {
+                "pass `--service-secret-file FILE`, the same secret for all processes of the server"
             }
             Self::NoDataDir => "pass `--data DIR`, or set `data` in the configuration file",
             Self::BadMetadata { source } => source.hint(),
@@ -155,14 +261,22 @@ struct ConfigFile {
     blocks: Option<String>,
     /// Relative to the file's own directory.
     blocks_credentials_file: Option<PathBuf>,
+    service_listen: Option<String>,
+    /// Relative to the file's own directory.
+    service_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    meta: Vec<String>,
+    #[serde(default)]
+    hubs: Vec<String>,
 }
 
 impl Config {
     /// Settings of a server that keeps everything in its data directory.
     #[must_use]
-    pub const fn embedded(data_dir: PathBuf, listen: SocketAddr) -> Self {
+    pub fn embedded(data_dir: PathBuf, listen: SocketAddr) -> Self {
         let (metadata, blocks) = (Metadata::InDataDir, Blocks::InDataDir);
-        Self { data_dir, listen, metadata, blocks, thrift: ServerThrift::ALL }
+        let (services, thrift) = (ServiceSettings::default(), ServerThrift::ALL);
+        Self { data_dir, listen, metadata, blocks, thrift, role: ProcessRole::All, services }
     }
 
     /// The settings that the command line and the file (if there is one) give together.
@@ -171,11 +285,15 @@ impl Config {
     /// [`ConfigError`].
     pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
         let read = file.map_or_else(|| Ok(ConfigFile::default()), read)?;
-        let data_dir = overrides.data_dir.or(read.data).ok_or(ConfigError::NoDataDir)?;
-        let listen = overrides.listen.or(read.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
-        let listen = listen.parse().map_err(|_| ConfigError::BadListen { text: listen })?;
+        let role = overrides.role;
+        let services = ServiceSettings::load(&read, &overrides)?;
         let credentials_file = overrides.blocks_credentials_file.or(read.blocks_credentials_file);
         let blocks = blocks(overrides.blocks.or(read.blocks), credentials_file, overrides.blocks_credentials)?;
+        let data_dir = match overrides.data_dir.or(read.data) {
+            None if role.keeps_data() => return Err(ConfigError::NoDataDir),
+            data_dir => data_dir.unwrap_or_default(),
+        };
+        let listen = address(overrides.listen.or(read.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned()))?;
         let password_file = overrides.metadata_password_file.or(read.metadata_password_file);
         let password = match (overrides.metadata_password, password_file) {
             (Some(password), _) => Some(password),
@@ -190,7 +308,7 @@ impl Config {
             (None, None) => Metadata::InDataDir,
             (None, Some(_)) => return Err(ConfigError::PasswordAlone),
         };
-        Ok(Self { data_dir, listen, metadata, blocks, thrift: read.thrift })
+        Ok(Self { data_dir, listen, metadata, blocks, thrift: read.thrift, role, services })
     }
 }
 
@@ -204,7 +322,7 @@ fn blocks(url: Option<String>, file: Option<PathBuf>, environment: Option<Creden
     let options = S3Options::from_url(&url).map_err(bad)?;
     let credentials = match (file, environment) {
         (Some(path), _) => {
-            let text = read_secret(&path)
+            let text = read_bounded(&path)
                 .map_err(|source| ConfigError::UnreadableCredentials { path: path.clone(), source })?;
             Credentials::from_text(&text).map_err(bad)?
         }
@@ -214,13 +332,65 @@ fn blocks(url: Option<String>, file: Option<PathBuf>, environment: Option<Creden
     Ok(Blocks::S3 { options, credentials })
 }
 
-/// The file's only line.
-fn read_password(path: &Path) -> Result<Secret, ConfigError> {
-    let text = read_secret(path).map_err(|source| ConfigError::UnreadablePassword { path: path.to_owned(), source })?;
-    Ok(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
+impl ServiceSettings {
+    fn load(file: &ConfigFile, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let role = overrides.role;
+        let listen = overrides.service_listen.as_ref().or(file.service_listen.as_ref());
+        let listen = listen.map(|text| address(text.clone())).transpose()?;
+        let secret = overrides.service_secret_file.as_deref().or(file.service_secret_file.as_deref());
+        let secret = secret.map(read_secret).transpose()?;
+        let meta = targets(&overrides.meta, &file.meta)?;
+        let hubs = targets(&overrides.hubs, &file.hubs)?;
+        match listen {
+            None if role.is_called() => return Err(ConfigError::NoServiceListen),
+            Some(address) if role != ProcessRole::All && secret.is_none() && !address.ip().is_loopback() => {
+                return Err(ConfigError::OpenServiceAddress { address });
+            }
+            None | Some(_) => {}
+        }
+        if role.asks_meta() && meta.is_empty() {
+            return Err(ConfigError::NoMeta);
+        }
+        if matches!(role, ProcessRole::Meta | ProcessRole::NotifyEdge) && hubs.is_empty() {
+            return Err(ConfigError::NoHubs);
+        }
+        Ok(Self { listen, secret, meta, hubs })
+    }
 }
 
-fn read_secret(path: &Path) -> io::Result<String> {
+fn address(text: String) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| ConfigError::BadListen { text })
+}
+
+/// The targets of a service, each a host and a port.
+fn targets(overrides: &[String], file: &[String]) -> Result<Vec<String>, ConfigError> {
+    let targets = if overrides.is_empty() { file } else { overrides };
+    if targets.len() > TARGETS {
+        return Err(ConfigError::TooManyTargets);
+    }
+    let port_of = |target: &String| target.rsplit_once(':').filter(|(host, _)| !host.is_empty())?.1.parse::<u16>().ok();
+    match targets.iter().find(|target| port_of(target).is_none()) {
+        Some(text) => Err(ConfigError::BadTarget { text: text.clone() }),
+        None => Ok(targets.to_vec()),
+    }
+}
+
+fn read_secret(path: &Path) -> Result<ServiceSecret, ConfigError> {
+    let text = read_line(path).map_err(|source| ConfigError::UnreadableSecret { path: path.to_owned(), source })?;
+    ServiceSecret::parse(&text).map_err(|source| ConfigError::BadSecret { path: path.to_owned(), source })
+}
+
+fn read_password(path: &Path) -> Result<Secret, ConfigError> {
+    let text = read_line(path).map_err(|source| ConfigError::UnreadablePassword { path: path.to_owned(), source })?;
+    Ok(Secret(text))
+}
+
+/// The file's only line.
+fn read_line(path: &Path) -> io::Result<String> {
+    Ok(read_bounded(path)?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     fs::File::open(path)?.take(PASSWORD_FILE_BYTES).read_to_string(&mut text)?;
     Ok(text)
@@ -234,6 +404,7 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     file.data = file.data.map(|data| base.join(data));
     file.metadata_password_file = file.metadata_password_file.map(|file| base.join(file));
     file.blocks_credentials_file = file.blocks_credentials_file.map(|file| base.join(file));
+    file.service_secret_file = file.service_secret_file.map(|file| base.join(file));
     Ok(file)
 }
 
@@ -325,6 +496,44 @@ mod tests {
         assert!(matches!(refused(missing), ConfigError::UnreadablePassword { .. }));
         let alone = Overrides { metadata_password: Some(Secret("p".into())), ..Overrides::default() };
         assert!(matches!(load("data = \"d\"", alone), Err(ConfigError::PasswordAlone)));
+    }
+
+    fn of_role(role: ProcessRole, text: &str) -> Result<Config, ConfigError> {
+        load(text, Overrides { role, ..Overrides::default() })
+    }
+
+    #[test]
+    fn each_role_needs_what_it_works_with_and_no_more() {
+        let hub = of_role(ProcessRole::NotifyHub, "service_listen = \"127.0.0.1:1\"").expect("needs no directory");
+        assert_eq!((hub.data_dir.as_os_str().len(), hub.services.listen), (0, Some(([127, 0, 0, 1], 1).into())));
+        let edge =
+            of_role(ProcessRole::NotifyEdge, "meta = [\"m:1\"]\nhubs = [\"h:1\", \"[::1]:2\"]").expect("is valid");
+        assert_eq!(edge.services.hubs, ["h:1", "[::1]:2"]);
+        assert!(matches!(of_role(ProcessRole::NotifyHub, ""), Err(ConfigError::NoServiceListen)));
+        assert!(matches!(of_role(ProcessRole::NotifyEdge, "meta = [\"m:1\"]"), Err(ConfigError::NoHubs)));
+        assert!(matches!(of_role(ProcessRole::Block, "data = \"d\""), Err(ConfigError::NoMeta)));
+        assert!(matches!(of_role(ProcessRole::Block, "meta = [\"m:1\"]"), Err(ConfigError::NoDataDir)));
+        let listen = "service_listen = \"127.0.0.1:1\"";
+        assert!(matches!(of_role(ProcessRole::Meta, &format!("data = \"d\"\n{listen}")), Err(ConfigError::NoHubs)));
+        for target in ["m", ":1", "m:x", "m:70000"] {
+            let refused = of_role(ProcessRole::Block, &format!("data = \"d\"\nmeta = [\"{target}\"]"));
+            assert!(matches!(refused, Err(ConfigError::BadTarget { .. })), "{target}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_secret() {
+        let open = "service_listen = \"0.0.0.0:1\"";
+        assert!(matches!(of_role(ProcessRole::NotifyHub, open), Err(ConfigError::OpenServiceAddress { .. })));
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("secret");
+        let with = || of_role(ProcessRole::NotifyHub, &format!("{open}\nservice_secret_file = {file:?}"));
+        assert!(matches!(with(), Err(ConfigError::UnreadableSecret { .. })));
+        fs::write(&file, "short\n").expect("writes");
+        assert!(matches!(with(), Err(ConfigError::BadSecret { .. })));
+        fs::write(&file, "a secret of some length".replace(' ', "-") + "\n").expect("writes");
+        let config = with().expect("is valid");
+        assert!(config.services.secret.is_some() && !format!("{config:?}").contains("some-length"));
     }
 
     #[test]

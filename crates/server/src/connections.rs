@@ -1,12 +1,14 @@
 //! Accepting connections and serving them until the server stops.
 
 use crate::ServerError;
+use crate::metrics::{Metrics, Side};
 use crate::stall_guard::StallGuard;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use notification_service::Edge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::io;
@@ -48,15 +50,25 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
     })
 }
 
+/// What connections are for.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    /// HTTP calls.
+    Calls(Router),
+    /// Nothing but notification streams, very many of them.
+    Streams(Arc<Edge>),
+}
+
 /// Serves connections until `shutdown`; then calls `farewell`, accepts no more, and lets those that are
 /// there end within [`DRAIN`].
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    purpose: Purpose,
+    count: (Side, Arc<Metrics>),
     shutdown: impl Future<Output = ()>,
     farewell: impl FnOnce(),
 ) {
-    let mut connections = Connections::new(router);
+    let mut connections = Connections::new(purpose, count);
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -70,7 +82,8 @@ pub(crate) async fn serve(
 }
 
 struct Connections {
-    router: Router,
+    purpose: Purpose,
+    count: (Side, Arc<Metrics>),
     http: http1::Builder,
     room: Arc<Semaphore>,
     graceful: GracefulShutdown,
@@ -79,13 +92,13 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(router: Router) -> Self {
+    fn new(purpose: Purpose, count: (Side, Arc<Metrics>)) -> Self {
         let mut http = http1::Builder::new();
         // Nobody reads the date, and it is a tenth of a small answer.
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).auto_date_header(false);
         let room = usize::try_from(connection_limit()).unwrap_or(Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(room));
-        Self { router, http, room, graceful: GracefulShutdown::new(), tasks: JoinSet::new() }
+        Self { purpose, count, http, room, graceful: GracefulShutdown::new(), tasks: JoinSet::new() }
     }
 
     /// Waits for a connection and begins to serve it.
@@ -106,29 +119,40 @@ impl Connections {
         if let Err(error) = tune(&stream) {
             tracing::debug!(%peer, %error, "a connection's options could not be set");
         }
-        let (http, router, watcher) = (self.http.clone(), self.router.clone(), self.graceful.watcher());
-        self.tasks.spawn(async move {
-            serve_connection(stream, peer, &http, router, watcher).await;
-            drop(room);
-        });
+        let (side, metrics) = &self.count;
+        let counted = metrics.connection(*side);
+        match self.purpose.clone() {
+            Purpose::Calls(router) => {
+                let (http, watcher) = (self.http.clone(), self.graceful.watcher());
+                self.tasks.spawn(async move {
+                    serve_calls(stream, peer, &http, router, watcher).await;
+                    drop((room, counted));
+                });
+            }
+            Purpose::Streams(edge) => {
+                self.tasks.spawn(async move {
+                    notification_service::serve_connection(edge, stream).await;
+                    drop((room, counted));
+                });
+            }
+        }
     }
 
     /// Lets requests end; what has not ended in time is cut off.
-    async fn drain(mut self) {
-        if timeout(DRAIN, self.graceful.shutdown()).await.is_err() {
-            tracing::warn!(connections = self.tasks.len(), "connections did not end in time and are cut off");
+    async fn drain(self) {
+        let Self { graceful, mut tasks, .. } = self;
+        let ended = async {
+            graceful.shutdown().await;
+            while tasks.join_next().await.is_some() {}
+        };
+        if timeout(DRAIN, ended).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "connections did not end in time and are cut off");
         }
-        self.tasks.shutdown().await;
+        tasks.shutdown().await;
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    http: &http1::Builder,
-    router: Router,
-    watcher: Watcher,
-) {
+async fn serve_calls(stream: TcpStream, peer: SocketAddr, http: &http1::Builder, router: Router, watcher: Watcher) {
     let stream = TokioIo::new(StallGuard::new(stream, WRITE_STALL));
     let connection = http.serve_connection(stream, TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(connection).await {

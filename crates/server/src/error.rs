@@ -29,6 +29,8 @@ pub enum ServerError {
     Metadata { place: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("cannot open the metadata database")]
     Database { source: metadata_store_mysql::OpenError },
+    #[error("the meta service does not answer")]
+    NoMeta { source: api::ApiError },
     #[error("cannot start the server's threads")]
     Runtime { source: io::Error },
 }
@@ -57,6 +59,9 @@ impl ServerError {
             }
             Self::Database { source } => source.hint(),
             Self::Metadata { .. } => "check the disk, and run `syncline admin verify`",
+            Self::NoMeta { .. } => {
+                "check that a meta service runs at one of the addresses of `--meta`, with the same secret"
+            }
             Self::Runtime { .. } => "check the limits on threads and memory of this user",
         }
     }

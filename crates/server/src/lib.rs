@@ -1,4 +1,5 @@
-//! The server in one process: makes the stores, the services and the router, and runs them.
+//! A server's process: makes the stores, the services and the routes of its role, and runs them. By default
+//! it has all roles.
 //!
 //! This is the only crate that knows which adapters there are, the system's clock and its source of
 //! randomness. The services do not know each other; they meet here.
@@ -15,6 +16,10 @@ mod config;
 mod connections;
 mod data_dir;
 mod error;
+mod health;
+mod metrics;
+mod observe;
+mod roles;
 mod router;
 mod run;
 mod stall_guard;
@@ -25,6 +30,14 @@ pub use api::service::CleanUpMode;
 pub use block_service::Thrift as ServerThrift;
 pub use block_service::{CleanUpReport, VerifyReport};
 pub use block_store_s3::Credentials;
-pub use config::{Blocks, Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, Secret};
+pub use config::{
+    Blocks, Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, ProcessRole, Secret, ServiceSettings,
+};
 pub use error::ServerError;
 pub use run::{open, run, runtime};
+
+/// The layer of a log that lets calls to other services carry the request's id.
+#[must_use]
+pub fn request_ids() -> service_calls::RequestIds {
+    service_calls::RequestIds
+}

@@ -1,44 +1,37 @@
-//! Wiring the services, and the server's life from start to stop.
+//! A server's life from start to stop.
 
-use crate::connections;
+use crate::connections::{self, Purpose};
 use crate::data_dir::DataDir;
+use crate::health::service_health;
+use crate::metrics::{Metrics, Side};
+use crate::observe::observed;
+use crate::roles::{self, Part};
 use crate::router::router;
-use crate::world;
-use crate::{Blocks, Config, Metadata, Secret, ServerError};
-use api::ApiError;
-use api::service::{Announce, CleanUpMode};
-use block_service::{BlockService, CleanUp, CleanUpReport};
-use block_store::{BlockStore, RecentBlocks, StoreError};
-use block_store_s3::S3BlockStore;
+use crate::{Config, ProcessRole, ServerError};
 use meta_service::MetaService;
-use metadata_store::MetadataStore;
-use metadata_store_mysql::{MysqlStore, Pauses};
-use model::InstanceId;
-use notification_service::{Events, Hub};
+use notification_service::Hub;
+use service_calls::{alive_routes, guard};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 /// Threads for work that blocks, mostly by waiting for a write that they share: twice the calls that
 /// the meta service runs at once, so that those never keep uploads waiting for a thread.
 const BLOCKING_THREADS: usize = 256;
-/// Bytes of memory for blocks that were just uploaded: more than is under way between one device and the
-/// next while a large file streams through.
-const RECENT_BLOCK_BYTES: u64 = 64 * 1024 * 1024;
-/// How often rows without meaning are removed from the metadata database.
-const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
-/// How often blocks are cleaned up. A block goes a day or two after its last use anyway, and each run lists all
-/// of them.
-const BLOCKS_CLEAN_UP_INTERVAL: Duration = Duration::from_secs(6 * 3600);
-/// When they are for the first time, and again after a run that failed: what that one had begun to remove is
-/// taken up then.
-const BLOCKS_CLEAN_UP_SOON: Duration = Duration::from_secs(20 * 60);
 /// How long uploads whose connections are gone may take to be stored when the server stops.
 const TASK_DRAIN: Duration = Duration::from_secs(10);
+/// How long one of several processes goes on accepting after it has said that it stops: longer than a
+/// balancer and the other services need to ask twice.
+const NOTICE: Duration = Duration::from_secs(3);
+/// How long hubs may take to be told what is left.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The runtime that a server runs well on.
 ///
@@ -57,10 +50,11 @@ pub fn runtime() -> Result<Runtime, ServerError> {
 /// [`ServerError`].
 pub fn open(config: &Config) -> Result<MetaService, ServerError> {
     let data_dir = DataDir::prepare(&config.data_dir)?;
-    open_meta(&data_dir, &config.metadata, Hub::new())
+    roles::open_meta(&data_dir, &config.metadata, Hub::new())
 }
 
-/// Runs a server until `shutdown` completes. Tells `ready` on which address it listens, once it does.
+/// Runs a server until `shutdown` completes. Tells `ready` on which address it listens, once it does: the one
+/// for clients, or for other services where clients do not call.
 ///
 /// # Errors
 /// [`ServerError`]; only before `ready` is called.
@@ -69,169 +63,95 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServerError> {
-    let data_dir = DataDir::prepare(&config.data_dir)?;
-    let lock = data_dir.lock()?;
-    let listener = connections::listen(config.listen)?;
-    let address = listener.local_addr().map_err(|source| ServerError::Listen { address: config.listen, source })?;
-    let (hub, tasks) = (Hub::new(), TaskTracker::new());
-    // Nothing else runs yet that opening could hold up.
-    let services = Services::open(&data_dir, &config, &hub)?;
-    ready(address);
-    tracing::info!(%address, data = %config.data_dir.display(), "the server is running");
-    let router = services.router(&hub, &tasks);
-    let clean_up = clean_up_regularly(services.meta.clone());
-    let blocks_clean_up = clean_up_blocks_regularly(services.clean_up.clone());
-    let serving = connections::serve(listener, router, shutdown, || hub.shut_down());
-    tokio::select! {
-        () = serving => {}
-        () = clean_up => {}
-        () = blocks_clean_up => {}
+    let (metrics, tasks) = (Arc::new(Metrics::default()), TaskTracker::new());
+    let for_clients = (config.role != ProcessRole::NotifyHub).then(|| bind(config.listen)).transpose()?;
+    let for_services = config.services.listen.map(bind).transpose()?;
+    let addresses = [&for_clients, &for_services].map(|bound| bound.as_ref().map(|(_, address)| *address));
+    let mut part = Part::open(&config, &tasks, &metrics).await?;
+    let lock = part.lock.take();
+    if let Some(address) = addresses[0].or(addresses[1]) {
+        ready(address);
     }
-    services.clean_up.stop();
+    let [clients, services] = addresses.map(|address| address.map(|address| address.to_string()));
+    tracing::info!(role = ?config.role, clients, services, data = %config.data_dir.display(), "the server is running");
+    serve(&config, part, metrics, for_clients, for_services, shutdown).await;
     tasks.close();
     if timeout(TASK_DRAIN, tasks.wait()).await.is_err() {
         tracing::warn!(tasks = tasks.len(), "uploads were not stored in time");
     }
-    drop((services, lock));
+    drop(lock);
     tracing::info!("the server has stopped");
     Ok(())
 }
 
-/// The services of one process.
-struct Services {
-    meta: Arc<MetaService>,
-    blocks: Arc<BlockService>,
-    clean_up: Arc<CleanUp>,
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let listener = connections::listen(address)?;
+    let address = listener.local_addr().map_err(|source| ServerError::Listen { address, source })?;
+    Ok((listener, address))
 }
 
-impl Services {
-    fn open(data_dir: &DataDir, config: &Config, hub: &Arc<Hub>) -> Result<Self, ServerError> {
-        let meta = Arc::new(open_meta(data_dir, &config.metadata, hub.clone())?);
-        let instance = meta.server().map_err(|error| unusable(data_dir, &config.metadata, error))?.instance;
-        let store = open_blocks(data_dir, &config.blocks, instance, BlocksFor::Everything)?;
-        let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
-        let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
-        let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
-        Ok(Self { meta, blocks, clean_up })
-    }
-
-    fn router(&self, hub: &Arc<Hub>, tasks: &TaskTracker) -> axum::Router {
-        let events = Events::new(hub.clone(), self.meta.clone());
-        router(
-            self.meta.clone(),
-            [
-                meta_service::routes(self.meta.clone()),
-                block_service::routes(self.blocks.clone(), tasks.clone()),
-                notification_service::routes(events),
-            ],
-        )
-    }
-}
-
-pub(crate) fn open_meta(
-    data_dir: &DataDir,
-    metadata: &Metadata,
-    announce: Arc<dyn Announce>,
-) -> Result<MetaService, ServerError> {
-    let store: Arc<dyn MetadataStore> = match metadata {
-        Metadata::InDataDir => Arc::new(data_dir.metadata()?),
-        Metadata::Mysql { options, password } => {
-            let pauses = Pauses::new(std::thread::sleep, world::below);
-            let opened = MysqlStore::open(options, password.as_ref().map(Secret::expose), pauses);
-            Arc::new(opened.map_err(|source| ServerError::Database { source })?)
-        }
-    };
-    MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, metadata, error))
-}
-
-/// What blocks are opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BlocksFor {
-    Everything,
-    /// Blocks on a disk are then opened beside a server that has them open.
-    Looking,
-}
-
-pub(crate) fn open_blocks(
-    data_dir: &DataDir,
-    blocks: &Blocks,
-    instance: InstanceId,
-    purpose: BlocksFor,
-) -> Result<Arc<dyn BlockStore>, ServerError> {
-    let (options, credentials) = match blocks {
-        Blocks::InDataDir => {
-            return match data_dir.blocks(instance) {
-                // Else it is opened in full: what its last process wrote at its end may have to be found again.
-                Err(ServerError::AlreadyRunning { .. }) if purpose == BlocksFor::Looking => {
-                    Ok(Arc::new(data_dir.blocks_to_look_at(instance)?))
-                }
-                opened => Ok(Arc::new(opened?)),
-            };
-        }
-        Blocks::S3 { options, credentials } => (options, credentials.clone()),
-    };
-    let opened = S3BlockStore::open(options, credentials, instance, world::below);
-    opened.map(|store| Arc::new(store) as Arc<dyn BlockStore>).map_err(|source| match source {
-        StoreError::OtherInstance { .. } | StoreError::UnknownInstance { .. } => {
-            ServerError::ForeignBlocks { path: options.place().into(), source }
-        }
-        StoreError::UnknownFormat { .. } => ServerError::NewerFormat { path: options.place().into() },
-        StoreError::Corrupt { .. }
-        | StoreError::Io { .. }
-        | StoreError::Locked { .. }
-        | StoreError::NoSpace { .. }
-        | StoreError::Remote { .. } => ServerError::Bucket { place: options.place(), source },
-    })
-}
-
-fn unusable(data_dir: &DataDir, metadata: &Metadata, error: ApiError) -> ServerError {
-    let place = match metadata {
-        Metadata::InDataDir => data_dir.metadata_path().display().to_string(),
-        Metadata::Mysql { options, .. } => format!("at {}", options.place()),
-    };
-    ServerError::Metadata { place, source: error.into() }
-}
-
-/// Never ends.
-async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>) {
-    let mut pause = BLOCKS_CLEAN_UP_SOON;
-    loop {
-        tokio::time::sleep(pause).await;
-        let clean_up = clean_up.clone();
-        pause = BLOCKS_CLEAN_UP_SOON;
-        match tokio::task::spawn_blocking(move || clean_up.run(CleanUpMode::Act)).await {
-            Ok(Ok(report)) => {
-                let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, compacted_bytes } = report;
-                tracing::info!(
-                    blocks,
-                    marked,
-                    waiting,
-                    removed,
-                    removed_bytes,
-                    compacted_bytes,
-                    "blocks were cleaned up"
-                );
-                pause = BLOCKS_CLEAN_UP_INTERVAL;
+/// Serves clients and other services until `shutdown`. Then, in this order: says that it stops, lets clients'
+/// calls end, tells what is left to be told, lets other services' calls end.
+async fn serve(
+    config: &Config,
+    part: Part,
+    metrics: Arc<Metrics>,
+    for_clients: Option<(TcpListener, SocketAddr)>,
+    for_services: Option<(TcpListener, SocketAddr)>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (draining, drains) = watch::channel(false);
+    let (stop, stopped) = watch::channel(());
+    let Part { for_clients: purpose, for_services: calls, need, notification, background, clean_up, lock: _ } = part;
+    let purpose = purpose.zip(for_clients);
+    let mut tasks = JoinSet::new();
+    background.into_iter().for_each(|work| drop(tasks.spawn(work)));
+    let clients = async {
+        let until = async {
+            shutdown.await;
+            draining.send_replace(true);
+            if config.role != ProcessRole::All {
+                sleep(NOTICE).await;
             }
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "blocks could not be cleaned up");
+        };
+        match purpose {
+            Some((purpose, (listener, _))) => {
+                let purpose = match purpose {
+                    Purpose::Calls(calls) => Purpose::Calls(observed(router([calls]), Side::Clients, metrics.clone())),
+                    streams @ Purpose::Streams(_) => streams,
+                };
+                connections::serve(listener, purpose, (Side::Clients, metrics.clone()), until, || {
+                    notification.say_farewell();
+                })
+                .await;
             }
-            Err(panic) => tracing::error!(%panic, "the clean-up of blocks failed"),
+            None => {
+                until.await;
+                notification.say_farewell();
+            }
         }
-    }
-}
-
-/// Never ends. A failure is tried again at the next turn.
-async fn clean_up_regularly(meta: Arc<MetaService>) {
-    let mut turns = interval(CLEAN_UP_INTERVAL);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        turns.tick().await;
-        let meta = meta.clone();
-        match tokio::task::spawn_blocking(move || meta.clean_up()).await {
-            Ok(Ok(rows)) => tracing::debug!(rows, "rows without meaning were removed"),
-            Ok(Err(error)) => tracing::warn!(%error, "rows without meaning could not be removed"),
-            Err(panic) => tracing::error!(%panic, "the clean-up failed"),
+        if timeout(FLUSH, notification.flush()).await.is_err() {
+            tracing::warn!("the hubs were not told everything");
         }
+        drop(stop);
+    };
+    let services = async {
+        let Some((listener, _)) = for_services else { return };
+        let calls = calls.merge(alive_routes(drains.clone()));
+        let guarded = guard(calls, config.services.secret.clone());
+        let health = service_health(need, drains, metrics.clone());
+        // Unknown calls are answered in no form that a caller could take for a service's word.
+        let all = observed(guarded.merge(health), Side::Services, metrics.clone());
+        let count = (Side::Services, metrics.clone());
+        let mut stopped = stopped;
+        // The sender says nothing, it only goes.
+        let until = async { drop(stopped.changed().await) };
+        connections::serve(listener, Purpose::Calls(all), count, until, || ()).await;
+    };
+    tokio::join!(clients, services);
+    if let Some(clean_up) = clean_up {
+        clean_up.stop();
     }
+    // What never ends by itself ends here.
+    tasks.shutdown().await;
 }

@@ -69,6 +69,10 @@ impl MetaForBlocks for RemoteMeta {
         self.call_each(wire::MISSING, &Missing { who, blocks: blocks.to_vec() }, blocks.len())
     }
 
+    fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        self.call(wire::RENEW, &blocks)
+    }
+
     fn stored(
         &self,
         who: Identity,

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use model::{AccountId, limits};
+use model::{AccountId, BlockHash, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -59,6 +59,7 @@ pub fn meta_routes<M: RemoteCallable + 'static>(meta: Arc<M>) -> Router {
     router = call(router, wire::MISSING, |meta, body| {
         with(body, |Missing { who, blocks }| MetaForBlocks::missing(meta, who, &blocks))
     });
+    router = call(router, wire::RENEW, |meta, body| with(body, |blocks: Vec<BlockHash>| meta.renew(&blocks)));
     router = call(router, wire::STORED, |meta, body| {
         with(body, |Stored { who, blocks, commit }| meta.stored(who, &blocks, commit.as_ref()))
     });

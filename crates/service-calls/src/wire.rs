@@ -46,6 +46,8 @@ pub const READABLE: Call = reading("readable");
 pub const COMING: Call = reading("coming");
 /// [`Missing`] to one `bool` for each block.
 pub const MISSING: Call = reading("missing");
+/// Blocks that are about to be stored to nothing.
+pub const RENEW: Call = reading("renew");
 /// [`Stored`] to the commit's outcome, if there is a commit. Harmless twice: a block is noted once, and a
 /// commit is recognised by its key. A database that fails over needs its time.
 pub const STORED: Call = Call {

@@ -51,6 +51,11 @@ impl MetaForBlocks for Meta {
         Ok(blocks.iter().map(|block| block.0[0] != 1).collect())
     }
 
+    fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        let being_removed = || ApiError::new(ErrorCode::Unavailable, "being removed");
+        if blocks.iter().any(|block| block.0[0] == 9) { Err(being_removed()) } else { Ok(()) }
+    }
+
     fn stored(
         &self,
         _: Identity,
@@ -152,6 +157,9 @@ async fn every_call_arrives_and_its_answer_returns() {
     assert_eq!(refused.expect_err("refused").code, ErrorCode::Unlinked);
     assert_eq!(ask(&remote, move |meta| meta.readable(WHO, SPACE, &blocks)).await, Ok(vec![true, false]));
     assert_eq!(ask(&remote, move |meta| meta.missing(WHO, &blocks)).await, Ok(vec![false, true]));
+    assert_eq!(ask(&remote, move |meta| meta.renew(&blocks)).await, Ok(()));
+    let refused = ask(&remote, |meta| meta.renew(&[BlockHash([9; 32])])).await;
+    assert_eq!(refused.expect_err("refused").code, ErrorCode::Unavailable);
     let stored = StoredBlock { hash: blocks[0], len: 5 };
     let commit = Commit {
         namespace: SPACE,

@@ -156,7 +156,7 @@ pub(crate) struct ServerOptions {
     /// The directory of everything that the server keeps
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// The address and port to listen on
+    /// The address and port to listen on for clients
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
     /// A file with these settings
@@ -169,6 +169,37 @@ pub(crate) struct ServerOptions {
     /// Which part of the server to run
     #[arg(long, value_enum, default_value_t = ServerRole::All)]
     pub(crate) role: ServerRole,
+    #[command(flatten)]
+    pub(crate) services: ServiceOptions,
+    /// How to write the log
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How the processes of a server that has several find each other.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServiceOptions {
+    /// The address and port for other services, balancers and monitoring; no client may reach it
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) service_listen: Option<String>,
+    /// The file with the secret that the services share
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_secret_file: Option<PathBuf>,
+    /// The service addresses of the meta services, or a name that stands for them, for `block` and `notify-edge`
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) meta: Vec<String>,
+    /// The service addresses of all hubs, written alike everywhere, for `meta` and `notify-edge`
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) hubs: Vec<String>,
+}
+
+/// The forms of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One object per line
+    Json,
 }
 
 /// Where the metadata database is.
@@ -205,7 +236,16 @@ pub(crate) struct BlocksOptions {
 /// The parts of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ServerRole {
+    /// Everything in one process
     All,
+    /// Accounts, journals, changes and commits
+    Meta,
+    /// Takes and hands out blocks
+    Block,
+    /// Hears which journals grew, and passes it on to edges
+    NotifyHub,
+    /// Holds the devices' notification streams
+    NotifyEdge,
 }
 
 #[derive(Debug, Args)]
@@ -431,6 +471,9 @@ mod tests {
             "demo",
             "demo dir",
             "server --data d --listen 127.0.0.1:0 --role all",
+            "server --role block --data d --meta a:1,b:2 --service-listen 127.0.0.1:0 --log-format json",
+            "server --role notify-hub --service-listen 127.0.0.1:0 --service-secret-file f",
+            "server --role notify-edge --meta a:1 --hubs b:2,c:3",
             "admin --data d user add a@b.c --password-stdin",
             "admin --config f user list",
             "admin --data d raise-epoch",

@@ -1,23 +1,31 @@
 //! Where the log goes: standard error, or a file that does not grow for ever.
 
+use crate::arguments::LogFormat;
 use client::Failure;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// Bytes of a log file before it makes room for the next; one old one is kept.
 const LOG_BYTES: u64 = 10 * 1024 * 1024;
 /// What is logged unless SYNCLINE_LOG says otherwise.
 const DEFAULT_FILTER: &str = "info,sync_engine=info";
 
-/// Logs to standard error.
-pub(crate) fn to_stderr() {
+/// Logs to standard error, with the ids of requests whatever the level is.
+pub(crate) fn to_stderr(format: LogFormat) {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter()).with_writer(io::stderr).with_ansi(!plain).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(!plain && format == LogFormat::Text);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(true).boxed(),
+    };
+    tracing_subscriber::registry().with(server::request_ids()).with(lines.with_filter(filter())).init();
 }
 
 /// Logs to a file.

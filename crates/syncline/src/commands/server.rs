@@ -5,7 +5,7 @@ use crate::arguments::{AdminOptions, AdminVerb, BlocksOptions, MetadataOptions, 
 use crate::{log, output, password, signals};
 use client::{Failure, FailureKind};
 use serde::Serialize;
-use server::{Config, ConfigError, Credentials, Overrides, ServerError};
+use server::{Config, ConfigError, Credentials, Overrides, ProcessRole, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -20,11 +20,18 @@ struct Listening {
 
 /// Runs a server until it is told to end.
 pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Failure> {
-    let ServerOptions { data, listen, config, metadata, blocks, role: ServerRole::All } = options;
-    log::to_stderr();
-    let overrides = overrides(data.as_ref(), listen.as_ref(), metadata, blocks);
+    let ServerOptions { data, listen, config, metadata, blocks, role, services, log_format } = options;
+    log::to_stderr(*log_format);
+    let overrides = Overrides {
+        role: role_of(*role),
+        service_listen: services.service_listen.clone(),
+        service_secret_file: services.service_secret_file.clone(),
+        meta: services.meta.clone(),
+        hubs: services.hubs.clone(),
+        ..overrides(data.as_ref(), listen.as_ref(), metadata, blocks)
+    };
     let config = Config::load(config.as_deref(), overrides).map_err(|error| config_failure(&error))?;
-    let is_new = has_no_accounts(&config)?;
+    let is_new = config.role.opens_metadata() && has_no_accounts(&config)?;
     let where_to = same_settings(options, &config);
     let runtime = server::runtime().map_err(|error| server_failure(&error))?;
     let json = context.json;
@@ -45,6 +52,16 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
     runtime.block_on(async {
         server::run(config, signals::shutdown()?, ready).await.map_err(|error| server_failure(&error))
     })
+}
+
+const fn role_of(role: ServerRole) -> ProcessRole {
+    match role {
+        ServerRole::All => ProcessRole::All,
+        ServerRole::Meta => ProcessRole::Meta,
+        ServerRole::Block => ProcessRole::Block,
+        ServerRole::NotifyHub => ProcessRole::NotifyHub,
+        ServerRole::NotifyEdge => ProcessRole::NotifyEdge,
+    }
 }
 
 /// The options by which `admin` finds the database that `server` works on.
@@ -149,6 +166,7 @@ fn overrides(
         metadata: metadata.metadata.clone(),
         metadata_password_file: metadata.metadata_password_file.clone(),
         metadata_password: std::env::var(PASSWORD_VARIABLE).ok().map(Into::into),
+        ..Overrides::default()
     }
 }
 

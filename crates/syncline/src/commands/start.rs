@@ -1,7 +1,7 @@
 //! `start` and `stop`.
 
 use super::Context;
-use crate::arguments::StartOptions;
+use crate::arguments::{LogFormat, StartOptions};
 use crate::{log, output, signals};
 use client::control::protocol::{Done, StatusReply};
 use client::{Command, Control, Daemon, DaemonError, Failure, FailureKind, Home, HomeError};
@@ -39,7 +39,7 @@ pub(crate) fn start(options: &StartOptions, context: &Context) -> Result<(), Fai
     match options {
         StartOptions { foreground: false, .. } => in_background(&home, context),
         StartOptions { detached: false, .. } => {
-            log::to_stderr();
+            log::to_stderr(LogFormat::Text);
             in_foreground(home)
         }
         StartOptions { detached: true, .. } => {

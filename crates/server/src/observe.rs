@@ -1,0 +1,42 @@
+//! What is noted of every call: its id in a span, its figures.
+
+use crate::metrics::{Metrics, Side};
+use crate::world;
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use service_calls::{REQUEST_ID, RequestId};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+/// The calls of one side, noted.
+pub(crate) fn observed(router: Router, side: Side, metrics: Arc<Metrics>) -> Router {
+    router.layer(middleware::from_fn_with_state((side, metrics), observe))
+}
+
+/// Gives the call an id, the one that it brings if a balancer has made one, and tells it in the answer: a
+/// person who reports a failure can name it.
+async fn observe(State((side, metrics)): State<(Side, Arc<Metrics>)>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let brought = request.headers().get(REQUEST_ID).and_then(|value| RequestId::parse(value.to_str().ok()?));
+    let id = brought.unwrap_or_else(|| RequestId::from_bits(world::below(u64::MAX)));
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let call = path.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("unknown").to_owned();
+    let header = HeaderValue::from_str(id.as_str());
+    if let Ok(header) = &header {
+        request.headers_mut().insert(REQUEST_ID, header.clone());
+    }
+    let span = tracing::info_span!("call", request = %id, call);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Ok(header) = header {
+        response.headers_mut().insert(REQUEST_ID, header);
+    }
+    let (took, status) = (begun.elapsed(), response.status().as_u16());
+    metrics.call(side, &call, status, took);
+    let millis = took.as_millis();
+    span.in_scope(|| tracing::debug!(status, millis, "answered"));
+    response
+}

@@ -1,0 +1,371 @@
+//! The roles: what each of them is made of.
+//!
+//! | role | answers clients | answers other services | asks |
+//! |---|---|---|---|
+//! | all | everything | nothing | nobody |
+//! | meta | all calls without blocks | who, what may be read, commits, heads | the metadata database; tells hubs |
+//! | block | `changeset`, `blocks`, `prefetch`, `sums` | nothing | the meta service, the block store |
+//! | notify-hub | nothing | announcements, edges | nobody |
+//! | notify-edge | `events` | nothing | the meta service; listens to hubs |
+
+use crate::connections::Purpose;
+use crate::data_dir::DataDir;
+use crate::health::{Need, client_health};
+use crate::metrics::{CountedAnnounce, Metrics};
+use crate::router::router;
+use crate::world;
+use crate::{Blocks, Config, Metadata, ProcessRole, Secret, ServerError};
+use api::ApiError;
+use api::service::{Announce, CleanUpMode, MetaForStart};
+use axum::Router;
+use block_service::{BlockService, CleanUp, CleanUpReport};
+use block_store::{BlockStore, RecentBlocks, StoreError};
+use block_store_s3::S3BlockStore;
+use meta_service::MetaService;
+use metadata_store::MetadataStore;
+use metadata_store_mysql::{MysqlStore, Pauses};
+use model::InstanceId;
+use notification_service::{Edge, Events, Hub, Relay};
+use service_calls::{Links, Publisher, RemoteMeta, Upstream};
+use std::fs::File;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::task::TaskTracker;
+
+/// Bytes of memory for blocks that were just uploaded: more than is under way between one device and the
+/// next while a large file streams through.
+const RECENT_BLOCK_BYTES: u64 = 64 * 1024 * 1024;
+/// How often rows without meaning are removed from the metadata database.
+const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often blocks are cleaned up. A block goes a day or two after its last use anyway, and each run lists all
+/// of them.
+const BLOCKS_CLEAN_UP_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// When they are for the first time, and again after a run that failed: what that one had begun to remove is
+/// taken up then.
+const BLOCKS_CLEAN_UP_SOON: Duration = Duration::from_secs(20 * 60);
+/// How long a process waits at its start for a meta service: they may start together.
+const META_PATIENCE: Duration = Duration::from_secs(60);
+/// How often it asks until then.
+const META_PAUSE: Duration = Duration::from_millis(500);
+
+/// Work that never ends.
+pub(crate) type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A role's services and what they need.
+pub(crate) struct Part {
+    pub(crate) for_clients: Option<Purpose>,
+    pub(crate) for_services: Router,
+    pub(crate) need: Need,
+    pub(crate) notification: Notification,
+    /// Work that goes on for as long as the process does.
+    pub(crate) background: Vec<Background>,
+    /// What stops in the middle when the process does.
+    pub(crate) clean_up: Option<Arc<CleanUp>>,
+    /// Keeps other servers away from the data directory.
+    pub(crate) lock: Option<File>,
+}
+
+/// What of the notification service is in this process.
+pub(crate) enum Notification {
+    None,
+    Streams(Arc<Hub>),
+    Relay(Arc<Relay>),
+    Publisher(Arc<Publisher>),
+}
+
+impl Part {
+    /// Opens what the configured role works with.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub(crate) async fn open(
+        config: &Config,
+        tasks: &TaskTracker,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, ServerError> {
+        match config.role {
+            ProcessRole::All => Self::all(config, tasks, metrics),
+            ProcessRole::Meta => Self::meta(config, metrics),
+            ProcessRole::Block => Self::block(config, tasks).await,
+            ProcessRole::NotifyHub => Ok(Self::hub(metrics)),
+            ProcessRole::NotifyEdge => Ok(Self::edge(config, metrics)),
+        }
+    }
+
+    /// The functions that open block the thread; nothing else runs yet that this could hold up.
+    fn all(config: &Config, tasks: &TaskTracker, metrics: &Arc<Metrics>) -> Result<Self, ServerError> {
+        let data_dir = DataDir::prepare(&config.data_dir)?;
+        let lock = data_dir.lock()?;
+        let hub = Hub::new();
+        let announce = Arc::new(CountedAnnounce { inner: hub.clone(), metrics: metrics.clone() });
+        let meta = Arc::new(open_meta(&data_dir, &config.metadata, announce)?);
+        let instance = meta.server().map_err(|error| unusable(&data_dir, &config.metadata, error))?.instance;
+        let store = open_blocks(&data_dir, &config.blocks, instance, BlocksFor::Everything)?;
+        let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
+        let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
+        let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
+        let streams = hub.clone();
+        metrics.gauge("syncline_streams", "Open notification streams", move || streams.streams() as u64);
+        let need = Need::Database(meta.clone());
+        let calls = router([
+            meta_service::routes(meta.clone()),
+            block_service::routes(blocks, tasks.clone()),
+            notification_service::routes(Events::new(hub.clone(), meta.clone())),
+            client_health(need.clone()),
+        ]);
+        Ok(Self {
+            for_clients: Some(Purpose::Calls(calls)),
+            for_services: Router::new(),
+            need,
+            notification: Notification::Streams(hub),
+            background: vec![Box::pin(clean_up_regularly(meta)), Box::pin(clean_up_blocks_regularly(clean_up.clone()))],
+            clean_up: Some(clean_up),
+            lock: Some(lock),
+        })
+    }
+
+    fn meta(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, ServerError> {
+        let data_dir = DataDir::prepare(&config.data_dir)?;
+        // A file takes one server; what a database is for is to be shared.
+        let lock = matches!(config.metadata, Metadata::InDataDir).then(|| data_dir.lock()).transpose()?;
+        let publisher = Publisher::new(links(config), config.services.hubs.clone());
+        let announce = Arc::new(CountedAnnounce { inner: publisher.clone(), metrics: metrics.clone() });
+        let meta = Arc::new(open_meta(&data_dir, &config.metadata, announce)?);
+        let (failed, dropped) = (publisher.clone(), publisher.clone());
+        metrics.gauge("syncline_hub_calls_failed", "Calls to hubs that failed since the start", move || {
+            failed.counts().failed.load(Ordering::Relaxed)
+        });
+        metrics.gauge("syncline_announcements_dropped", "Announcements without room since the start", move || {
+            dropped.counts().dropped.load(Ordering::Relaxed)
+        });
+        let need = Need::Database(meta.clone());
+        let calls = router([meta_service::routes(meta.clone()), client_health(need.clone())]);
+        Ok(Self {
+            for_clients: Some(Purpose::Calls(calls)),
+            for_services: service_calls::meta_routes(meta.clone()),
+            need,
+            notification: Notification::Publisher(publisher.clone()),
+            background: vec![Box::pin(clean_up_regularly(meta)), Box::pin(publisher.run())],
+            clean_up: None,
+            lock,
+        })
+    }
+
+    async fn block(config: &Config, tasks: &TaskTracker) -> Result<Self, ServerError> {
+        let data_dir = DataDir::prepare(&config.data_dir)?;
+        // Files take one process; what a bucket is for is to be shared.
+        let lock = matches!(config.blocks, Blocks::InDataDir).then(|| data_dir.lock()).transpose()?;
+        let (upstream, meta) = remote_meta(config);
+        let instance = ask_which_server(meta.clone()).await?;
+        let blocks = config.blocks.clone();
+        let opened =
+            tokio::task::spawn_blocking(move || open_blocks(&data_dir, &blocks, instance, BlocksFor::Everything)).await;
+        let store = opened.map_err(|panic| ServerError::Runtime { source: std::io::Error::other(panic) })??;
+        let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
+        let blocks = Arc::new(BlockService::new(store, meta).with_thrift(config.thrift));
+        let need = Need::Meta(upstream.clone());
+        let calls = router([block_service::routes(blocks, tasks.clone()), client_health(need.clone())]);
+        Ok(Self {
+            for_clients: Some(Purpose::Calls(calls)),
+            for_services: Router::new(),
+            need,
+            notification: Notification::None,
+            background: vec![Box::pin(upstream.look_after())],
+            clean_up: None,
+            lock,
+        })
+    }
+
+    fn hub(metrics: &Arc<Metrics>) -> Self {
+        let relay = Relay::new(world::below);
+        let (edges, announced) = (relay.clone(), relay.clone());
+        metrics.gauge("syncline_edges", "Edges that listen to this hub", move || edges.edges() as u64);
+        metrics.gauge("syncline_announced", "Positions announced here since the start", move || announced.announced());
+        Self {
+            for_clients: None,
+            for_services: notification_service::hub_routes(relay.clone()),
+            need: Need::Nothing,
+            notification: Notification::Relay(relay),
+            background: Vec::new(),
+            clean_up: None,
+            lock: None,
+        }
+    }
+
+    fn edge(config: &Config, metrics: &Arc<Metrics>) -> Self {
+        let (upstream, meta) = remote_meta(config);
+        let edge = Edge::new(meta, links(config), config.services.hubs.clone());
+        let (streams, linked) = (edge.clone(), edge.clone());
+        metrics.gauge("syncline_streams", "Open notification streams", move || streams.hub().streams() as u64);
+        metrics.gauge("syncline_hubs_linked", "Hubs that this edge listens to", move || linked.linked() as u64);
+        Self {
+            for_clients: Some(Purpose::Streams(edge.clone())),
+            for_services: Router::new(),
+            need: Need::Meta(upstream.clone()),
+            notification: Notification::Streams(edge.hub().clone()),
+            background: vec![Box::pin(upstream.look_after()), Box::pin(edge.run())],
+            clean_up: None,
+            lock: None,
+        }
+    }
+}
+
+impl Notification {
+    /// Ends what would not end by itself.
+    pub(crate) fn say_farewell(&self) {
+        match self {
+            Self::Streams(hub) => hub.shut_down(),
+            Self::Relay(relay) => relay.shut_down(),
+            Self::Publisher(_) | Self::None => {}
+        }
+    }
+
+    /// Waits until others have been told what there is to tell.
+    pub(crate) async fn flush(&self) {
+        match self {
+            Self::Publisher(publisher) => publisher.flush().await,
+            Self::Streams(_) | Self::Relay(_) | Self::None => {}
+        }
+    }
+}
+
+fn links(config: &Config) -> Links {
+    Links::new(config.services.secret.clone(), world::below)
+}
+
+fn remote_meta(config: &Config) -> (Arc<Upstream>, Arc<RemoteMeta>) {
+    let upstream = Upstream::new(links(config), config.services.meta.clone());
+    let meta = Arc::new(RemoteMeta::new(upstream.clone(), Handle::current()));
+    (upstream, meta)
+}
+
+/// Waits for a meta service, and asks it which server this is: the blocks must be its own.
+async fn ask_which_server(meta: Arc<RemoteMeta>) -> Result<InstanceId, ServerError> {
+    let until = Instant::now() + META_PATIENCE;
+    loop {
+        let meta = meta.clone();
+        let asked = tokio::task::spawn_blocking(move || meta.server()).await;
+        match asked.map_err(|panic| ApiError::new(api::ErrorCode::Unavailable, panic.to_string())) {
+            Ok(Ok(server)) => return Ok(server.instance),
+            Ok(Err(source)) | Err(source) if !source.code.is_transient() || Instant::now() >= until => {
+                return Err(ServerError::NoMeta { source });
+            }
+            Ok(Err(_)) | Err(_) => sleep(META_PAUSE).await,
+        }
+    }
+}
+
+/// The meta service over the configured database.
+pub(crate) fn open_meta(
+    data_dir: &DataDir,
+    metadata: &Metadata,
+    announce: Arc<dyn Announce>,
+) -> Result<MetaService, ServerError> {
+    let store: Arc<dyn MetadataStore> = match metadata {
+        Metadata::InDataDir => Arc::new(data_dir.metadata()?),
+        Metadata::Mysql { options, password } => {
+            let pauses = Pauses::new(std::thread::sleep, world::below);
+            let opened = MysqlStore::open(options, password.as_ref().map(Secret::expose), pauses);
+            Arc::new(opened.map_err(|source| ServerError::Database { source })?)
+        }
+    };
+    MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, metadata, error))
+}
+
+/// What blocks are opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlocksFor {
+    Everything,
+    /// Blocks on a disk are then opened beside a server that has them open.
+    Looking,
+}
+
+/// The configured block store.
+pub(crate) fn open_blocks(
+    data_dir: &DataDir,
+    blocks: &Blocks,
+    instance: InstanceId,
+    purpose: BlocksFor,
+) -> Result<Arc<dyn BlockStore>, ServerError> {
+    let (options, credentials) = match blocks {
+        Blocks::InDataDir => {
+            return match data_dir.blocks(instance) {
+                // Else it is opened in full: what its last process wrote at its end may have to be found again.
+                Err(ServerError::AlreadyRunning { .. }) if purpose == BlocksFor::Looking => {
+                    Ok(Arc::new(data_dir.blocks_to_look_at(instance)?))
+                }
+                opened => Ok(Arc::new(opened?)),
+            };
+        }
+        Blocks::S3 { options, credentials } => (options, credentials.clone()),
+    };
+    let opened = S3BlockStore::open(options, credentials, instance, world::below);
+    opened.map(|store| Arc::new(store) as Arc<dyn BlockStore>).map_err(|source| match source {
+        StoreError::OtherInstance { .. } | StoreError::UnknownInstance { .. } => {
+            ServerError::ForeignBlocks { path: options.place().into(), source }
+        }
+        StoreError::UnknownFormat { .. } => ServerError::NewerFormat { path: options.place().into() },
+        StoreError::Corrupt { .. }
+        | StoreError::Io { .. }
+        | StoreError::Locked { .. }
+        | StoreError::NoSpace { .. }
+        | StoreError::Remote { .. } => ServerError::Bucket { place: options.place(), source },
+    })
+}
+
+fn unusable(data_dir: &DataDir, metadata: &Metadata, error: ApiError) -> ServerError {
+    let place = match metadata {
+        Metadata::InDataDir => data_dir.metadata_path().display().to_string(),
+        Metadata::Mysql { options, .. } => format!("at {}", options.place()),
+    };
+    ServerError::Metadata { place, source: error.into() }
+}
+
+/// Never ends. A failure is tried again at the next turn.
+async fn clean_up_regularly(meta: Arc<MetaService>) {
+    let mut turns = interval(CLEAN_UP_INTERVAL);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        let meta = meta.clone();
+        match tokio::task::spawn_blocking(move || meta.clean_up()).await {
+            Ok(Ok(rows)) => tracing::debug!(rows, "rows without meaning were removed"),
+            Ok(Err(error)) => tracing::warn!(%error, "rows without meaning could not be removed"),
+            Err(panic) => tracing::error!(%panic, "the clean-up failed"),
+        }
+    }
+}
+
+/// Never ends.
+async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>) {
+    let mut pause = BLOCKS_CLEAN_UP_SOON;
+    loop {
+        sleep(pause).await;
+        let clean_up = clean_up.clone();
+        pause = BLOCKS_CLEAN_UP_SOON;
+        match tokio::task::spawn_blocking(move || clean_up.run(CleanUpMode::Act)).await {
+            Ok(Ok(report)) => {
+                let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, compacted_bytes } = report;
+                tracing::info!(
+                    blocks,
+                    marked,
+                    waiting,
+                    removed,
+                    removed_bytes,
+                    compacted_bytes,
+                    "blocks were cleaned up"
+                );
+                pause = BLOCKS_CLEAN_UP_INTERVAL;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "blocks could not be cleaned up");
+            }
+            Err(panic) => tracing::error!(%panic, "the clean-up of blocks failed"),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! How many notification streams one edge holds, what each costs, and how fast a change reaches them all.
+//!
+//! `cargo bench -p syncline --bench streams [-- STREAMS]` starts a hub and an edge as processes, is the meta
+//! service and all devices itself, and prints a table. Run it on a machine that does nothing else.
+
+#![expect(clippy::print_stdout, reason = "its table is what it is for")]
+
+use api::service::{Announce, Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
+use api::{ApiError, ErrorCode, PREFIX, ServerReply, Token};
+use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, limits};
+use service_calls::{Links, Publisher, alive_routes, meta_routes};
+use std::fs;
+use std::net::TcpListener as FreePort;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep};
+
+const STREAMS: usize = 10_000;
+/// The namespace that all of them follow.
+const SHARED: NamespaceId = NamespaceId([7; 16]);
+/// Connections that are being made at the same time.
+const CONNECTING: usize = 512;
+/// Changes that are timed.
+const CHANGES: u64 = 10;
+
+/// A meta service in which every token is a device, 20 of them to an account, and all follow one namespace.
+struct Meta;
+
+impl MetaForStart for Meta {
+    fn server(&self) -> Result<ServerReply, ApiError> {
+        Err(ApiError::new(ErrorCode::Unavailable, "nobody asks"))
+    }
+}
+
+impl MetaForNotification for Meta {
+    fn authenticate(&self, token: &Token) -> Result<Identity, ApiError> {
+        let (mut account, mut device) = ([0; 16], [0; 16]);
+        device[..8].copy_from_slice(&token.0[..8]);
+        let number = u64::from_le_bytes(token.0[..8].try_into().unwrap_or_default());
+        account[..8].copy_from_slice(&(number / 20).to_le_bytes());
+        Ok(Identity { account: AccountId(account), device: DeviceId(device) })
+    }
+
+    fn heads(&self, _: AccountId) -> Result<Followed, ApiError> {
+        Ok(vec![(SHARED, Position(1))])
+    }
+
+    fn review(&self, devices: &[Identity]) -> Result<Vec<Option<Followed>>, ApiError> {
+        devices.iter().map(|who| self.heads(who.account).map(Some)).collect()
+    }
+}
+
+impl MetaForBlocks for Meta {
+    fn authenticate(&self, token: &Token) -> Result<Identity, ApiError> {
+        MetaForNotification::authenticate(self, token)
+    }
+
+    fn readable(&self, _: Identity, _: NamespaceId, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+        Ok(vec![false; blocks.len()])
+    }
+
+    fn missing(&self, _: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
+        Ok(vec![true; blocks.len()])
+    }
+
+    fn renew(&self, _: &[BlockHash]) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    fn stored(&self, _: Identity, _: &[StoredBlock], _: Option<&Commit>) -> Result<Option<CommitOutcome>, ApiError> {
+        Ok(None)
+    }
+}
+
+/// A process that ends with its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn start(arguments: &[&str]) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
+    command.arg("server").args(arguments).env("SYNCLINE_LOG", "error");
+    Running(command.stdout(Stdio::null()).spawn().expect("the program starts"))
+}
+
+fn free_address() -> String {
+    FreePort::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string()
+}
+
+/// Kilobytes of anonymous memory, and of all that is resident.
+fn memory(process: &Running) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.0.id())).expect("it runs");
+    let of = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    (of("RssAnon:"), of("VmRSS:"))
+}
+
+/// Seconds of processor time that it has used.
+fn cpu(process: &Running) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.0.id())).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number");
+    ticks as f64 / 100.0
+}
+
+/// What the devices have heard.
+struct Heard {
+    /// How many have yet to hear of the position that is waited for.
+    open: AtomicUsize,
+    position: watch::Sender<u64>,
+    done: tokio::sync::Notify,
+}
+
+fn main() {
+    let argument = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
+    let streams: usize = argument.unwrap_or(STREAMS);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(measure(streams));
+}
+
+async fn measure(streams: usize) {
+    let (meta, hub, edge) = (free_address(), free_address(), free_address());
+    let (_draining, drains) = watch::channel(false);
+    let listener = TcpListener::bind(&meta).await.expect("the port is free");
+    let routes = meta_routes(Arc::new(Meta)).merge(alive_routes(drains));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let _hub = start(&["--role", "notify-hub", "--service-listen", &hub]);
+    let edge_process = start(&["--role", "notify-edge", "--listen", &edge, "--meta", &meta, "--hubs", &hub]);
+    while TcpStream::connect(&edge).await.is_err() || TcpStream::connect(&hub).await.is_err() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    // The first connections pay for threads and pools.
+    let warm = Arc::new(Heard { open: 50.into(), position: watch::channel(1).0, done: tokio::sync::Notify::new() });
+    open(&edge, 1_000_000_000, 50, &warm).await;
+    let before = memory(&edge_process);
+
+    let heard =
+        Arc::new(Heard { open: streams.into(), position: watch::channel(1).0, done: tokio::sync::Notify::new() });
+    let begun = Instant::now();
+    open(&edge, 0, streams, &heard).await;
+    heard.done.notified().await;
+    let opened = begun.elapsed();
+    // One round of keep-alives, so that what an idle stream holds is what is measured.
+    sleep(limits::SSE_KEEP_ALIVE + Duration::from_secs(2)).await;
+    let after = memory(&edge_process);
+
+    let publisher = Publisher::new(Links::new(None, |_| 0), vec![hub]);
+    tokio::spawn(publisher.clone().run());
+    let mut times = Vec::new();
+    let cpu_before = cpu(&edge_process);
+    for position in 2..2 + CHANGES {
+        heard.open.store(streams, Ordering::SeqCst);
+        heard.position.send_replace(position);
+        let begun = Instant::now();
+        publisher.reached(SHARED, Position(position));
+        heard.done.notified().await;
+        times.push(begun.elapsed());
+        sleep(Duration::from_millis(300)).await;
+    }
+    let used = (cpu(&edge_process) - cpu_before) / CHANGES as f64;
+    times.sort();
+    let each = |(anonymous, resident): (u64, u64), before: (u64, u64)| {
+        let bytes = |now: u64, then: u64| now.saturating_sub(then) * 1024 / streams as u64;
+        (bytes(anonymous, before.0), bytes(resident, before.1))
+    };
+    let (anonymous, resident) = each(after, before);
+    println!(
+        "| streams | opened in | bytes each (anonymous) | bytes each (resident) | change to the last stream, median | slowest of {CHANGES} | processor time of the edge for one change |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| {streams} | {opened:.1?} | {anonymous} | {resident} | {:.3?} | {:.3?} | {used:.3} s |",
+        times[times.len() / 2],
+        times[times.len() - 1],
+    );
+}
+
+/// Opens streams and lets each count down when it hears of the position that is waited for.
+async fn open(edge: &str, first: u64, count: usize, heard: &Arc<Heard>) {
+    let turns = Arc::new(Semaphore::new(CONNECTING));
+    let mut opening = tokio::task::JoinSet::new();
+    for number in first..first + count as u64 {
+        let (edge, heard, turns) = (edge.to_owned(), heard.clone(), turns.clone());
+        opening.spawn(async move {
+            let _turn = turns.acquire().await;
+            let mut token = [0; 32];
+            token[..8].copy_from_slice(&number.to_le_bytes());
+            let mut stream = TcpStream::connect(&edge).await.expect("the edge accepts");
+            let bearer = Token(token).to_hex();
+            let request =
+                format!("GET {PREFIX}/events HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {bearer}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("the edge reads");
+            let mut greeting = [0; 512];
+            let len = stream.read(&mut greeting).await.expect("the edge answers");
+            let text = String::from_utf8_lossy(&greeting[..len]).into_owned();
+            assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+            tokio::spawn(listen(stream, text, heard));
+        });
+    }
+    while let Some(opened) = opening.join_next().await {
+        opened.expect("a stream opens");
+    }
+}
+
+async fn listen(mut stream: TcpStream, mut text: String, heard: Arc<Heard>) {
+    let mut told = 0;
+    let mut bytes = [0; 512];
+    loop {
+        while let Some((line, rest)) = text.split_once('\n') {
+            let position = line.strip_prefix("data: ").and_then(|data| data.rsplit_once(' ')?.1.parse::<u64>().ok());
+            if let Some(position) =
+                position.filter(|position| *position > told && *position == *heard.position.borrow())
+            {
+                told = position;
+                if heard.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    heard.done.notify_one();
+                }
+            }
+            text = rest.to_owned();
+        }
+        match stream.read(&mut bytes).await {
+            Ok(len) if len > 0 => text.push_str(&String::from_utf8_lossy(&bytes[..len])),
+            Ok(_) | Err(_) => return,
+        }
+    }
+}

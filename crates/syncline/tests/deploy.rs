@@ -1,0 +1,68 @@
+//! The files in `deploy` are accepted by the programs that they are for.
+
+use server::{Config, Overrides, ProcessRole};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn deploy(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name)
+}
+
+/// Runs a program's own check of a configuration.
+#[track_caller]
+fn check(program: &str, arguments: &[&str], path: &Path) {
+    let output = Command::new(program).args(arguments).arg(path).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} is not installed: {error}"));
+    assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn haproxy_accepts_its_configurations() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let certificate = directory.path().join("syncline.pem");
+    let (key, pem) = (directory.path().join("key"), certificate.to_str().expect("UTF-8"));
+    let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-days", "1"];
+    let made = Command::new("openssl").args(subject).arg("-keyout").arg(&key).args(["-out", pem]).output();
+    assert!(made.expect("openssl is installed").status.success());
+    let both = [fs::read(&certificate).expect("made"), fs::read(&key).expect("made")].concat();
+    fs::write(&certificate, both).expect("written");
+    let text = fs::read_to_string(deploy("haproxy.cfg")).expect("is there");
+    assert!(text.contains("/etc/haproxy/syncline.pem"));
+    let path = directory.path().join("haproxy.cfg");
+    let socket = directory.path().join("admin.sock");
+    let text = text
+        .replace("/etc/haproxy/syncline.pem", pem)
+        .replace("/run/haproxy/admin.sock", socket.to_str().expect("UTF-8"));
+    fs::write(&path, text).expect("written");
+    check("haproxy", &["-c", "-f"], &path);
+    check("haproxy", &["-c", "-f"], &deploy("compose/haproxy.cfg"));
+}
+
+#[test]
+fn keepalived_accepts_its_configuration() {
+    check("keepalived", &["-t", "-f"], &deploy("keepalived.conf"));
+}
+
+#[test]
+fn every_role_starts_from_the_settings() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("syncline.toml");
+    for secret in ["service-secret", "database-password"] {
+        fs::write(directory.path().join(secret), "a-text-that-is-long-enough\n").expect("written");
+    }
+    for name in ["syncline.toml", "compose/syncline.toml"] {
+        let text = fs::read_to_string(deploy(name)).expect("is there");
+        let text = text
+            .replace("/run/secrets/service", "service-secret")
+            .replace("/run/secrets/database", "database-password");
+        fs::write(&path, text).expect("written");
+        let roles = [ProcessRole::Meta, ProcessRole::Block, ProcessRole::NotifyHub, ProcessRole::NotifyEdge];
+        for role in roles {
+            let overrides = Overrides { role, ..Overrides::default() };
+            let config =
+                Config::load(Some(&path), overrides).unwrap_or_else(|error| panic!("{name} {role:?}: {error}"));
+            assert_eq!((config.services.hubs.is_empty(), config.services.secret.is_some()), (false, true));
+        }
+    }
+}

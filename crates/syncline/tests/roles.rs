@@ -1,0 +1,131 @@
+//! A server of several processes: real ones, behind a real balancer, on a real database.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+mod support;
+
+use cluster::{Cluster, Part, Sizes, get};
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::{Duration, Instant};
+use support::{Device, eventually};
+
+/// Two of each: the least of which one can be missing.
+const PAIRS: Sizes = Sizes { meta: 2, hubs: 2, edges: 2 };
+/// Longer than any part needs to notice that another is gone, and far shorter than the poll that stands
+/// behind the notifications: what arrives within this was heard of.
+const HEARD: Duration = Duration::from_secs(30);
+
+/// A file that one device writes is on the other without its having to poll.
+#[track_caller]
+fn arrives(from: &Device, to: &Device, name: &str) {
+    from.write(name, name);
+    let begun = Instant::now();
+    eventually(name, || to.has(name));
+    assert!(begun.elapsed() < HEARD, "{name} took {:?}: nobody heard of it", begun.elapsed());
+    assert_eq!(to.read(name), name);
+}
+
+fn signal(part: &Part, signal: Signal) {
+    let pid = i32::try_from(part.running.child.id()).ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(pid, signal).expect("it is there");
+}
+
+#[test]
+fn two_devices_sync_through_separate_processes_whichever_of_them_is_killed() {
+    let mut cluster = Cluster::start(&PAIRS);
+    let (a, b) = (cluster.running_device("a"), cluster.running_device("b"));
+    arrives(&a, &b, "first");
+    for name in ["meta1", "hub1", "edge1", "meta2", "hub2", "edge2"] {
+        cluster.part(name).kill();
+        arrives(&a, &b, &format!("without {name} one way"));
+        arrives(&b, &a, &format!("without {name} the other way"));
+        cluster.part(name).restart();
+        arrives(&a, &b, &format!("with {name} again"));
+    }
+    cluster.part("block1").kill();
+    a.write("while no block service is there", "kept");
+    cluster.part("block1").restart();
+    eventually("the only block service is back", || b.has("while no block service is there"));
+    assert_eq!(a.tree(), b.tree());
+    assert!(!cluster.parts["block1"].log().contains("meta.sqlite"));
+}
+
+#[test]
+fn a_process_that_hangs_is_left_alone_by_the_others() {
+    let mut cluster = Cluster::start(&PAIRS);
+    let (a, b) = (cluster.running_device("a"), cluster.running_device("b"));
+    for name in ["meta1", "hub1", "edge1", "meta2", "hub2", "edge2"] {
+        signal(cluster.part(name), Signal::STOP);
+        arrives(&a, &b, &format!("while {name} hangs"));
+        signal(cluster.part(name), Signal::CONT);
+        arrives(&b, &a, &format!("after {name} hung"));
+    }
+}
+
+#[test]
+fn a_process_that_is_told_to_stop_says_so_ends_what_it_has_begun_and_goes() {
+    let mut cluster = Cluster::start(&PAIRS);
+    let (a, b) = (cluster.running_device("a"), cluster.running_device("b"));
+    for name in ["meta1", "hub1", "edge1", "block1"] {
+        let part = cluster.part(name);
+        assert_eq!((part.status("/healthz"), part.status("/readyz")), (Some(200), Some(200)), "{name}");
+        signal(part, Signal::TERM);
+        eventually("it says that it stops", || part.status("/readyz") == Some(404));
+        let mut status = None;
+        eventually("it is gone", || {
+            status = part.running.child.try_wait().expect("is watched");
+            status.is_some()
+        });
+        assert!(status.expect("is gone").success(), "{name}");
+        part.restart();
+        arrives(&a, &b, &format!("after {name} was stopped"));
+    }
+}
+
+#[test]
+fn a_call_has_one_id_in_the_logs_of_all_that_worked_for_it_and_is_counted() {
+    let cluster = Cluster::start(&Sizes { meta: 1, hubs: 1, edges: 1 });
+    let (a, b) = (cluster.running_device("a"), cluster.running_device("b"));
+    arrives(&a, &b, "file");
+    let (block, meta) = (&cluster.parts["block1"], &cluster.parts["meta1"]);
+    let id = block.log().lines().find_map(|line| id_of(line, "changeset")).expect("the upload is in the log");
+    assert!(meta.log().lines().any(|line| id_of(line, "stored").as_deref() == Some(&id)), "{id} is not known there");
+    let figures = meta.get("/metrics").expect("answers");
+    for figure in [
+        "syncline_calls_total{side=\"services\",call=\"stored\",status=\"2xx\"} 1",
+        "syncline_journals_grown_total 1",
+        "syncline_connections{side=\"clients\"}",
+        "syncline_call_seconds_count{side=\"clients\",call=\"link\"} 2",
+    ] {
+        assert!(figures.contains(figure), "no {figure} in\n{figures}");
+    }
+    let figures = cluster.parts["edge1"].get("/metrics").expect("answers");
+    assert!(figures.contains("syncline_streams 2") && figures.contains("syncline_hubs_linked 1"), "{figures}");
+}
+
+/// The request's id in a line of the log that tells of the answer to this call.
+fn id_of(line: &str, call: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let span = line.get("span")?;
+    let told = line["message"] == "answered" && span["call"] == call;
+    told.then(|| span["request"].as_str().expect("an id").to_owned())
+}
+
+#[test]
+fn the_service_address_takes_no_call_without_the_secret() {
+    let cluster = Cluster::start(&Sizes { meta: 1, hubs: 1, edges: 1 });
+    for (part, call) in [("meta1", "server"), ("meta1", "alive"), ("hub1", "relay"), ("hub1", "announce")] {
+        let address = &cluster.parts[part].service;
+        let client = |headers: &str| {
+            let request = format!("/service/v1/{call}");
+            cluster::post(address, &request, headers).expect("answers")
+        };
+        for headers in ["", "authorization: Service another-secret-of-some\r\n", "authorization: Bearer x\r\n"] {
+            assert!(client(headers).starts_with("HTTP/1.1 401"), "{part} {call}");
+        }
+    }
+    let listen = &cluster.parts["meta1"].listen;
+    let answer = cluster::post(listen, "/service/v1/server", "").expect("answers");
+    assert!(answer.starts_with("HTTP/1.1 404"), "clients cannot even ask: {answer}");
+    assert!(get(listen, "/metrics", "").expect("answers").starts_with("HTTP/1.1 404"));
+}

@@ -1,0 +1,209 @@
+//! A server of several processes on this machine, behind HAProxy with the configuration of `deploy`.
+
+#![allow(unreachable_pub, reason = "what the tests share is marked alike everywhere")]
+
+use crate::support::{ALICE, Device, PASSWORD, Running, eventually, program, run_with_input, text};
+use metadata_store_mysql::private_server::PrivateServer;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const SECRET: &str = "a-secret-of-the-tests";
+
+/// One process of the server.
+pub struct Part {
+    pub listen: String,
+    pub service: String,
+    arguments: Vec<String>,
+    log: PathBuf,
+    pub running: Running,
+}
+
+/// The processes, by name: `meta1`, `block1`, `hub1`, `edge1` and so on.
+pub struct Cluster {
+    pub parts: BTreeMap<String, Part>,
+    pub address: String,
+    // Dropped in this order, the folder last.
+    _balancer: Running,
+    _database: PrivateServer,
+    directory: TempDir,
+}
+
+/// How many processes of each role.
+pub struct Sizes {
+    pub meta: usize,
+    pub hubs: usize,
+    pub edges: usize,
+}
+
+impl Cluster {
+    pub fn start(sizes: &Sizes) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let database = PrivateServer::start();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("secret"), SECRET).expect("written");
+        fs::write(path("password"), PrivateServer::PASSWORD).expect("written");
+        let metas: Vec<_> = (0..sizes.meta).map(|_| (free_address(), free_address())).collect();
+        let hubs: Vec<_> = (0..sizes.hubs).map(|_| (String::new(), free_address())).collect();
+        let list =
+            |of: &[(String, String)]| of.iter().map(|(_, service)| service.as_str()).collect::<Vec<_>>().join(",");
+        let (meta_list, hub_list) = (list(&metas), list(&hubs));
+        let metadata = [
+            "--metadata".to_owned(),
+            database.url(PrivateServer::DATABASE),
+            "--metadata-password-file".to_owned(),
+            text(&path("password")).to_owned(),
+        ];
+        let data = |name: &str| ["--data".to_owned(), text(&path(name)).to_owned()];
+        let mut plan = Vec::new();
+        for (number, addresses) in metas.into_iter().enumerate() {
+            let more = [&data("meta")[..], &metadata[..], &["--hubs".to_owned(), hub_list.clone()]].concat();
+            plan.push((format!("meta{}", number + 1), "meta", addresses, more));
+        }
+        for (number, addresses) in hubs.into_iter().enumerate() {
+            plan.push((format!("hub{}", number + 1), "notify-hub", addresses, Vec::new()));
+        }
+        let more = [&data("blocks")[..], &["--meta".to_owned(), meta_list.clone()]].concat();
+        plan.push(("block1".to_owned(), "block", (free_address(), free_address()), more));
+        for number in 0..sizes.edges {
+            let more = ["--meta", &meta_list, "--hubs", &hub_list].map(str::to_owned).to_vec();
+            plan.push((format!("edge{}", number + 1), "notify-edge", (free_address(), free_address()), more));
+        }
+        let admin = [&["admin".to_owned()][..], &data("meta")[..], &metadata[..]].concat();
+        let admin = [&admin[..], &["user", "add", ALICE, "--password-stdin"].map(str::to_owned)].concat();
+        run_with_input(&admin.iter().map(String::as_str).collect::<Vec<_>>(), &format!("{PASSWORD}\n")).ok();
+        let mut parts = BTreeMap::new();
+        for (name, role, (listen, service), more) in plan {
+            let mut arguments: Vec<String> =
+                ["server", "--log-format", "json", "--role", role].map(str::to_owned).to_vec();
+            arguments.extend(["--service-listen".to_owned(), service.clone()]);
+            arguments.extend(["--service-secret-file".to_owned(), text(&path("secret")).to_owned()]);
+            if !listen.is_empty() {
+                arguments.extend(["--listen".to_owned(), listen.clone()]);
+            }
+            arguments.extend(more);
+            let log = path(&format!("{name}.log"));
+            let running = spawn(&arguments, &log);
+            parts.insert(name, Part { listen, service, arguments, log, running });
+        }
+        for part in parts.values() {
+            part.wait_until_ready();
+        }
+        let (address, balancer) = balance(&parts, directory.path());
+        let address = format!("http://{address}");
+        Self { parts, address, _balancer: balancer, _database: database, directory }
+    }
+
+    pub fn part(&mut self, name: &str) -> &mut Part {
+        self.parts.get_mut(name).expect("there is such a process")
+    }
+
+    /// A device of Alice's that is linked and runs.
+    pub fn running_device(&self, name: &str) -> Device {
+        let path = |suffix: &str| self.directory.path().join(format!("{name}{suffix}"));
+        let device = Device { home: path("-home"), folder: path("") };
+        device.link(&self.address, ALICE, PASSWORD).ok();
+        device.run(&["start"]).ok();
+        device
+    }
+}
+
+impl Part {
+    /// Ends it without a word of warning.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    pub fn restart(&mut self) {
+        self.running = spawn(&self.arguments, &self.log);
+        self.wait_until_ready();
+    }
+
+    pub fn wait_until_ready(&self) {
+        eventually(&format!("{} is ready", text(&self.log)), || self.status("/readyz") == Some(200));
+    }
+
+    /// The status of a page on its service address.
+    pub fn status(&self, page: &str) -> Option<u16> {
+        let answer = self.get(page)?;
+        answer.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// A page on its service address, head and all.
+    pub fn get(&self, page: &str) -> Option<String> {
+        get(&self.service, page, "")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("there is a log")
+    }
+}
+
+/// Asks for a page as a program of another make would.
+pub fn get(address: &str, page: &str, headers: &str) -> Option<String> {
+    ask(address, &format!("GET {page} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"))
+}
+
+/// Makes a call without a body.
+pub fn post(address: &str, page: &str, headers: &str) -> Option<String> {
+    let length = "content-length: 0\r\n";
+    ask(address, &format!("POST {page} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{length}{headers}\r\n"))
+}
+
+fn ask(address: &str, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("is set");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn spawn(arguments: &[String], log: &Path) -> Running {
+    let log = File::options().create(true).append(true).open(log).expect("a log");
+    let mut command = program();
+    command.env("SYNCLINE_LOG", "debug,hyper=info,reqwest=info").args(arguments);
+    Running { child: command.stdout(Stdio::null()).stderr(log).spawn().expect("runs") }
+}
+
+/// HAProxy before the processes: the configuration that operators get, with other addresses.
+fn balance(parts: &BTreeMap<String, Part>, directory: &Path) -> (String, Running) {
+    let address = free_address();
+    let template = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/haproxy.cfg")).expect("read");
+    let mut lines = Vec::new();
+    for line in template.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["bind", ":80"] => lines.push(format!("    bind {address}")),
+            // Without certificates, and without what needs a system's places.
+            ["bind", ":443", ..] | ["http-request", "redirect", ..] | ["log", "/dev/log", ..] | ["stats", ..] => {}
+            // As many as any machine allows.
+            ["maxconn", "40000"] => lines.push("    maxconn 2000".to_owned()),
+            ["bind", _] => lines.push(format!("    bind {}", free_address())),
+            ["server", name, ..] => lines.extend(parts.get(*name).map(|part| {
+                let port = part.service.rsplit_once(':').expect("a port").1;
+                format!("    server {name} {} check port {port}", part.listen)
+            })),
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    let path = directory.join("haproxy.cfg");
+    fs::write(&path, lines.join("\n") + "\n").expect("written");
+    let log = File::create(directory.join("haproxy.log")).expect("a log");
+    let child = Command::new("haproxy").args(["-db", "-f", text(&path)]).stdout(Stdio::null()).stderr(log).spawn();
+    let running = Running { child: child.expect("HAProxy is installed and runs") };
+    eventually("the balancer has found the processes", || {
+        get(&address, "/healthz", "").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    (address, running)
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("has one").to_string()
+}
