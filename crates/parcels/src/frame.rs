@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_six_bytes() {
-        let frame = Frame { form: Form::Delta, blocks: 1, len: 0x0102_03 };
+        let frame = Frame { form: Form::Delta, blocks: 1, len: 0x01_0203 };
         assert_eq!(frame.to_bytes(), [2, 1, 0, 3, 2, 1]);
     }
 
