@@ -17,11 +17,12 @@ pub(crate) fn observed(router: Router, side: Side, metrics: Arc<Metrics>) -> Rou
     router.layer(middleware::from_fn_with_state((side, metrics), observe))
 }
 
-/// Gives the call an id, the one that it brings if a balancer has made one, and tells it in the answer: a
-/// person who reports a failure can name it.
+/// Gives the call an id, or lets it keep the one that a balancer has made; that one it repeats in the answer, so
+/// that a person who reports a failure can name it.
 async fn observe(State((side, metrics)): State<(Side, Arc<Metrics>)>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let brought = request.headers().get(REQUEST_ID).and_then(|value| RequestId::parse(value.to_str().ok()?));
+    let answer_names_it = brought.is_some();
     let id = brought.unwrap_or_else(|| RequestId::from_bits(world::below(u64::MAX)));
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let call = path.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("unknown").to_owned();
@@ -31,7 +32,7 @@ async fn observe(State((side, metrics)): State<(Side, Arc<Metrics>)>, mut reques
     }
     let span = tracing::info_span!("call", request = %id, call);
     let mut response = next.run(request).instrument(span.clone()).await;
-    if let Ok(header) = header {
+    if let Some(header) = header.ok().filter(|_| answer_names_it) {
         response.headers_mut().insert(REQUEST_ID, header);
     }
     let (took, status) = (begun.elapsed(), response.status().as_u16());
