@@ -38,7 +38,7 @@ const DELETION_SETTLE_MS: u64 = 150;
 /// milliseconds: the two halves of a rename may be seen in two scans.
 const DEPARTURE_MS: u64 = 200;
 /// After this long, deletions go even while more arrive, in milliseconds.
-const DELETION_SETTLE_MAX_MS: u64 = 2_000;
+const DELETION_SETTLE_MAX_MS: u64 = 10_000;
 /// The scan behind the watcher, in milliseconds.
 const RESCAN_INTERVAL_MS: u64 = 3_600_000;
 /// How often a missing root is looked for, in milliseconds.
@@ -65,6 +65,9 @@ pub struct Tuning {
     pub announce_from: u64,
     /// Files up to this size travel in the same request as their commit, in bytes.
     pub inline_file: u64,
+    /// So many files that wait to be committed make it worth sending their blocks ahead while another commit
+    /// is under way.
+    pub ahead_from: usize,
 }
 
 impl Default for Tuning {
@@ -74,6 +77,7 @@ impl Default for Tuning {
             prefetch: true,
             announce_from: 2 * model::BLOCK_SIZE,
             inline_file: 256 * 1024,
+            ahead_from: 64,
         }
     }
 }
@@ -115,8 +119,9 @@ pub struct Engine {
 /// they have moved, had time to be seen.
 #[derive(Debug, Default)]
 struct Departures {
-    nodes: BTreeSet<NodeId>,
-    until: u64,
+    /// The nodes, and until when. Each has a time of its own, so that a deletion that takes long costs no more
+    /// for each file than a short one.
+    nodes: BTreeMap<NodeId, u64>,
 }
 
 /// When the number of pending deletions last changed.
@@ -249,7 +254,7 @@ impl Engine {
             if self.state.paused { None } else { self.server.retry_at },
             deletions.filter(|_| !self.state.paused && !self.deletions_held()),
             held_back,
-            (!self.departures.nodes.is_empty()).then_some(self.departures.until),
+            self.departures.nodes.values().copied().filter(|until| *until > self.now).min(),
         ]
         .into_iter()
         .flatten()
@@ -404,17 +409,17 @@ impl Engine {
 
     fn watch_departures(&mut self, now: u64) {
         let left = self.observer.take_left();
-        let before = self.departures.nodes.clone();
-        if !left.is_empty() {
-            self.departures.until = now + DEPARTURE_MS;
-            self.departures.nodes.extend(left);
-        }
+        let mut changed = !left.is_empty();
+        self.departures.nodes.extend(left.into_iter().map(|id| (id, now + DEPARTURE_MS)));
+        let before = self.departures.nodes.len();
         let problems = &self.queues.problems;
         let undecided = self.observer.undecided(&self.trees, |new| problems.contains_key(new));
-        let is_over = self.departures.until <= now && self.observer.is_idle();
-        let trees = &self.trees;
-        self.departures.nodes.retain(|id| undecided.contains(id) || !is_over && !trees.has_local(*id));
-        if self.departures.nodes != before {
+        let (idle, trees) = (self.observer.is_idle(), &self.trees);
+        let departing =
+            |id: &NodeId, until: u64| undecided.contains(id) || !(trees.has_local(*id) || idle && until <= now);
+        self.departures.nodes.retain(|id, until| departing(id, *until));
+        changed |= self.departures.nodes.len() != before;
+        if changed {
             self.freeze();
         }
     }
@@ -430,6 +435,7 @@ impl Engine {
             }
             self.start_steps(env);
             self.start_commit(env);
+            self.send_ahead(env);
             if !self.trees.has_todo() {
                 return;
             }
@@ -477,7 +483,7 @@ impl Engine {
         let steps = self.local.steps.iter().flat_map(|(_, steps)| steps.iter());
         let steps = steps.flat_map(|planned| [Some(planned.step.node()), planned.after.folder()]).flatten();
         let held = self.items.iter().filter(|(_, item)| item.held).map(|(id, _)| *id);
-        let departing = self.departures.nodes.iter().copied();
+        let departing = self.departures.nodes.keys().copied();
         self.frozen = in_flight.iter().copied().chain(steps).chain(held).chain(departing).collect();
         self.observer.set_told(in_flight);
         for id in before.difference(&self.frozen) {

@@ -250,18 +250,17 @@ impl Observer {
             };
             matched.extend(matched_child);
         }
-        let absent: Vec<NodeId> = trees
-            .local_children(folder)
-            .filter(|child| {
-                let Some(local) = trees.local(*child) else { return false };
-                let name = Trees::disk_name(&local);
-                let within = match &target.extent {
-                    Extent::All => true,
-                    Extent::Names(names) => names.contains(name),
-                };
-                within && !matched.contains(child) && !unreadable.contains(name)
-            })
-            .collect();
+        let is_absent = |child: &NodeId| {
+            let name = trees.local(*child).map(|local| Box::from(Trees::disk_name(&local)));
+            name.is_some_and(|name: Box<[u8]>| !matched.contains(child) && !unreadable.contains(&*name))
+        };
+        let absent: Vec<NodeId> = match &target.extent {
+            Extent::All => trees.local_children(folder).filter(is_absent).collect(),
+            // A look at a few names in a large folder costs what the names cost, not the folder.
+            Extent::Names(names) => {
+                names.iter().filter_map(|name| child_named(trees, folder, name)).filter(is_absent).collect()
+            }
+        };
         let (respelled, absent): (Vec<NodeId>, Vec<NodeId>) =
             absent.into_iter().partition(|child| target.extent != Extent::All && self.unconfirmed.contains(child));
         if !respelled.is_empty() {
@@ -737,6 +736,13 @@ fn same_kind(seen: &Seen, kind: FileKind) -> bool {
             | (Seen::File(_), FileKind::File)
             | (Seen::Symlink(_), FileKind::Symlink)
     )
+}
+
+/// The child that has this name on the disk, in exactly this spelling.
+fn child_named(trees: &Trees, folder: NodeId, name: &[u8]) -> Option<NodeId> {
+    let key = Name::parse_bytes(name).ok()?.key();
+    let child = trees.local_child(folder, &key)?;
+    trees.local(child).is_some_and(|local| Trees::disk_name(&local) == name).then_some(child)
 }
 
 /// Whether the fingerprint is of the file that was seen: the same inode, and not a reused one.

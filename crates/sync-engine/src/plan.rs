@@ -37,6 +37,9 @@ pub struct Queues {
     pub hash: BTreeSet<NodeId>,
     pub pull: BTreeSet<NodeId>,
     pub push: BTreeMap<NamespaceId, BTreeSet<NodeId>>,
+    /// The same of nodes that are to be deleted on the server: thousands of them may wait until the dust has
+    /// settled, and are not to be looked at for each other commit of that time.
+    pub deletions: BTreeMap<NamespaceId, BTreeSet<NodeId>>,
     /// The verdict that a node cannot be synced, with its reason.
     pub problems: BTreeMap<NodeId, &'static str>,
 }
@@ -45,15 +48,8 @@ impl Queues {
     /// A node is in one of them at most. Which one is not noted: that would take as much memory as they do.
     fn remove(&mut self, id: NodeId) {
         let was_there = self.hash.remove(&id) || self.pull.remove(&id) || self.problems.remove(&id).is_some();
-        if !was_there {
-            self.remove_push(id);
-        }
-    }
-
-    fn remove_push(&mut self, id: NodeId) {
-        let found = self.push.iter_mut().find_map(|(namespace, nodes)| nodes.remove(&id).then_some(*namespace));
-        if let Some(namespace) = found {
-            self.push.retain(|other, nodes| *other != namespace || !nodes.is_empty());
+        if !was_there && !take_out(&mut self.push, id) {
+            take_out(&mut self.deletions, id);
         }
     }
 
@@ -65,7 +61,27 @@ impl Queues {
     /// Nodes that wait to be hashed or sent.
     #[must_use]
     pub fn upward(&self) -> usize {
-        self.hash.len() + self.push.values().map(BTreeSet::len).sum::<usize>()
+        let pushed = self.push.values().chain(self.deletions.values());
+        self.hash.len() + pushed.map(BTreeSet::len).sum::<usize>()
+    }
+
+    /// The namespaces for which something waits to be committed.
+    #[must_use]
+    pub fn namespaces(&self, with_deletions: bool) -> BTreeSet<NamespaceId> {
+        let deletions = self.deletions.keys().filter(|_| with_deletions);
+        self.push.keys().chain(deletions).copied().collect()
+    }
+
+    /// Up to so many nodes of a namespace that wait to be committed, in their order.
+    #[must_use]
+    pub fn candidates(&self, namespace: NamespaceId, with_deletions: bool, most: usize) -> BTreeSet<NodeId> {
+        let of = |nodes: Option<&BTreeSet<NodeId>>| nodes.into_iter().flatten().take(most).copied().collect();
+        let mut candidates: BTreeSet<NodeId> = of(self.push.get(&namespace));
+        if with_deletions {
+            let deletions: BTreeSet<NodeId> = of(self.deletions.get(&namespace));
+            candidates.extend(deletions);
+        }
+        candidates.into_iter().take(most).collect()
     }
 
     /// Looks at every node that needs it: changes the trees where that is all it takes, and files the
@@ -91,13 +107,16 @@ impl Queues {
                     return;
                 }
                 Verdict::Push(push) => {
-                    let namespace = match push {
-                        Push::Create { .. } => trees
-                            .local(id)
-                            .map_or(trees.root().as_namespace(), |l| trees.namespace_below(l.place.parent)),
-                        Push::Change { .. } | Push::Delete => trees.remote_namespace(id),
+                    let (queue, namespace) = match push {
+                        Push::Create { .. } => {
+                            let parent = trees.local(id).map(|local| local.place.parent);
+                            let namespace = parent.map(|parent| trees.namespace_below(parent));
+                            (&mut self.push, namespace.unwrap_or_else(|| trees.root().as_namespace()))
+                        }
+                        Push::Change { .. } => (&mut self.push, trees.remote_namespace(id)),
+                        Push::Delete => (&mut self.deletions, trees.remote_namespace(id)),
                     };
-                    self.push.entry(namespace).or_default().insert(id);
+                    queue.entry(namespace).or_default().insert(id);
                     return;
                 }
                 Verdict::Problem(reason) => {
@@ -109,6 +128,15 @@ impl Queues {
         }
         debug_assert!(false, "the verdict about {id:?} does not settle: {:?}", trees.row(id));
     }
+}
+
+/// Takes a node out of whichever namespace it waits in; whether it was there.
+fn take_out(queue: &mut BTreeMap<NamespaceId, BTreeSet<NodeId>>, id: NodeId) -> bool {
+    let found = queue.iter_mut().find_map(|(namespace, nodes)| nodes.remove(&id).then_some(*namespace));
+    if let Some(namespace) = found {
+        queue.retain(|other, nodes| *other != namespace || !nodes.is_empty());
+    }
+    found.is_some()
 }
 
 /// Changes the trees as a verdict says.

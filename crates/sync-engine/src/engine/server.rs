@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// Whether calls other than the one that finds out whether the server is back may be made.
-    fn is_online(&self) -> bool {
+    pub(super) fn is_online(&self) -> bool {
         !self.state.paused && !self.server.unlinked && self.server.offline.is_none() && self.server.retry_at.is_none()
     }
 
@@ -326,13 +326,12 @@ impl Engine {
 
     pub(super) fn start_commit(&mut self, env: &mut Environment<'_>) {
         let read_first = self.server.pulls < self.server.commit_after_pulls;
-        if self.state.in_flight.is_some() || !self.is_online() || self.queues.push.is_empty() || read_first {
+        if self.state.in_flight.is_some() || !self.is_online() || read_first {
             return;
         }
         let settling = env.now < self.deletions.settled_at() && self.deletions.count > 0;
         let hold_deletions = settling || self.deletions_held();
-        let namespaces: Vec<NamespaceId> = self.queues.push.keys().copied().collect();
-        for namespace in namespaces {
+        for namespace in self.queues.namespaces(!hold_deletions) {
             let planned = self.plan_commit(namespace, hold_deletions, env);
             if !planned.operations.is_empty() {
                 self.commit(namespace, planned, env);
@@ -342,8 +341,7 @@ impl Engine {
     }
 
     fn plan_commit(&mut self, namespace: NamespaceId, hold_deletions: bool, env: &Environment<'_>) -> PlannedCommit {
-        let Some(nodes) = self.queues.push.get(&namespace) else { return PlannedCommit::default() };
-        let candidates: Vec<NodeId> = nodes.iter().copied().take(COMMIT_CANDIDATES).collect();
+        let candidates = self.queues.candidates(namespace, !hold_deletions, COMMIT_CANDIDATES);
         let context = Context { roles: &self.state.roles, frozen: &self.frozen };
         let contents = KnownContents { engine: self, env };
         let naming = Naming { device: &self.device_name, date: env.today };

@@ -32,8 +32,14 @@ const NEAR_BLOCKS: u32 = 8;
 const RESEMBLING_MIN: u32 = 512;
 /// Bytes of a file that make it worth to look at one node for the same content.
 const BYTES_PER_LOOK: u64 = 64;
+/// With more fetches than this, it is looked only now and then whether all are still wanted.
+const FETCHES_LOOKED_AT: usize = 64;
+/// How often, in milliseconds.
+const STALE_PAUSE_MS: u64 = 100;
 /// Files that are being uploaded.
 const UPLOAD_WINDOW: usize = 2_000;
+/// Of these, at most so many before more small files are sent ahead of their commit.
+const AHEAD_WINDOW: usize = 1_000;
 
 /// What a request was about.
 #[derive(Debug)]
@@ -103,6 +109,8 @@ pub(super) struct Transfers {
     must_send: BTreeSet<BlockHash>,
     fetches: BTreeMap<NodeId, Fetch>,
     fetch_queue: BTreeSet<NodeId>,
+    /// When it was last looked whether all fetches are still wanted.
+    stale_looked_at: u64,
 }
 
 impl Transfers {
@@ -263,6 +271,39 @@ impl Engine {
             self.prefetches.wants_announcing(node);
         }
         self.transfers.uploads.insert(node, Upload { content, wanted, announce });
+    }
+
+    /// While a commit is under way, the blocks of small files that wait for the next one go ahead of it, so that
+    /// disk and network do not wait for its answer. The server is not asked whether it lacks them: they would
+    /// have travelled with their commit unasked, too.
+    pub(super) fn send_ahead(&mut self, env: &Environment<'_>) {
+        let waits = self.state.in_flight.is_none() || self.queues.push.is_empty();
+        if waits || !self.is_online() || self.transfers.uploads.len() >= AHEAD_WINDOW {
+            return;
+        }
+        for namespace in self.queues.namespaces(false) {
+            let waiting = self.queues.candidates(namespace, false, AHEAD_WINDOW);
+            if waiting.len() < self.tuning.ahead_from {
+                continue;
+            }
+            for node in waiting {
+                self.send_file_ahead(node, env);
+            }
+        }
+    }
+
+    fn send_file_ahead(&mut self, node: NodeId, env: &Environment<'_>) {
+        let Some(Seen::File(Some(content))) = self.trees.local(node).map(|local| local.seen) else { return };
+        if content.size > self.tuning.inline_file || self.transfers.uploads.contains_key(&node) {
+            return;
+        }
+        let wanted = self.wanted_blocks(env, node, &content);
+        if wanted.is_empty() {
+            return;
+        }
+        self.transfers.absent.extend(wanted.values());
+        self.queues.forget(node);
+        self.transfers.uploads.insert(node, Upload { content, wanted, announce: None });
     }
 
     /// The blocks of a file that others should fetch while it is uploaded: a large one that is new, whole.
@@ -565,8 +606,14 @@ impl Engine {
         }
     }
 
-    /// What the server says now may be other content than what is being fetched.
+    /// What the server says now may be other content than what is being fetched. With many fetches that is
+    /// not looked at for every event: what is stale is never installed, only fetched for nothing.
     fn drop_stale_fetches(&mut self) {
+        let many = self.transfers.fetches.len() > FETCHES_LOOKED_AT;
+        if many && self.now < self.transfers.stale_looked_at + STALE_PAUSE_MS {
+            return;
+        }
+        self.transfers.stale_looked_at = self.now;
         let trees = &self.trees;
         let current = |node: &NodeId, fetch: &Fetch| {
             trees.dirty().contains(node)

@@ -9,8 +9,9 @@ use model::conflict::conflicted_name;
 use model::{Name, NameKey, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Steps in one batch: bounds how long other local work waits, and amortises one sync of the disk.
-pub const STEPS_PER_BATCH: usize = 500;
+/// Steps in one batch: bounds how long other local work waits (a tenth of a second, and the sync), and
+/// amortises four syncs of the disk.
+pub const STEPS_PER_BATCH: usize = 2_000;
 
 /// A local step, and what the trees say once it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,7 +263,9 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
                 return Err(Blocked::On(*inside));
             }
         }
-        Err(Blocked::On(folder))
+        // What must leave is perhaps in a commit under way; the folder itself may never change again.
+        let leaves = |inside: &&NodeId| self.trees.remote_parent(**inside) != self.trees.local_parent(**inside);
+        Err(Blocked::On(above[..depth].iter().find(leaves).copied().unwrap_or(folder)))
     }
 
     /// The folder in which a node is at this point of the batch.

@@ -10,7 +10,7 @@ use model::{Body, Name, NodeId, Operation, Position, limits};
 use std::collections::BTreeSet;
 
 /// Nodes after which a commit takes no further ones; what these need with them may still join.
-const COMMIT_NODES: usize = limits::COMMIT_OPERATIONS / 2;
+const COMMIT_NODES: usize = limits::COMMIT_OPERATIONS * 4 / 5;
 /// Bytes of blocks that travel in the same request as their commit.
 const INLINE_BYTES: u64 = 8 * 1024 * 1024;
 

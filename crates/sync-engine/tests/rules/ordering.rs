@@ -204,6 +204,43 @@ fn a_file_is_read_again_when_a_write_is_heard_of_after_it_was_read() {
     assert_eq!(read, Some(Seen::File(Some(file("whole")))));
 }
 
+/// How many files' blocks were sent ahead, of this many that wait while a commit is under way.
+fn sent_ahead(tuning: Tuning, files: u64) -> usize {
+    let mut script = Script::start_tuned(state(), tuning);
+    script.answer_changes(Vec::new());
+    let first = found_file("first", print(1, 1));
+    script.answer_scans(std::slice::from_ref(&first));
+    hash(&mut script, "first");
+    assert!(script.commit().is_some());
+    let others = (2..files + 2).map(|n| found_file(&format!("other {n}"), print(n, 1)));
+    script.tell(Event::Hints(vec![Hint::Rescan { directory: path("") }]));
+    script.answer_scans(&[first].into_iter().chain(others).collect::<Vec<_>>());
+    while let Some((id, Job::Hash(tasks))) = script.job(|job| matches!(job, Job::Hash(_))) {
+        let hashed = |node, text: String| (node, HashResult::Hashed { content: file(&text), blocks: blocks(&text) });
+        let results = tasks.iter().map(|task| hashed(task.node, task.path.to_string())).collect();
+        script.tell(Event::JobDone(id, JobResult::Hashed(results)));
+    }
+    assert!(script.commit().is_none(), "one commit at a time");
+    let mut ahead = 0;
+    let upload = |request: &Request| match request {
+        Request::Changeset { blocks, commit: None, .. } => Some(blocks.len()),
+        _ => None,
+    };
+    while let Some((id, blocks)) = script.request(upload) {
+        ahead += blocks;
+        script.reply(id, Ok(Reply::Changeset { outcome: None }));
+    }
+    assert!(script.request(|request| matches!(request, Request::Missing(_)).then_some(())).is_none());
+    ahead
+}
+
+#[test]
+fn blocks_of_many_waiting_files_go_ahead_of_their_commit_and_those_of_few_go_with_it() {
+    assert_eq!(sent_ahead(Tuning::default(), 100), 100);
+    assert_eq!(sent_ahead(Tuning::default(), 10), 0);
+    assert_eq!(sent_ahead(Tuning { ahead_from: usize::MAX, ..Tuning::default() }, 100), 0);
+}
+
 /// Whether the file `a` is read as one that its writer has closed, after these hints; `None`: not now.
 fn is_read_as_closed(tuning: Tuning, hints: &[Said]) -> Option<bool> {
     let mut script =

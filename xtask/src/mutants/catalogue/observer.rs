@@ -28,8 +28,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "unreadable-entry-is-gone",
         about: "an entry that cannot be looked at is taken for a deleted one",
         file: OBSERVE,
-        old: " && !unreadable.contains(name)",
-        new: " && (true || !unreadable.contains(name))",
+        old: " && !unreadable.contains(&*name))",
+        new: " && (true || !unreadable.contains(&*name)))",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
