@@ -269,6 +269,7 @@ fn job_result(job: Job) -> Option<JobResult> {
             });
             Some(JobResult::Hashed(hashed.collect()))
         }
+        Job::Settle => Some(JobResult::Settled { root: RootState::Present, result: Ok(()) }),
         Job::CleanTemps { .. } => Some(JobResult::Cleaned),
         Job::Apply(_) | Job::Prepare(_) | Job::Probe { .. } => None,
     }
