@@ -14,6 +14,8 @@ const OTHER: NamespaceId = NamespaceId([0xbb; 16]);
 const DEVICE: DeviceId = DeviceId([2; 16]);
 /// More entries than any test here appends.
 const ALL: PageLimit = PageLimit { entries: 1_000_000, blocks: 0 };
+/// The newest format of the tables.
+const FORMAT: i64 = 2;
 
 fn pauses() -> Pauses {
     Pauses::new(std::thread::sleep, |n| n / 2)
@@ -282,12 +284,12 @@ fn what_keeps_a_database_from_being_opened_is_said() {
     assert!(matches!(forbidden, Err(OpenError::NoDatabase { .. })), "{:?}", forbidden.err());
     server.as_root("SET GLOBAL read_only = 1");
     let old = open(&server.new_database("syncline_old"));
-    assert!(matches!(old, Err(OpenError::OlderFormat { found: 0, known: 1, .. })), "{:?}", old.err());
+    assert!(matches!(old, Err(OpenError::OlderFormat { found: 0, known: FORMAT, .. })), "{:?}", old.err());
     server.as_root("SET GLOBAL read_only = 0");
     let store = open(&server.options()).expect("opens");
     server.as_root("INSERT INTO syncline.schema_versions (version, serves) VALUES (99, 99)");
     let newer = open(&server.options());
-    assert!(matches!(newer, Err(OpenError::NewerFormat { found: 99, known: 1 })), "{:?}", newer.err());
+    assert!(matches!(newer, Err(OpenError::NewerFormat { found: 99, known: FORMAT })), "{:?}", newer.err());
     server.kill();
     let gone = open(&server.options());
     assert!(matches!(gone, Err(OpenError::Unreachable { .. })), "{:?}", gone.err());
@@ -348,5 +350,5 @@ fn servers_that_start_at_once_on_an_empty_database_make_its_tables_once() {
             one.join().expect("no panic").expect("opens");
         }
     });
-    assert_eq!(server.ask::<u64>("SELECT COUNT(*) FROM syncline.schema_versions"), 1);
+    assert_eq!(server.ask::<i64>("SELECT COUNT(*) FROM syncline.schema_versions"), FORMAT);
 }
