@@ -80,22 +80,30 @@ impl Fold {
         self.nodes.get_mut(&entry.node).ok_or_else(error)
     }
 
-    fn contents_below(&self, top: NodeId, contents: &mut Vec<ContentHash>) {
-        if let Some(Body::File { blocks, .. }) = self.nodes.get(&top).map(|node| &node.body) {
-            contents.push(blocks.content_hash());
-        }
-        for (id, _) in self.nodes.iter().filter(|(_, node)| node.parent == top) {
-            self.contents_below(*id, contents);
-        }
+    /// The file contents of a node and of all below it.
+    fn contents_below(&self, top: NodeId) -> Vec<ContentHash> {
+        let nodes = std::iter::once(top).chain(self.below(top)).filter_map(|id| self.nodes.get(&id));
+        let content = |node: &Folded| match &node.body {
+            Body::File { blocks, .. } => Some(blocks.content_hash()),
+            Body::Directory | Body::Symlink { .. } | Body::Mount => None,
+        };
+        nodes.filter_map(content).collect()
     }
 
     fn remove_below(&mut self, top: NodeId) {
-        let children: Vec<NodeId> =
-            self.nodes.iter().filter(|(_, node)| node.parent == top).map(|(id, _)| *id).collect();
-        for child in children {
-            self.remove_below(child);
-            self.nodes.remove(&child);
+        for id in self.below(top) {
+            self.nodes.remove(&id);
         }
+    }
+
+    /// All nodes below one. In the middle of a batch that turns a hierarchy over, folders may lie in each other.
+    fn below(&self, top: NodeId) -> BTreeSet<NodeId> {
+        let (mut found, mut folders) = (BTreeSet::new(), vec![top]);
+        while let Some(folder) = folders.pop() {
+            let children = self.nodes.iter().filter(|(_, node)| node.parent == folder).map(|(id, _)| *id);
+            folders.extend(children.filter(|child| *child != top && found.insert(*child)));
+        }
+        found
     }
 
     /// Checks the tree (I6).
@@ -196,9 +204,7 @@ impl Journals {
         let mut gain = Gain::default();
         for entry in entries {
             if let (Change::Move { .. }, Some(device)) = (&entry.change, entry.device) {
-                let mut contents = Vec::new();
-                fold.contents_below(entry.node, &mut contents);
-                gain.moved.extend(contents.into_iter().map(|content| (device, content)));
+                gain.moved.extend(fold.contents_below(entry.node).into_iter().map(|content| (device, content)));
             }
             fold.apply(entry)?;
             let (Change::Create { body, .. } | Change::Edit { body }) = &entry.change else { continue };
