@@ -4,7 +4,7 @@
 //! called in two ways: `tests/corpus.rs` replays the inputs under `fuzz/corpus` with plain `cargo test`,
 //! and the programs in `fuzz/fuzz_targets` let cargo-fuzz look for new ones.
 //!
-//! - [`wire`]: what travels between clients and servers.
+//! - [`wire`]: what travels between clients and servers, and between servers.
 //! - [`text`]: names, paths, addresses, configuration, and lines of text.
 //! - [`hostile_journal`]: an engine whose server says what no server should.
 //! - [`stores`]: files that a program finds when it starts.
@@ -37,6 +37,7 @@ pub const TARGETS: &[(&str, Harness)] = &[
     ("parcels", wire::parcels),
     ("delta_scripts", wire::delta_scripts),
     ("stored_values", wire::stored_values),
+    ("cache_answers", wire::cache_answers),
     ("hostile_journal", hostile_journal::hostile_journal),
     ("names", text::names),
     ("events", text::events),

@@ -1,8 +1,9 @@
-//! Messages, the frames of blocks, and the values that a metadata store keeps.
+//! Messages, the frames of blocks, the values that a metadata store keeps, and what a cache answers.
 
 use crate::Verdict;
 use api::codec::{check_headers, decode, encode, encode_head, head_len};
 use api::{BlockHeader, BlocksHead, ChangesetHead};
+use cache::memcached::{Got, read_got};
 use delta::Script;
 use model::{BlockHash, Body, Change, CommitOutcome, limits};
 use parcels::{Frame, Opened, open};
@@ -119,4 +120,16 @@ fn stored<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> 
     let written = to_bytes("value", &value).expect("what was read can be written");
     assert_eq!(from_bytes::<T>("value", &written).expect("what was written can be read"), value);
     true
+}
+
+/// Answers of a memcached, one after the other.
+pub fn cache_answers(mut bytes: &[u8]) -> Verdict {
+    let mut understood = false;
+    while let Ok(got) = read_got(&mut bytes) {
+        understood = true;
+        if let Got::Value(value) = got {
+            assert!(!value.is_empty() && value.len() <= cache::VALUE_BYTES);
+        }
+    }
+    Verdict::of(understood)
 }

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sync-engine", &["model", "api"]),
     ("parcels", &["model", "api", "delta"]),
     // ports and their adapters
+    ("cache", &[]),
     ("metadata-store", &["model"]),
     ("metadata-store-mysql", &["model", "metadata-store"]),
     ("block-store", &["model"]),
@@ -64,7 +65,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "fuzzing",
-        &["model", "api", "delta", "parcels", "sync-engine", "metadata-store", "block-store", "client", "server"],
+        &[
+            "model",
+            "api",
+            "delta",
+            "parcels",
+            "sync-engine",
+            "cache",
+            "metadata-store",
+            "block-store",
+            "client",
+            "server",
+        ],
     ),
     // knows the program by its command line only
     ("black-box", &[]),

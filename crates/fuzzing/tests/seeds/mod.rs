@@ -29,6 +29,7 @@ pub(crate) fn all() -> Vec<Seed> {
     add("parcels", parcels());
     add("delta_scripts", delta_scripts());
     add("stored_values", stored_values());
+    add("cache_answers", cache_answers());
     add("hostile_journal", hostile_journal());
     add("names", names());
     add("events", events());
@@ -362,5 +363,14 @@ fn block_file() -> Vec<(&'static str, Vec<u8>)> {
         ("cut-in-header", vec![1, 0, 0, 9, 0]),
         ("flipped", vec![1, 2, 0, 61, 0xff, 2, 0, 20, 1]),
         ("copied", vec![1, 1, 0, 16, 0, 2, 0, 110, 7]),
+    ]
+}
+
+fn cache_answers() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("value", b"VA 5 c7\r\na\r\nbc\r\nVA 0 c8 W\r\n\r\nVA 0 c8 Z\r\n\r\n".to_vec()),
+        ("too-long", b"VA 4294967296 c7\r\nabc\r\n".to_vec()),
+        ("error", b"SERVER_ERROR out of memory storing object\r\n".to_vec()),
+        ("cut", b"VA 5 c7\r\nab".to_vec()),
     ]
 }
