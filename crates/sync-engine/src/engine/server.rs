@@ -103,7 +103,13 @@ impl Engine {
 
     /// Whether calls other than the one that finds out whether the server is back may be made.
     pub(super) fn is_online(&self) -> bool {
-        !self.state.paused && !self.server.unlinked && self.server.offline.is_none() && self.server.retry_at.is_none()
+        let server = &self.server;
+        // Whoever is asked for its epoch has refused the one that every other call would name.
+        !self.state.paused
+            && !server.unlinked
+            && server.offline.is_none()
+            && !server.asking
+            && server.retry_at.is_none()
     }
 
     pub(super) fn talk_to_server(&mut self, env: &mut Environment<'_>) {

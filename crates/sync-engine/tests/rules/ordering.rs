@@ -432,6 +432,20 @@ fn an_answer_from_before_the_server_was_restored_decides_nothing_after_it() {
     }
 }
 
+/// The question who is there got lost, and until that was known the commit was sent again and again.
+#[test]
+fn nothing_is_sent_while_it_is_open_which_epoch_this_is() {
+    let mut script = edited();
+    let (sent, _) = script.commit().expect("the edit is sent");
+    script.take();
+    script.reply(sent, refused(ErrorCode::EpochChanged));
+    let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
+    assert!(asked.is_some(), "it asks who is there");
+    assert!(script.request(|_| Some(())).is_none(), "and nothing else");
+    script.tell(Event::StreamOpened);
+    assert!(script.request(|_| Some(())).is_none());
+}
+
 #[test]
 fn a_folder_that_both_sides_made_becomes_one_as_soon_as_the_journal_says_so() {
     let folder = Found { kind: FileKind::Directory, ..found_file("a", print(11, 0)) };
