@@ -150,6 +150,12 @@ impl Server {
         Ok(Linked { token: reply.token, identity, root, instance, epoch })
     }
 
+    /// Whether the device is linked to what is here now.
+    #[must_use]
+    pub fn knows(&self, device: &Linked) -> bool {
+        self.meta.authenticate(&device.token).is_ok()
+    }
+
     /// Shares a folder of the device's account.
     ///
     /// # Errors
@@ -324,7 +330,9 @@ impl Server {
             return Ok(());
         }
         self.clean_up.ahead.fetch_add(WHILE_MS, Ordering::Relaxed);
-        self.clean_up(0).map(drop)
+        self.clean_up(0)?;
+        self.clean_up.broken_off.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The clean-up runs in the middle of the next upload: its blocks are stored, and nobody names them.
@@ -445,7 +453,7 @@ pub(crate) struct Cleaning {
     ahead: Arc<AtomicI64>,
     /// Whether it runs when the next blocks have been stored.
     armed: AtomicBool,
-    /// Whether its last run ended early: blocks may be condemned that are there still.
+    /// Whether a run ended early: blocks may be condemned that are there still.
     broken_off: AtomicBool,
     parts: Mutex<Option<(Arc<CleanUp>, Arc<MetaService>)>>,
 }
@@ -487,7 +495,8 @@ impl Cleaning {
     fn run(&self) -> Result<CleanUpReport, CleanUpError> {
         let Some((clean_up, meta)) = lock(&self.parts).clone() else { return Ok(CleanUpReport::default()) };
         let report = meta.clean_up().map_err(CleanUpError::Meta).and_then(|_| clean_up.run(CleanUpMode::Act));
-        self.broken_off.store(report.is_err(), Ordering::Relaxed);
+        // A later run that ends well leaves alone what an earlier one has begun a moment ago.
+        self.broken_off.fetch_or(report.is_err(), Ordering::Relaxed);
         report
     }
 

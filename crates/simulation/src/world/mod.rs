@@ -592,6 +592,7 @@ impl World {
                 if self.server.restore().map_err(failed)? {
                     self.cover("server restored");
                     self.forgive();
+                    self.relink_strangers();
                 }
             }
             ServerEvent::ClockJump { ms } => {
@@ -613,10 +614,7 @@ impl World {
                 self.server.empty().map_err(failed)?;
                 self.cover("server emptied");
                 self.forgive();
-                for device in 0..self.devices.len() {
-                    let mut chance = self.chance(&[14, device as u64, self.now]);
-                    self.at(chance.below(60_000), Moment::Relink { device });
-                }
+                self.relink_strangers();
             }
         }
         if matches!(event, ServerEvent::Restart { .. } | ServerEvent::Restore | ServerEvent::Empty) {
@@ -624,6 +622,16 @@ impl World {
         }
         self.set_now(self.now);
         self.after_server()
+    }
+
+    /// Lets people link the devices again that the server does not know any more, after a while.
+    fn relink_strangers(&mut self) {
+        for device in 0..self.devices.len() {
+            if !self.server.knows(&self.devices[device].linked) {
+                let mut chance = self.chance(&[14, device as u64, self.now]);
+                self.at(chance.below(60_000), Moment::Relink { device });
+            }
+        }
     }
 
     /// Runs the clean-up of blocks, and checks that it took none that a journal names.
