@@ -176,8 +176,13 @@ pub fn unmark(path: &Path, id: RootId) -> io::Result<()> {
     let disk = Disk::open(path, id);
     let job = sync_engine::io::Job::CleanTemps { keep: std::collections::BTreeSet::new() };
     drop(local_files::jobs::run_job(&disk, &job));
+    // Whoever links the folder next says anew what is kept off it.
+    let job = sync_engine::io::Job::MarkExcluded(std::collections::BTreeSet::new());
+    drop(local_files::jobs::run_job(&disk, &job));
     fs::remove_file(path.join(local_files::fs::ROOT_MARKER))?;
-    for directory in [local_files::fs::TEMP_DIRECTORY, local_files::fs::PARKED_DIRECTORY, OWN_DIRECTORY] {
+    let inside =
+        [local_files::fs::TEMP_DIRECTORY, local_files::fs::PARKED_DIRECTORY, local_files::fs::EXCLUDED_DIRECTORY];
+    for directory in inside.into_iter().chain([OWN_DIRECTORY]) {
         match fs::remove_dir(path.join(directory)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(%error, directory, "a folder of syncline's own stays");
@@ -300,6 +305,9 @@ mod tests {
         let folder = prepare(&place.base.join("a"), &place.home).expect("made").path;
         mark(&folder, RootId([1; 16])).expect("marked");
         fs::write(folder.join("file"), "text").expect("written");
+        let excluded = sync_engine::io::Job::MarkExcluded([model::NodeId([3; 16])].into());
+        drop(local_files::jobs::run_job(&Disk::open(&folder, RootId([1; 16])), &excluded));
+        assert!(folder.join(local_files::fs::EXCLUDED_DIRECTORY).exists());
         unmark(&folder, RootId([2; 16])).expect("nothing to do");
         assert!(is_synced(&folder), "another device's marker stays");
         unmark(&folder, RootId([1; 16])).expect("unmarked");

@@ -10,6 +10,7 @@ use model::{
     Blocklist, Body, Change, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, Mtime, Name, NamespaceId, NodeId,
     Position, Role, Timestamp,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use sync_engine::Engine;
 use sync_engine::io::{
@@ -165,7 +166,8 @@ fn perform(id: JobId, job: Job) -> Event {
         Job::Prepare(temps) => JobResult::Prepared { root, files: Ok(vec![None; temps.len()]) },
         Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
         Job::CleanTemps { .. } => JobResult::Cleaned,
-        Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(()) },
+        Job::MarkExcluded(_) => JobResult::Marked { root, result: Ok(()) },
+        Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(BTreeSet::new()) },
     };
     Event::JobDone(id, result)
 }

@@ -15,6 +15,9 @@ pub const ROOT_MARKER: &str = ".syncline/root";
 pub const TEMP_DIRECTORY: &str = ".syncline/tmp";
 /// Where nodes wait whose old and new place are both taken.
 pub const PARKED_DIRECTORY: &str = ".syncline/parked";
+/// Where the folder is marked to lack nodes: a symlink for each, with the node's id in hexadecimal as its name. A
+/// symlink needs no space of its own on most file systems, and exclusions are for disks that are full.
+pub const EXCLUDED_DIRECTORY: &str = ".syncline/excluded";
 
 /// Permission bits of a file that Syncline makes, less the umask.
 pub const NEW_FILE_PERMISSIONS: u32 = 0o644;

@@ -18,7 +18,7 @@ use model::{
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 use server::Config;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -269,7 +269,8 @@ fn job_result(job: Job) -> Option<JobResult> {
             });
             Some(JobResult::Hashed(hashed.collect()))
         }
-        Job::Settle => Some(JobResult::Settled { root: RootState::Present, result: Ok(()) }),
+        Job::MarkExcluded(_) => Some(JobResult::Marked { root: RootState::Present, result: Ok(()) }),
+        Job::Settle => Some(JobResult::Settled { root: RootState::Present, result: Ok(BTreeSet::new()) }),
         Job::CleanTemps { .. } => Some(JobResult::Cleaned),
         Job::Apply(_) | Job::Prepare(_) | Job::Probe { .. } => None,
     }

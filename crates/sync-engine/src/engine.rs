@@ -5,6 +5,7 @@
 //! to change. Nothing is planned in the middle of a scan round, before the server's journal has been read
 //! to its end once, or about a node whose commit is in flight.
 
+mod excluding;
 mod installing;
 mod journal;
 mod local;
@@ -14,8 +15,8 @@ mod server;
 mod transfer;
 
 use crate::io::{
-    Action, Activity, Command, DeleteGuard, EngineState, Environment, Event, Hint, Job, JobId, LocalPath, Request,
-    RequestId, RootState, Write,
+    Action, Activity, Command, DeleteGuard, EngineState, Environment, Event, Hint, Job, JobId, Request, RequestId,
+    RootState, Write,
 };
 use crate::observe::Observer;
 use crate::plan::{PlannedStep, Queues};
@@ -97,6 +98,7 @@ pub struct Engine {
     server: server::ServerWork,
     transfers: transfer::Transfers,
     prefetches: prefetch::Prefetches,
+    excluding: excluding::Excluding,
     /// Blocklists that are not persisted yet.
     lists: BTreeMap<ContentHash, (Arc<Blocklist>, bool)>,
     unwritten_lists: BTreeSet<ContentHash>,
@@ -157,6 +159,7 @@ impl Engine {
             server: server::ServerWork::default(),
             transfers: transfer::Transfers::default(),
             prefetches: prefetch::Prefetches::default(),
+            excluding: excluding::Excluding::default(),
             lists: BTreeMap::new(),
             unwritten_lists: BTreeSet::new(),
             state_touched: false,
@@ -251,6 +254,7 @@ impl Engine {
             self.local.root_retry_at,
             self.local.next_hash_retry(),
             self.prefetches.next_give_up(),
+            self.excluding.retry_at,
             if self.state.paused { None } else { self.server.retry_at },
             deletions.filter(|_| !self.state.paused && !self.deletions_held()),
             held_back,
@@ -335,12 +339,6 @@ impl Engine {
         }
     }
 
-    fn set_excluded(&mut self, path: &LocalPath, excluded: bool) {
-        let Some(id) = self.find(path) else { return };
-        self.trees.set_excluded(id, excluded);
-        self.state.excluded = self.trees.excluded().clone();
-    }
-
     fn undo_deletions(&mut self) {
         let deleted: Vec<NodeId> = self
             .trees
@@ -376,6 +374,7 @@ impl Engine {
             self.observer.look_at_everything(&self.trees);
         }
         self.local.on_time(now);
+        self.excluding.on_time(now);
         self.release_items(now);
         self.server.on_time(now);
     }
@@ -392,6 +391,7 @@ impl Engine {
         }
         self.start_scan(env.random);
         self.start_hashing(env.now);
+        self.start_marking();
         self.talk_to_server(env);
         self.start_cleaning();
         self.check_flush();
@@ -426,8 +426,10 @@ impl Engine {
 
     fn plan(&mut self, env: &mut Environment<'_>) {
         self.watch_departures(env.now);
+        self.watch_exclusions();
         for _ in 0..PLANNING_PASSES {
-            let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+            let may_unload = self.excluding.may_unload();
+            let context = Context { roles: &self.state.roles, frozen: &self.frozen, may_unload };
             self.queues.sort(&mut self.trees, &context, env.random);
             self.watch_deletions(env.now);
             if self.state.paused || self.server.unlinked {

@@ -338,7 +338,10 @@ pub enum Job {
     /// Ends with one sync of the file system, so that what it reports as done is durable.
     Apply(Vec<LocalStep>),
     /// Makes durable whatever is there: steps that an earlier process, or a batch that failed, may have done.
+    /// Tells which nodes the folder itself is marked to lack.
     Settle,
+    /// Marks the folder itself, durably, to lack these nodes and no others: see [`crate::engine`]'s exclusions.
+    MarkExcluded(BTreeSet<NodeId>),
     /// Makes downloads durable, for steps that are about to install them, and tells who they are.
     Prepare(Vec<TempName>),
     /// Which blocks of the content are already whole in a temporary file: those that an earlier run left
@@ -371,6 +374,11 @@ pub enum JobResult {
         results: Vec<StepResult>,
     },
     Settled {
+        root: RootState,
+        /// The nodes that the folder is marked to lack.
+        result: Result<BTreeSet<NodeId>, StepError>,
+    },
+    Marked {
         root: RootState,
         result: Result<(), StepError>,
     },

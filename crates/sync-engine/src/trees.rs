@@ -347,6 +347,15 @@ impl Trees {
         }
     }
 
+    /// Looks again at all that is excluded.
+    pub fn wake_excluded(&mut self) {
+        for id in self.excluded.clone() {
+            for id in std::iter::once(id).chain(self.remote_subtree(id)) {
+                self.wake(id);
+            }
+        }
+    }
+
     /// The name under which the disk has the node.
     #[must_use]
     pub fn disk_name(local: &Local) -> &[u8] {

@@ -16,6 +16,8 @@ pub struct Context<'a> {
     /// Nodes in a commit whose fate is unknown, or in local steps under way: nothing is decided about
     /// them, or because of them, before that has ended.
     pub frozen: &'a BTreeSet<NodeId>,
+    /// Whether what is excluded may leave the disk.
+    pub may_unload: bool,
 }
 
 impl Context<'_> {
@@ -409,7 +411,7 @@ fn compare(
         }
     }
     if trees.is_excluded(id) && !push_place && !i_edited {
-        return Verdict::Pull(Pull::Delete);
+        return if context.may_unload { Verdict::Pull(Pull::Delete) } else { Verdict::Frozen };
     }
     let about_content = compare_content(&mine, synced, remote, may_write);
     // An edit does not wait for a move that something unsynced may be in the way of.

@@ -48,7 +48,12 @@ impl Workers {
         }
         let queue = match &job {
             Job::Hash(_) | Job::Probe { .. } => &self.hashes,
-            Job::Scan(_) | Job::Prepare(_) | Job::Apply(_) | Job::Settle | Job::CleanTemps { .. } => &self.changes,
+            Job::Scan(_)
+            | Job::Prepare(_)
+            | Job::Apply(_)
+            | Job::Settle
+            | Job::MarkExcluded(_)
+            | Job::CleanTemps { .. } => &self.changes,
         };
         if queue.send((id, job)).is_err() {
             tracing::error!(?id, "the threads for local work have ended");

@@ -3,9 +3,12 @@
 //! What a job promises is written at [`Job`]; how it keeps the promise, beside the code here.
 
 mod apply;
+mod excluded;
 mod hash;
 mod prepare;
 mod scan;
+
+use std::collections::BTreeSet;
 
 use sync_engine::io::{Job, JobResult, RootState};
 
@@ -16,10 +19,13 @@ pub(crate) use apply::step_error;
 pub(crate) use hash::available_threads;
 use hash::read_and_hash;
 
-/// Syncs the file system, while the folder is the linked one.
+/// Syncs the file system, while the folder is the linked one, and reads its marks.
 fn settle(fs: &dyn Fs) -> JobResult {
     let root = fs.root_state();
-    let result = if root == RootState::Present { fs.sync().map_err(step_error) } else { Ok(()) };
+    let result = match root {
+        RootState::Present => fs.sync().and_then(|()| excluded::read(fs)).map_err(step_error),
+        RootState::Missing | RootState::Replaced => Ok(BTreeSet::new()),
+    };
     JobResult::Settled { root, result }
 }
 
@@ -31,6 +37,7 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
         Job::Hash(tasks) => hash::hash(fs, tasks),
         Job::Apply(steps) => apply::apply(fs, steps),
         Job::Settle => settle(fs),
+        Job::MarkExcluded(nodes) => excluded::mark(fs, nodes),
         Job::Prepare(temps) => prepare::prepare(fs, temps),
         Job::Probe { temp, size, blocks, reuse } => {
             let mut present = temps::present_blocks(fs, temp, *size, blocks);

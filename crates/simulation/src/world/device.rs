@@ -1,5 +1,6 @@
 //! A device: the real engine, driven as the daemon drives it.
 
+use super::brief::{activity_name, brief_action, brief_event, brief_result};
 use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
@@ -13,8 +14,8 @@ use notification_service::Subscription;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use sync_engine::io::{
-    Action, ActivityKind, Command, DeleteGuard, EngineState, Environment, Event, HashResult, Hint, Job, JobId,
-    JobResult, LocalPath, LocalStep, Request, RootState, StepError, Write,
+    Action, Command, DeleteGuard, EngineState, Environment, Event, HashResult, Hint, Job, JobId, JobResult, LocalPath,
+    LocalStep, RootState, StepError, Write,
 };
 use sync_engine::tree::{Content, Synced};
 use sync_engine::{Engine, Tuning};
@@ -421,12 +422,13 @@ impl World {
 
     /// Runs a job, with whatever comes in between.
     pub(super) fn run_job(&mut self, number: usize, id: JobId, job: &Job) -> Checked<()> {
-        // Counted for itself, so that stored histories mean the same jobs as before there was this one.
+        // Some are counted for themselves, so that stored histories mean the same jobs as before there were these.
         let job_number = match job {
             Job::Settle => u64::MAX - self.devices[number].life,
+            Job::MarkExcluded(_) => u64::MAX / 2 - (self.devices[number].life << 32) - id.0,
             _ => self.devices[number].jobs,
         };
-        self.devices[number].jobs += u64::from(*job != Job::Settle);
+        self.devices[number].jobs += u64::from(!matches!(job, Job::Settle | Job::MarkExcluded(_)));
         let (fs, end) = self.surprises(number, job_number, SimFs::new(self.devices[number].disk.clone()));
         let result = run_job(&fs, job);
         let (calls, failed) = fs.calls();
@@ -502,6 +504,7 @@ impl World {
             }
             JobResult::Scanned { .. }
             | JobResult::Settled { .. }
+            | JobResult::Marked { .. }
             | JobResult::Prepared { .. }
             | JobResult::Probed { .. }
             | JobResult::Cleaned => {}
@@ -703,95 +706,4 @@ fn check_cursor(device: &mut Device, state: &EngineState) -> Checked<()> {
         *before = *position;
     }
     Ok(())
-}
-
-const fn activity_name(kind: ActivityKind) -> &'static str {
-    match kind {
-        ActivityKind::Uploaded => "uploaded",
-        ActivityKind::Downloaded => "downloaded",
-        ActivityKind::MovedLocally => "moved locally",
-        ActivityKind::MovedRemotely => "moved remotely",
-        ActivityKind::DeletedLocally => "deleted locally",
-        ActivityKind::DeletedRemotely => "deleted remotely",
-        ActivityKind::Conflict => "conflict copy made",
-        ActivityKind::KeptBeside => "kept beside",
-        ActivityKind::Held => "deletions held",
-        ActivityKind::ServerChanged => "server change noticed",
-    }
-}
-
-fn brief_event(event: &Event) -> String {
-    match event {
-        Event::Started => "started".to_owned(),
-        Event::JobDone(id, result) => format!("job {} {}", id.0, brief_result(result)),
-        Event::Replied(id, Ok(_)) => format!("reply {}", id.0),
-        Event::Replied(id, Err(error)) => format!("reply {} {error}", id.0),
-        Event::Hints(hints) => format!("{} hints", hints.len()),
-        Event::Notified(notification) => format!("notified {notification}"),
-        Event::Coming(namespace) => format!("coming {namespace}"),
-        Event::StreamOpened => "stream".to_owned(),
-        Event::Woken => "woken".to_owned(),
-        Event::Command(command) => format!("{command:?}"),
-    }
-}
-
-fn brief_action(action: &Action) -> String {
-    match action {
-        Action::Persist(writes) => format!("persist {}", writes.len()),
-        Action::Job(id, job) => format!("job {} {}", id.0, brief_job(job)),
-        Action::Send(id, request) => format!("send {} {}", id.0, brief_request(request)),
-        Action::Report(activity) => format!("report {:?} {}", activity.kind, activity.path),
-    }
-}
-
-fn brief_job(job: &Job) -> String {
-    match job {
-        Job::Scan(targets) => format!("scan {}", targets.len()),
-        Job::Hash(tasks) => format!("hash {}", tasks.len()),
-        Job::Apply(steps) => format!("apply {}", steps.len()),
-        Job::Settle => "settle".to_owned(),
-        Job::Prepare(temps) => format!("prepare {}", temps.len()),
-        Job::Probe { temp, .. } => format!("probe {}", temp.0),
-        Job::CleanTemps { keep } => format!("clean but {}", keep.len()),
-    }
-}
-
-fn brief_result(result: &JobResult) -> String {
-    match result {
-        JobResult::Scanned { root, directories } => format!("{root:?} {}", directories.len()),
-        JobResult::Hashed(results) => {
-            let done = results.iter().filter(|(_, result)| matches!(result, HashResult::Hashed { .. })).count();
-            format!("hashed {done} of {}", results.len())
-        }
-        JobResult::Applied { root, results } => {
-            let done = results.iter().filter(|result| result.is_ok()).count();
-            format!("{root:?} applied {done} of {}", results.len())
-        }
-        JobResult::Settled { root, result } => format!("{root:?} settled {}", result.is_ok()),
-        JobResult::Prepared { root, files } => {
-            format!("{root:?} prepared {}", files.as_ref().map_or(0, Vec::len))
-        }
-        JobResult::Probed { present } => format!("present {}", present.len()),
-        JobResult::Cleaned => "cleaned".to_owned(),
-    }
-}
-
-pub(super) fn brief_request(request: &Request) -> String {
-    match request {
-        Request::Server => "server".to_owned(),
-        Request::Changes(request) => format!("changes {}", request.cursor.len()),
-        Request::Missing(request) => format!("missing {}", request.blocks.len()),
-        Request::Commit(commit) => format!("commit {:?} {}", commit.key, commit.operations.len()),
-        Request::Changeset { blocks, commit, .. } => {
-            format!(
-                "changeset {} {:?}",
-                blocks.len(),
-                commit.as_ref().map(|commit| (commit.key, commit.operations.len()))
-            )
-        }
-        Request::Fetch { blocks, .. } => format!("fetch {}", blocks.len()),
-        Request::Prefetch { blocks, .. } => format!("prefetch {}", blocks.len()),
-        Request::Announce(request) => format!("announce {} of {}", request.file.node, request.file.blocks.len()),
-        Request::Coming(_) => "coming".to_owned(),
-    }
 }

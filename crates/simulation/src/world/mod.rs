@@ -3,6 +3,7 @@
 //! Everything happens at a virtual moment, one thing after the other, in the order that the seed gives.
 //! Client, services and file operations are the real ones; clock, network, disk and database are not.
 
+mod brief;
 mod device;
 mod network;
 mod settle;

@@ -107,7 +107,13 @@ impl Engine {
         self.local.recovery = Recovery::Settling(self.start_job(Job::Settle));
     }
 
-    pub(super) fn settled(&mut self, id: JobId, root: RootState, result: Result<(), StepError>, now: u64) {
+    pub(super) fn settled(
+        &mut self,
+        id: JobId,
+        root: RootState,
+        result: Result<BTreeSet<NodeId>, StepError>,
+        now: u64,
+    ) {
         if self.local.recovery != Recovery::Settling(id) {
             return;
         }
@@ -115,7 +121,10 @@ impl Engine {
         if !self.believe_root(root, now) {
             return;
         }
-        self.local.not_durable = result.err().map(|error| error.to_string());
+        self.local.not_durable = result.as_ref().err().map(ToString::to_string);
+        if let Ok(marked) = result {
+            self.found_marked(marked);
+        }
         if self.local.not_durable.is_some() {
             self.local.root_retry_at = Some(now + ROOT_RETRY_MS);
         } else if self.state.installing.is_empty() {

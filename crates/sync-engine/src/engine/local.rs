@@ -187,6 +187,7 @@ impl Engine {
             JobResult::Hashed(results) => self.hashed(id, results, env),
             JobResult::Applied { root, results } => self.applied(id, root, results, env),
             JobResult::Settled { root, result } => self.settled(id, root, result, env.now),
+            JobResult::Marked { root, result } => self.marked(id, root, result, env.now),
             JobResult::Prepared { root, files } => self.prepared(id, root, files, env),
             JobResult::Probed { present } => self.probed(id, &present),
             JobResult::Cleaned => self.local.cleaning = None,
@@ -341,7 +342,8 @@ impl Engine {
         if self.local.is_changing() || scan_first || self.queues.pull.is_empty() {
             return;
         }
-        let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+        let context =
+            Context { roles: &self.state.roles, frozen: &self.frozen, may_unload: self.excluding.may_unload() };
         let naming = Naming { device: &self.device_name, date: env.today };
         let transfers = &self.transfers;
         let fetched = |node: NodeId, content: &crate::tree::FileContent| transfers.fetched(node, content);

@@ -161,7 +161,8 @@ impl Engine {
             Some(reason) => format!(", and {reason}"),
             None => String::new(),
         };
-        let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+        let context =
+            Context { roles: &self.state.roles, frozen: &self.frozen, may_unload: self.excluding.may_unload() };
         let sentence = match decide(&self.trees, &context, id) {
             Verdict::Frozen => "it is being synced right now".to_owned(),
             Verdict::Hash => "it must be read first, which waits until no program writes to it".to_owned(),

@@ -348,7 +348,8 @@ impl Engine {
 
     fn plan_commit(&mut self, namespace: NamespaceId, hold_deletions: bool, env: &Environment<'_>) -> PlannedCommit {
         let candidates = self.queues.candidates(namespace, !hold_deletions, COMMIT_CANDIDATES);
-        let context = Context { roles: &self.state.roles, frozen: &self.frozen };
+        let context =
+            Context { roles: &self.state.roles, frozen: &self.frozen, may_unload: self.excluding.may_unload() };
         let contents = KnownContents { engine: self, env };
         let naming = Naming { device: &self.device_name, date: env.today };
         let builder = CommitBuilder::new(&self.trees, &context, &contents, naming, hold_deletions);

@@ -16,7 +16,7 @@ const NAMING: Naming<'_> = Naming { device: "laptop", date: "2026-11-23" };
 
 fn with_context<T>(run: impl FnOnce(&Context<'_>) -> T) -> T {
     let (roles, frozen) = (BTreeMap::from([(ROOT, Role::Owner)]), BTreeSet::new());
-    run(&Context { roles: &roles, frozen: &frozen })
+    run(&Context { roles: &roles, frozen: &frozen, may_unload: true })
 }
 
 fn verdict(row: NodeRow) -> Verdict {

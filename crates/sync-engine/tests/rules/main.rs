@@ -4,6 +4,7 @@ mod answers;
 mod build;
 mod coming;
 mod deciding;
+mod excluding;
 mod observing;
 mod ordering;
 mod recovering;

@@ -3,7 +3,7 @@
 use crate::build::{ROOT, blocks, listing, print, scan};
 use api::{ChangesReply, NamespaceChanges};
 use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, NodeId, Position, Role};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use sync_engine::io::{
     Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, Job, JobId, JobResult, LocalPath, Reply,
@@ -45,12 +45,12 @@ impl Script {
     /// An engine that has just started on these rows, and what its last life left on the disk is durable.
     pub(crate) fn start(state: EngineState, rows: Vec<(NodeId, NodeRow)>) -> Self {
         let mut script = Self::begin(state, rows);
-        script.settle(Ok(()));
+        script.settle(Ok(BTreeSet::new()));
         script
     }
 
     /// Answers whether what there is was made durable.
-    pub(crate) fn settle(&mut self, result: Result<(), StepError>) {
+    pub(crate) fn settle(&mut self, result: Result<BTreeSet<NodeId>, StepError>) {
         let (id, _) = self.job(|job| *job == Job::Settle).expect("it makes durable what there is");
         self.tell(Event::JobDone(id, JobResult::Settled { root: RootState::Present, result }));
     }
@@ -69,7 +69,7 @@ impl Script {
         engine.tune(tuning);
         let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
         script.tell(Event::Started);
-        script.settle(Ok(()));
+        script.settle(Ok(BTreeSet::new()));
         script
     }
 

@@ -2,7 +2,7 @@
 
 use model::block::BlockHasher;
 use model::{BlockHash, Blocklist, Mtime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use sync_engine::io::{
     DirectoryListing, DirectoryScan, Expect, Extent, FileKind, Fingerprint, Found, HashResult, HashTask, Job,
     JobResult, LocalPath, LocalStep, RootState, ScanError, ScanTarget, StepError, StepResult, TempName,
@@ -134,7 +134,8 @@ impl Disk {
                 results: steps.iter().map(|step| self.step(step)).collect(),
             },
             Job::Prepare(temps) => JobResult::Prepared { root: RootState::Present, files: Ok(vec![None; temps.len()]) },
-            Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(()) },
+            Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(BTreeSet::new()) },
+            Job::MarkExcluded(_) => JobResult::Marked { root: RootState::Present, result: Ok(()) },
             Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
             Job::CleanTemps { keep } => {
                 self.temps.retain(|name, _| keep.contains(name));
