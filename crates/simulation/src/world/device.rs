@@ -178,19 +178,22 @@ impl World {
     pub(super) fn lose_power(&mut self, number: usize, down_ms: u64) -> Checked<()> {
         self.stop(number);
         let mut chance = self.chance(&[6, number as u64, self.devices[number].life]);
-        let before = self.contents_on(number);
+        let before = self.files_by_content(number);
         lock(&self.devices[number].disk).lose_power(&mut chance);
-        let after = self.contents_on(number);
+        let after = self.files_by_content(number);
         let mut users = lock(&self.users);
         users.lose_programs(number);
         // What the user wrote last is gone from this disk or torn, and what the user deleted last may be
-        // back: to everybody else that looks like a further change by the user.
-        for content in before.symmetric_difference(&after) {
-            users.ghost.release(*content);
+        // back: to everybody else that looks like a further change by the user. A torn file may have the
+        // content of one that is whole: then there are two of them now.
+        for content in before.keys().chain(after.keys()) {
+            if before.get(content) != after.get(content) {
+                users.ghost.release(*content);
+            }
         }
         // A torn file may be empty, and so is a file of the client's that was there before and after.
         users.ghost.release(content_hash(b""));
-        let after: Vec<ContentHash> = after.into_iter().collect();
+        let after: Vec<ContentHash> = after.into_keys().collect();
         users.ghost.moved(number, &after);
         for content in after {
             let superseded = users.ghost.fate(&content).is_some_and(|fate| fate != crate::ghost::Fate::Live);
@@ -235,6 +238,15 @@ impl World {
         self.forget_database(number);
         self.cover("backup restored");
         self.check_disk(number)
+    }
+
+    /// How many files of a device have which content.
+    fn files_by_content(&self, number: usize) -> BTreeMap<ContentHash, u32> {
+        let mut files = BTreeMap::new();
+        for content in lock(&self.devices[number].disk).contents_below(&LocalPath::root()) {
+            *files.entry(content).or_default() += 1;
+        }
+        files
     }
 
     pub(super) fn contents_on(&self, number: usize) -> BTreeSet<ContentHash> {
