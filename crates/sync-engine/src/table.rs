@@ -361,8 +361,12 @@ impl Table {
     }
 
     /// Files a slot, whose row is being changed, under its new inode. Whoever had that before loses it: of
-    /// two names of one file the last one seen counts.
+    /// two names of one file the last one seen counts. A row that changes otherwise was not seen with it
+    /// again: its file may be gone, and the inode be another's.
     fn move_inode(&mut self, slot: u32, from: Option<(u64, u64)>, to: Option<(u64, u64)>) {
+        if from == to && to.is_some_and(|inode| self.owner_of(inode).is_some()) {
+            return;
+        }
         if let Some(from) = from {
             let own = Inode { digest: inode_digest(from), slot };
             if let Ok(at) = self.by_inode.find(|entry| entry.cmp(&own)) {
@@ -495,9 +499,12 @@ mod tests {
 
     impl Plain {
         fn set(&mut self, id: NodeId, row: NodeRow) {
-            self.inodes.retain(|_, owner| *owner != id);
-            if let Some(local) = &row.local {
-                self.inodes.insert((local.print.device, local.print.inode), id);
+            let inode = |row: &NodeRow| row.local.as_ref().map(|local| (local.print.device, local.print.inode));
+            let before = self.rows.get(&id).and_then(inode);
+            let is_anothers = before == inode(&row) && before.is_some_and(|inode| self.inodes.contains_key(&inode));
+            if !is_anothers {
+                self.inodes.retain(|_, owner| *owner != id);
+                self.inodes.extend(inode(&row).map(|inode| (inode, id)));
             }
             self.rows.insert(id, row);
             self.rows.retain(|_, row| *row != NodeRow::default());

@@ -131,6 +131,25 @@ fn only_a_fingerprint_that_is_equal_in_all_parts_saves_a_file_from_being_read_ag
     }
 }
 
+/// A file was deleted, and a download took its inode before anybody looked. When the deletion was seen, the
+/// inode went with it, and the download, renamed, was another file.
+#[test]
+fn a_file_on_the_inode_of_one_that_is_gone_is_still_known_when_it_moves() {
+    let mut trees =
+        trees(vec![(A, agreed_file(&at_root("a"), "bytes", 11)), (C, agreed_file(&at_root("c"), "new", 12))]);
+    let download = Fingerprint { birth: Some(99), ..print(11, 3) };
+    trees.set_local(B, local(at_root("b"), Seen::File(None), download));
+    trees.set_synced(B, trees.synced(C));
+    let mut observer = Observer::default();
+    observer.look_at_name(trees.root(), b"a");
+    look(&mut observer, &mut trees, |_| root_with(vec![found_file("a", print(12, 3))]));
+    assert_eq!(where_is(&trees, C).as_deref(), Some("a"), "it was moved over the deleted one");
+
+    observer.look_at_everything(&trees);
+    look(&mut observer, &mut trees, |_| root_with(vec![found_file("a", print(12, 3)), found_file("moved", download)]));
+    assert_eq!(where_is(&trees, B).as_deref(), Some("moved"));
+}
+
 #[test]
 fn what_is_missing_in_one_folder_may_turn_up_in_a_later_one() {
     let mut trees = folder_with_file();
