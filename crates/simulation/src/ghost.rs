@@ -30,6 +30,8 @@ pub struct Ghost {
     texts: BTreeMap<ContentHash, String>,
     /// What took a content's place, wherever it did.
     successors: BTreeMap<ContentHash, Vec<ContentHash>>,
+    /// What was put where a file had been moved away from, and is taken for a new version of that file.
+    stand_ins: BTreeMap<ContentHash, Vec<ContentHash>>,
     /// Which devices moved a content, or a folder around it, since all agreed last.
     moved: BTreeMap<ContentHash, BTreeSet<usize>>,
     /// Which devices gave a content another execute bit: to the others that is an edit like any other.
@@ -165,9 +167,7 @@ impl Ghost {
     fn superseded(&mut self, device: usize, old: Option<ContentHash>, new: ContentHash) {
         let Some(old) = old else { return };
         self.successors.entry(old).or_default().push(new);
-        // Who moved the file moved what is written into it where the move has not arrived.
-        let movers = self.moved.get(&old).cloned().unwrap_or_default();
-        self.moved.entry(new).or_default().extend(movers);
+        self.moves_along(old, new);
         if self.detached.contains(&(device, old)) {
             self.release(old);
         }
@@ -228,13 +228,19 @@ impl Ghost {
         }
     }
 
-    /// The content, and all that took its place, one after the other.
+    /// Who moved the file moved what is written into it where the move has not arrived.
+    fn moves_along(&mut self, old: ContentHash, new: ContentHash) {
+        let movers = self.moved.get(&old).cloned().unwrap_or_default();
+        self.moved.entry(new).or_default().extend(movers);
+    }
+
+    /// The content, and all that took its place, one after the other, in its file or where that was.
     fn with_successors(&self, content: ContentHash) -> BTreeSet<ContentHash> {
         let mut all = BTreeSet::from([content]);
         let mut pending = vec![content];
         while let Some(at) = pending.pop() {
-            let next = self.successors.get(&at).into_iter().flatten().copied();
-            pending.extend(next.filter(|next| all.insert(*next)));
+            let next = [&self.successors, &self.stand_ins].map(|map| map.get(&at).into_iter().flatten().copied());
+            pending.extend(next.into_iter().flatten().filter(|next| all.insert(*next)));
         }
         all
     }
@@ -251,10 +257,16 @@ impl Ghost {
         self.unseen.extend(contents.iter().map(|content| (device, *content)));
     }
 
-    /// The user put a new file at a path. What was moved away from there cannot be told from the copy that
-    /// an editor keeps when it saves: the path keeps its file, and the other name has a new one.
-    pub fn filled(&mut self, device: usize, path: &LocalPath) {
-        self.parted.extend(self.departed.remove(&(device, spelled_alike(path))).into_iter().flatten());
+    /// The user put something new at a path, a file if there is a `content`. What was moved away from there
+    /// cannot be told from the copy that an editor keeps when it saves: the path keeps its file, and the other
+    /// name has a new one. So whoever moves that file elsewhere moves what is in its place here.
+    pub fn filled(&mut self, device: usize, path: &LocalPath, content: Option<ContentHash>) {
+        let left = self.departed.remove(&(device, spelled_alike(path))).unwrap_or_default();
+        if let ([old], Some(new)) = (&*left, content) {
+            self.stand_ins.entry(*old).or_default().push(new);
+            self.moves_along(*old, new);
+        }
+        self.parted.extend(left);
     }
 
     /// The watcher of a device was late with files that had these contents, or kept silent about them.
@@ -372,6 +384,7 @@ impl Ghost {
         self.moved.retain(|content, _| stuck.contains(content));
         self.touched.clear();
         self.successors.clear();
+        self.stand_ins.clear();
         self.detached.clear();
         self.parted.clear();
         self.departed.clear();

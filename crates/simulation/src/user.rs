@@ -121,7 +121,7 @@ impl Users {
 
     /// The user put a new file at a path.
     fn filled(&mut self, device: usize, disk: &mut Disk, path: &LocalPath) {
-        self.ghost.filled(device, path);
+        self.ghost.filled(device, path, disk.content_at(path));
         self.note_rivals(device, disk, path);
     }
 
