@@ -42,6 +42,10 @@ const DEPARTURE_MS: u64 = 200;
 const DELETION_SETTLE_MAX_MS: u64 = 10_000;
 /// The scan behind the watcher, in milliseconds.
 const RESCAN_INTERVAL_MS: u64 = 3_600_000;
+/// The first wait before a folder that could not be read is looked at again, in milliseconds; it doubles.
+const LOOK_AGAIN_MS: u64 = 100;
+/// The longest such wait, in milliseconds.
+const LOOK_AGAIN_MAX_MS: u64 = 60_000;
 /// How often a missing root is looked for, in milliseconds.
 const ROOT_RETRY_MS: u64 = 2_000;
 /// How often everything that is out of sync is looked at again although nothing woke it, in milliseconds.
@@ -110,6 +114,7 @@ pub struct Engine {
     review_at: Option<u64>,
     missed: u64,
     rescan_at: Option<u64>,
+    look_again_at: Option<u64>,
     temps_cleaned: bool,
     last_id: u64,
     /// The time of the last event.
@@ -170,6 +175,7 @@ impl Engine {
             review_at: None,
             missed: 0,
             rescan_at: None,
+            look_again_at: None,
             temps_cleaned: false,
             last_id: 0,
             now: 0,
@@ -251,6 +257,7 @@ impl Engine {
             self.persist_at,
             self.review_at,
             self.rescan_at,
+            self.look_again_at,
             self.local.root_retry_at,
             self.local.next_hash_retry(),
             self.prefetches.next_give_up(),
@@ -373,6 +380,10 @@ impl Engine {
             self.rescan_at = Some(now + RESCAN_INTERVAL_MS);
             self.observer.look_at_everything(&self.trees);
         }
+        if self.look_again_at.is_some_and(|at| at <= now) {
+            self.look_again_at = None;
+            self.observer.look_again(&self.trees);
+        }
         self.local.on_time(now);
         self.excluding.on_time(now);
         self.release_items(now);
@@ -395,6 +406,7 @@ impl Engine {
         self.talk_to_server(env);
         self.start_cleaning();
         self.check_flush();
+        self.schedule_second_look(env.now);
         self.schedule_review(env.now);
         self.schedule_persist(env.now);
     }
@@ -414,7 +426,7 @@ impl Engine {
         let before = self.departures.nodes.len();
         let problems = &self.queues.problems;
         let undecided = self.observer.undecided(&self.trees, |new| problems.contains_key(new));
-        let (idle, trees) = (self.observer.is_idle(), &self.trees);
+        let (idle, trees) = (self.observer.is_idle() && !self.observer.may_yet_show(), &self.trees);
         let departing =
             |id: &NodeId, until: u64| undecided.contains(id) || !(trees.has_local(*id) || idle && until <= now);
         self.departures.nodes.retain(|id, until| departing(id, *until));
@@ -490,6 +502,15 @@ impl Engine {
         self.observer.set_told(in_flight);
         for id in before.difference(&self.frozen) {
             self.trees.wake(*id);
+        }
+    }
+
+    fn schedule_second_look(&mut self, now: u64) {
+        if self.observer.is_idle()
+            && let Some(times) = self.observer.fewest_failures()
+        {
+            let at = now + (LOOK_AGAIN_MS << times.saturating_sub(1).min(10)).min(LOOK_AGAIN_MAX_MS);
+            self.look_again_at = Some(self.look_again_at.map_or(at, |before| before.min(at)));
         }
     }
 

@@ -7,6 +7,7 @@
 //! nothing missing, and a round in which the root was not itself is thrown away.
 
 mod departed;
+mod failed;
 
 use crate::io::{
     DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, LocalPath, ScanError, ScanTarget,
@@ -14,6 +15,7 @@ use crate::io::{
 use crate::tree::{Local, PARKED, Place, Seen};
 use crate::trees::Trees;
 use departed::Departed;
+use failed::Failed;
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
 use std::collections::btree_map::Entry;
@@ -75,6 +77,8 @@ pub struct Observer {
     /// Nodes that a step has put where they are and no scan has seen there: the file system may spell their
     /// names in another way.
     unconfirmed: BTreeSet<NodeId>,
+    /// By folder.
+    failed: BTreeMap<NodeId, Failed>,
     /// Rounds that have begun.
     begun: u64,
     /// The last round that was finished.
@@ -197,6 +201,7 @@ impl Observer {
         self.missing.clear();
         self.homes.clear();
         self.deep.clear();
+        self.failed.clear();
         self.in_round = false;
         self.look_at_everything(trees);
     }
@@ -214,6 +219,7 @@ impl Observer {
                 Ok(_) => self.look_at_parent(trees, &scan.target.directory),
                 Err(ScanError::Gone) => self.look_at_parent(trees, &scan.target.directory),
                 Err(ScanError::Unreadable(reason)) => {
+                    self.look_failed(folder, Look { extent: scan.target.extent, deep });
                     self.report(scan.target.directory.clone(), format!("the folder cannot be read: {reason}"));
                 }
             }
@@ -236,9 +242,11 @@ impl Observer {
             return;
         }
         self.clear_problems(target);
+        self.look_succeeded(folder, &target.extent);
         let unreadable: BTreeSet<&[u8]> = listing.unreadable.iter().map(|(name, _)| &**name).collect();
         for (name, reason) in &listing.unreadable {
             self.report(target.directory.join(name), reason.clone());
+            self.look_failed(folder, Look { extent: Extent::Names(BTreeSet::from([name.clone()])), deep });
         }
         let mut matched = BTreeSet::new();
         for found in &listing.entries {
@@ -692,22 +700,26 @@ impl Observer {
     }
 }
 
-fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Look) {
-    match queue.get_mut(&folder) {
-        None => {
-            queue.insert(folder, look);
-        }
-        Some(there) => {
-            there.deep |= look.deep;
-            there.extent = match (std::mem::replace(&mut there.extent, Extent::All), look.extent) {
-                (Extent::Names(mut a), Extent::Names(b)) => {
-                    a.extend(b);
-                    if a.len() > NAMES_PER_DIRECTORY { Extent::All } else { Extent::Names(a) }
-                }
-                _ => Extent::All,
-            };
-        }
+impl Look {
+    /// Both looks in one.
+    fn and(self, other: Self) -> Self {
+        let extent = match (self.extent, other.extent) {
+            (Extent::Names(mut a), Extent::Names(b)) => {
+                a.extend(b);
+                if a.len() > NAMES_PER_DIRECTORY { Extent::All } else { Extent::Names(a) }
+            }
+            _ => Extent::All,
+        };
+        Self { extent, deep: self.deep || other.deep }
     }
+}
+
+fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Look) {
+    let look = match queue.remove(&folder) {
+        None => look,
+        Some(there) => there.and(look),
+    };
+    queue.insert(folder, look);
 }
 
 /// Takes a node and all below it out of the local tree.

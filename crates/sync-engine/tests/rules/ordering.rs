@@ -1,16 +1,16 @@
 //! What the engine does before what, and what it makes of answers that are late, lost or wrong.
 
 use crate::build::{
-    A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, found, found_file, in_folder, local, name, path,
-    print, remote,
+    A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, found, found_file, in_folder, listing, local,
+    name, path, print, remote,
 };
 use crate::script::{Script, state};
 use api::{ApiError, ChangesReply, ErrorCode, NamespaceChanges, ServerReply};
 use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{
-    Action, Command, DeleteGuard, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalPath,
-    LocalStep, Reply, Request, RequestError, RootState,
+    Action, Command, DeleteGuard, DirectoryScan, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult,
+    LocalPath, LocalStep, Reply, Request, RequestError, RootState, ScanError, ScanTarget,
 };
 use sync_engine::tree::{Content, NodeRow, Seen};
 
@@ -33,6 +33,76 @@ fn edited() -> Script {
         Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
     edit(&mut script);
     script
+}
+
+/// A device with a folder `d` and a file `b` in sync. The user moves the file into the folder, and the folder
+/// cannot be read when it is looked at.
+fn moved_into_an_unreadable_folder() -> Script {
+    let folder = || found("d", FileKind::Directory, print(9, 0));
+    let rows = vec![(A, agreed_folder(&at_root("d"), 9)), (B, agreed_file(&at_root("b"), "bytes", 11))];
+    let mut script = Script::at_rest(state(), rows, &[folder(), found_file("b", print(11, 5))]);
+    let hint = |directory: &str| Hint::Entry { directory: path(directory), name: b"b".as_slice().into() };
+    script.tell(Event::Hints(vec![hint(""), hint("d")]));
+    fail_to_read_the_folder(&mut script);
+    script
+}
+
+/// Answers a scan of the root, in which only the folder `d` is left, and of that folder.
+fn fail_to_read_the_folder(script: &mut Script) {
+    let (id, job) = script.job(|job| matches!(job, Job::Scan(_))).expect("it looks");
+    let Job::Scan(targets) = job else { unreachable!("asked for") };
+    let look = |target: ScanTarget| {
+        let result = if target.directory.is_root() {
+            Ok(listing(print(0, 0), Vec::new()))
+        } else {
+            Err(ScanError::Unreadable("input/output error".to_owned()))
+        };
+        DirectoryScan { target, result }
+    };
+    let directories = targets.into_iter().map(look).collect();
+    script.tell(Event::JobDone(id, JobResult::Scanned { root: RootState::Present, directories }));
+}
+
+/// Lets time pass until the engine looks at the disk again.
+fn wait_for_a_look(script: &mut Script) {
+    for _ in 0..10 {
+        if script.actions.iter().any(|action| matches!(action, Action::Job(_, Job::Scan(_)))) {
+            return;
+        }
+        script.wake();
+    }
+    panic!("it does not look again");
+}
+
+/// The file was taken for deleted, and its edited version installed anew in its place; the other half of
+/// the move was found an hour later.
+#[test]
+fn what_is_gone_is_not_deleted_while_a_folder_cannot_be_read_for_a_moment() {
+    let mut script = moved_into_an_unreadable_folder();
+    wait_for_a_look(&mut script);
+    fail_to_read_the_folder(&mut script);
+    wait_for_a_look(&mut script);
+    assert_eq!(script.commit(), None, "nothing is concluded");
+
+    script.answer_scans_by(|directory| match directory.is_root() {
+        true => vec![found("d", FileKind::Directory, print(9, 0))],
+        false => vec![found_file("b", changed(print(11, 5)))],
+    });
+    hash(&mut script, "bytes");
+    let (_, commit) = script.commit().expect("the move is sent");
+    assert!(matches!(&*commit.operations, [Operation::Move { node: B, .. }]), "{commit:?}");
+}
+
+#[test]
+fn a_folder_that_stays_unreadable_holds_no_deletion_up_for_long() {
+    let mut script = moved_into_an_unreadable_folder();
+    while script.commit().is_none() {
+        assert!(script.now < 10_000, "it is told");
+        match script.actions.iter().any(|action| matches!(action, Action::Job(_, Job::Scan(_)))) {
+            true => fail_to_read_the_folder(&mut script),
+            false => script.wake(),
+        }
+    }
 }
 
 /// The user writes `mine!` into `a`.
@@ -162,10 +232,7 @@ fn a_scan_of_a_folder_that_is_not_the_linked_one_proves_nothing() {
         script.answer_changes(Vec::new());
         let (id, job) = script.job(|job| matches!(job, Job::Scan(_))).expect("a start looks at everything");
         let Job::Scan(targets) = job else { unreachable!("asked for") };
-        let empty = |target: sync_engine::io::ScanTarget| sync_engine::io::DirectoryScan {
-            target,
-            result: Ok(crate::build::listing(print(0, 0), Vec::new())),
-        };
+        let empty = |target: ScanTarget| DirectoryScan { target, result: Ok(listing(print(0, 0), Vec::new())) };
         let directories = targets.into_iter().map(empty).collect();
         script.tell(Event::JobDone(id, JobResult::Scanned { root, directories }));
         assert!(script.engine.trees().has_local(A), "{root:?}");
