@@ -68,7 +68,9 @@ impl Observer {
         let gone = may_be(&self.departed, trees, &local)?;
         let content = local.seen.content()?;
         let is_its_own = trees.synced(new).is_some_and(|synced| synced.content.same(&content));
-        (!is_its_own && content.same(&trees.synced(gone)?.content)).then_some(gone)
+        let was_read = self.departed.get(&inode_of(&local)).and_then(|gone| gone.local.seen.content());
+        let had = [Some(trees.synced(gone)?.content), was_read];
+        (!is_its_own && had.iter().flatten().any(|had| content.same(had))).then_some(gone)
     }
 
     /// Remembers that the bytes of a file are to tell whether it is a node that is gone.
@@ -89,7 +91,7 @@ impl Observer {
                 && self.departed.len() < MAX_DEPARTED
                 && self.home(trees, id) == Some(namespace)
             {
-                let inode = (local.print.device, local.print.inode);
+                let inode = inode_of(&local);
                 self.left.insert(id);
                 self.departed.insert(inode, Departed { node: id, namespace, local: local.clone() });
                 inodes.push(inode);
@@ -101,7 +103,7 @@ impl Observer {
 
 /// The deleted node that a file may be that nothing but its bytes can tell from another on a reused inode.
 fn may_be(departed: &BTreeMap<(u64, u64), Departed>, trees: &Trees, local: &Local) -> Option<NodeId> {
-    let gone = departed.get(&(local.print.device, local.print.inode))?;
+    let gone = departed.get(&inode_of(local))?;
     let told_by_birth = gone.local.print.birth.is_some() && local.print.birth.is_some();
     let both_files = matches!((&gone.local.seen, &local.seen), (Seen::File(_), Seen::File(_)));
     let is_gone = !trees.has_local(gone.node) && trees.has_synced(gone.node);
@@ -111,4 +113,8 @@ fn may_be(departed: &BTreeMap<(u64, u64), Departed>, trees: &Trees, local: &Loca
         && gone.local.print.size == local.print.size
         && gone.namespace == trees.namespace_below(local.place.parent);
     may_be.then_some(gone.node)
+}
+
+const fn inode_of(local: &Local) -> (u64, u64) {
+    (local.print.device, local.print.inode)
 }

@@ -1,8 +1,8 @@
 //! What may be concluded from a look at the disk.
 
 use crate::build::{
-    A, B, C, agreed_file, agreed_folder, at_root, found, found_file, in_folder, listing, local, name, path, print,
-    trees,
+    A, B, C, agreed_file, agreed_folder, at_root, file, found, found_file, in_folder, listing, local, name, path,
+    print, trees,
 };
 use model::{Mtime, NodeId};
 use std::collections::BTreeSet;
@@ -128,6 +128,24 @@ fn only_a_fingerprint_that_is_equal_in_all_parts_saves_a_file_from_being_read_ag
             let seen = trees.local(A).map(|local| local.seen.clone());
             assert_eq!(seen == Some(Seen::File(None)), read_again, "{name}: {seen:?}");
         }
+    }
+}
+
+/// Without birth times the bytes must tell. An edit that had been read and not sent yet was not taken into
+/// account: the file was deleted, with what it had before, and there was a new one.
+#[test]
+fn a_file_that_was_edited_and_then_renamed_and_touched_is_known_by_what_was_read_of_it() {
+    let before = Fingerprint { birth: None, ..print(11, 5) };
+    let mut trees = trees(vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+    trees.set_local(A, local(at_root("a"), Seen::File(Some(file("mine!"))), before));
+    let touched = Fingerprint { mtime: Mtime(8), ctime: 8, ..before };
+    let mut observer = Observer::default();
+    observer.look_at_everything(&trees);
+    look(&mut observer, &mut trees, |_| root_with(vec![found_file("b", touched)]));
+    let there = trees.local_child(trees.root(), &name("b").key()).expect("it is there");
+    for (bytes, known) in [("other", None), ("mine!", Some(A)), ("bytes", Some(A))] {
+        trees.set_local(there, local(at_root("b"), Seen::File(Some(file(bytes))), touched));
+        assert_eq!(observer.turns_out_to_be(&trees, there), known, "{bytes}");
     }
 }
 
