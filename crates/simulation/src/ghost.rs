@@ -45,6 +45,14 @@ pub struct Ghost {
     /// Contents that came into a file in a way after which only its place tells which file it is, and that no
     /// scan has seen yet; with what was there before, by device.
     remade: BTreeMap<(usize, ContentHash), ContentHash>,
+    /// What a content replaced that the server does not have yet, by device. A file that parts from what it
+    /// replaced parts from all that it was since the server knew it.
+    unsent: BTreeMap<(usize, ContentHash), ContentHash>,
+    /// Of these, contents that no device has read yet.
+    unread: BTreeSet<(usize, ContentHash)>,
+    /// Of these, contents whose file got another time of modification, on a file system without birth times, so
+    /// that only its place tells which file it is; and that no scan has seen since.
+    retimed: BTreeSet<(usize, ContentHash)>,
     /// Contents that users moved and that no scan has seen in their new place yet, by device.
     unseen: BTreeSet<(usize, ContentHash)>,
     /// Where the files came from that users moved since all agreed last, by device and path.
@@ -92,7 +100,29 @@ impl Ghost {
     /// A scan saw a file with this content where it is.
     pub fn seen(&mut self, device: usize, content: ContentHash) {
         self.remade.remove(&(device, content));
+        self.retimed.remove(&(device, content));
         self.unseen.remove(&(device, content));
+    }
+
+    /// A device has read a file with this content.
+    pub fn read(&mut self, device: usize, content: ContentHash) {
+        self.unread.remove(&(device, content));
+    }
+
+    /// The server has the content.
+    pub fn sent(&mut self, content: ContentHash) {
+        self.unsent.retain(|(_, new), _| *new != content);
+    }
+
+    /// The user gave a file with this content another time of modification, on a file system without birth
+    /// times.
+    pub fn retimed(&mut self, device: usize, content: ContentHash) {
+        if self.unread.contains(&(device, content)) {
+            self.retimed.insert((device, content));
+            if self.unseen.contains(&(device, content)) {
+                self.parts_from_what_it_replaced(device, content);
+            }
+        }
     }
 
     /// Whether a file has this content in a way after which only its place tells which file it is.
@@ -104,7 +134,7 @@ impl Ghost {
     /// Whether a scan of the device's would tell the ghost something.
     #[must_use]
     pub fn awaits_scan(&self, device: usize) -> bool {
-        self.remade.keys().chain(&self.unseen).any(|(on, _)| *on == device)
+        self.remade.keys().chain(&self.unseen).chain(&self.retimed).any(|(on, _)| *on == device)
     }
 
     /// The file with this content left its place before anybody saw it there, or got it in a place where
@@ -112,7 +142,14 @@ impl Ghost {
     /// So what it replaced was deleted, as far as anybody can tell.
     fn parts_from_what_it_replaced(&mut self, device: usize, content: ContentHash) {
         let mut at = content;
-        while let Some(old) = self.remade.remove(&(device, at)) {
+        let mut parts = self.retimed.remove(&(device, content));
+        loop {
+            let mut old = self.remade.remove(&(device, at));
+            parts |= old.is_some();
+            if old.is_none() && parts {
+                old = self.unsent.remove(&(device, at));
+            }
+            let Some(old) = old else { return };
             if self.fates.get(&old) == Some(&Fate::Edited) {
                 self.fates.insert(old, Fate::Deleted { device });
             }
@@ -167,6 +204,8 @@ impl Ghost {
     fn superseded(&mut self, device: usize, old: Option<ContentHash>, new: ContentHash) {
         let Some(old) = old else { return };
         self.successors.entry(old).or_default().push(new);
+        self.unsent.insert((device, new), old);
+        self.unread.insert((device, new));
         self.moves_along(old, new);
         if self.detached.contains(&(device, old)) {
             self.release(old);
@@ -389,6 +428,9 @@ impl Ghost {
         self.parted.clear();
         self.departed.clear();
         self.remade.clear();
+        self.unsent.clear();
+        self.unread.clear();
+        self.retimed.clear();
         self.unseen.clear();
         for (content, fate) in &mut self.fates {
             if present.contains(content) && *fate != Fate::Live {

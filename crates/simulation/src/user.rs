@@ -87,7 +87,11 @@ impl Users {
             }
             UserOp::Touch { path, mtime_s } => {
                 let path = file(disk, path)?;
-                disk.touch(&path, Mtime::from_parts(*mtime_s, 0))
+                disk.touch(&path, Mtime::from_parts(*mtime_s, 0))?;
+                if let Some(content) = disk.content_at(&path).filter(|_| !disk.habits.births) {
+                    self.ghost.retimed(device, content);
+                }
+                Ok(())
             }
         }
     }

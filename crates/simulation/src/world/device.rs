@@ -459,6 +459,7 @@ impl World {
         }
         self.note_result(&result);
         self.note_scan(number, &result);
+        self.note_reading(number, &result);
         let life = self.devices[number].life;
         let mut chance = self.chance(&[8, number as u64, job_number]);
         let after = self.delay(&mut chance);
@@ -492,6 +493,17 @@ impl World {
                 if let Some(content) = disk.content_at(&scan.target.directory.join(&found.name)) {
                     users.ghost.seen(number, content);
                 }
+            }
+        }
+    }
+
+    /// Tells the ghost which contents were read.
+    fn note_reading(&self, number: usize, result: &JobResult) {
+        let JobResult::Hashed(results) = result else { return };
+        let mut users = lock(&self.users);
+        for (_, result) in results {
+            if let HashResult::Hashed { content, .. } = result {
+                users.ghost.read(number, content.hash);
             }
         }
     }

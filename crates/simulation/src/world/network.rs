@@ -399,6 +399,7 @@ impl World {
             if !users.ghost.knows(&content) {
                 return Err(violation(format!("I3: the server has content {content:?}, which no file ever had")));
             }
+            users.ghost.sent(content);
         }
         drop(users);
         for device in 0..self.devices.len() {
