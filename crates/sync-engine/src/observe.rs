@@ -8,6 +8,8 @@
 
 mod departed;
 mod failed;
+mod look;
+mod unplaced;
 
 use crate::io::{
     DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, LocalPath, ScanError, ScanTarget,
@@ -16,15 +18,15 @@ use crate::tree::{Local, PARKED, Place, Seen};
 use crate::trees::Trees;
 use departed::Departed;
 use failed::Failed;
+use look::{Look, merge};
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use unplaced::Unplaced;
 
 /// Directories in one scan job: keeps a job short, so that other local work gets its turn.
 const DIRECTORIES_PER_SCAN: usize = 64;
-/// Names of one directory after which all of it is looked at.
-const NAMES_PER_DIRECTORY: usize = 1000;
 /// Deleted nodes whose inodes are remembered until the server knows of the deletion.
 const MAX_DEPARTED: usize = 20_000;
 /// Unsyncable items that are remembered by path; more are counted only.
@@ -33,14 +35,6 @@ pub const MAX_PATH_PROBLEMS: usize = 10_000;
 /// The parent of nodes that are missing and whose place another one has taken, until the round ends.
 /// Not a node of any server.
 const LIMBO: NodeId = NodeId([0xfe; 16]);
-
-/// What is to be looked at in one directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Look {
-    extent: Extent,
-    /// Whether the folders in it are to be looked at as well.
-    deep: bool,
-}
 
 /// An entry without a node, to be settled when it is known who it is.
 #[derive(Debug, Clone)]
@@ -77,6 +71,8 @@ pub struct Observer {
     /// Nodes that a step has put where they are and no scan has seen there: the file system may spell their
     /// names in another way.
     unconfirmed: BTreeSet<NodeId>,
+    /// By device and inode.
+    unplaced: BTreeMap<(u64, u64), Unplaced>,
     /// By folder.
     failed: BTreeMap<NodeId, Failed>,
     /// Rounds that have begun.
@@ -362,7 +358,8 @@ impl Observer {
         if same_file(local, &found.print) {
             return false;
         }
-        let moved_over = |other: NodeId| other != child && self.is_shared(trees, other);
+        let is_known = |other: NodeId| self.is_shared(trees, other) || self.unplaced(trees, found).is_some();
+        let moved_over = |other: NodeId| other != child && is_known(other);
         match found.kind {
             FileKind::Directory => found.print.device == local.print.device,
             FileKind::File | FileKind::Symlink | FileKind::Other => self.previous(trees, found).is_some_and(moved_over),
@@ -372,6 +369,9 @@ impl Observer {
     /// The node that was last seen with this entry's inode, if nothing speaks against it being the same
     /// file: inodes are reused.
     fn previous(&self, trees: &Trees, found: &Found) -> Option<NodeId> {
+        if let Some(one) = self.unplaced(trees, found) {
+            return Some(one.node());
+        }
         let is_same = |local: &Local| same_kind(&local.seen, found.kind) && same_file(local, &found.print);
         let inode = (found.print.device, found.print.inode);
         match trees.by_inode(inode.0, inode.1) {
@@ -492,7 +492,8 @@ impl Observer {
                 Some(old) if !matched.contains(&old) && self.has_moved(trees, old, &newcomer) => {
                     matched.insert(old);
                     let departed = self.departed(trees, old, &newcomer.found).map(|gone| gone.local.clone());
-                    let local = trees.local(old).or(departed);
+                    let unplaced = self.place(trees, &newcomer);
+                    let local = trees.local(old).or(departed).or(unplaced);
                     moved.push((newcomer, old, local));
                 }
                 _ => fresh.push(newcomer),
@@ -579,6 +580,9 @@ impl Observer {
             }
         }
         self.homes.clear();
+        if self.failed.is_empty() {
+            self.unplaced.clear();
+        }
         self.in_round = false;
         self.finished = self.begun;
     }
@@ -593,8 +597,10 @@ impl Observer {
     fn has_moved(&self, trees: &Trees, id: NodeId, newcomer: &Newcomer) -> bool {
         let folder = newcomer.folder;
         let Some(local) = trees.local(id) else {
+            let namespace = trees.namespace_below(folder);
             let departed = self.departed(trees, id, &newcomer.found);
-            return departed.is_some_and(|gone| gone.namespace == trees.namespace_below(folder));
+            return departed.is_some_and(|gone| gone.namespace == namespace)
+                || self.unplaced(trees, &newcomer.found).is_some_and(|one| one.is_in(namespace));
         };
         self.is_gone(trees, id)
             && folder != id
@@ -698,28 +704,6 @@ impl Observer {
     fn add_to_round(&mut self, folder: NodeId, look: Look) {
         merge(&mut self.round, folder, look);
     }
-}
-
-impl Look {
-    /// Both looks in one.
-    fn and(self, other: Self) -> Self {
-        let extent = match (self.extent, other.extent) {
-            (Extent::Names(mut a), Extent::Names(b)) => {
-                a.extend(b);
-                if a.len() > NAMES_PER_DIRECTORY { Extent::All } else { Extent::Names(a) }
-            }
-            _ => Extent::All,
-        };
-        Self { extent, deep: self.deep || other.deep }
-    }
-}
-
-fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Look) {
-    let look = match queue.remove(&folder) {
-        None => look,
-        Some(there) => there.and(look),
-    };
-    queue.insert(folder, look);
 }
 
 /// Takes a node and all below it out of the local tree.

@@ -431,11 +431,14 @@ impl Engine {
     fn created(&mut self, node: NodeId, place: Place, content: Content, print: Fingerprint) {
         let folder = matches!(content, Content::Directory);
         let local = Local { place: place.clone(), seen: seen_after(&content, &print), print, disk_name: None };
-        if self.put_on_disk_tree(node, local) {
-            self.trees.set_synced(node, Some(Synced { place, content }));
+        let agreed = Synced { place, content };
+        if self.put_on_disk_tree(node, local.clone()) {
+            self.trees.set_synced(node, Some(agreed));
             if !folder {
                 self.tell(ActivityKind::Downloaded, node, None);
             }
+        } else if !folder && self.trees.has_local(agreed.place.parent) && self.is_batch_of_this_epoch() {
+            self.observer.has_been_put_beside(&self.trees, node, local, agreed);
         }
         self.transfers.forget_fetch(node);
     }

@@ -4,7 +4,8 @@
 //! elsewhere has not moved there. So it is looked at again, soon at first; and that soon it is still open
 //! what became of the files that are gone.
 
-use super::{Look, Observer, merge};
+use super::Observer;
+use super::look::{Look, merge};
 use crate::io::Extent;
 use crate::tree::PARKED;
 use crate::trees::Trees;

@@ -527,12 +527,12 @@ fn a_folder_that_both_sides_made_becomes_one_as_soon_as_the_journal_says_so() {
     assert!(script.engine.trees().dirty().is_empty(), "{:?}", script.engine.trees().dirty());
 }
 
-/// A device with the file `b` that only it has, for which the server has another one, and the batch that
-/// moves the one out of the way and puts the other in its place. Returns what the batch's job is.
-fn conflict_under_way() -> (Script, sync_engine::io::JobId) {
+/// A device with the file `b` that only it has, for which the server has another one under this name, and the
+/// batch that moves the one out of the way and puts the other in its place. Returns what the batch's job is.
+fn conflict_under_way(with: &str) -> (Script, sync_engine::io::JobId) {
     let mut script = Script::start(state(), Vec::new());
     script.answer_scans(&[found_file("b", print(12, 4))]);
-    let create = Change::Create { parent: ROOT.root(), name: name("b"), body: body("theirs") };
+    let create = Change::Create { parent: ROOT.root(), name: name(with), body: body("theirs") };
     script.answer_changes(vec![entry(2, A, create)]);
     script.fetch();
     hash(&mut script, "mine");
@@ -547,7 +547,7 @@ fn conflict_under_way() -> (Script, sync_engine::io::JobId) {
 
 #[test]
 fn what_a_batch_put_in_a_place_is_not_an_edit_of_what_left_it_meanwhile() {
-    let (mut script, id) = conflict_under_way();
+    let (mut script, id) = conflict_under_way("b");
     // The user renamed `b` before the batch could: its first step finds nothing, its second a free place.
     let results = vec![Err(sync_engine::io::StepError::Gone), Ok(Some(print(13, 6)))];
     script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
@@ -557,6 +557,25 @@ fn what_a_batch_put_in_a_place_is_not_an_edit_of_what_left_it_meanwhile() {
     let renamed = trees.local_child(ROOT.root(), &name("c").key()).expect("`c` is there");
     assert_eq!(trees.local(renamed).map(|local| local.print.inode), Some(12));
     assert_eq!(trees.rows().count(), 2, "and nothing else");
+}
+
+/// The user deleted `b` before the batch could move it. What the batch then put at `B` was taken for a new
+/// version of `b`, by its name, and became a conflicted copy of itself.
+#[test]
+fn what_a_batch_put_beside_another_spelling_is_no_edit_of_what_is_gone_by_then() {
+    for bytes in ["theirs", "edited"] {
+        let (mut script, id) = conflict_under_way("B");
+        let results = vec![Err(sync_engine::io::StepError::Gone), Ok(Some(print(13, 6)))];
+        script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+        let there = if bytes == "edited" { changed(print(13, 6)) } else { print(13, 6) };
+        script.answer_scans(&[found_file("B", there)]);
+        hash(&mut script, bytes);
+        let trees = script.engine.trees();
+        assert_eq!(trees.local_path(A), Some(path("B")));
+        assert_eq!(trees.rows().count(), 1, "and nothing else");
+        let edits = script.commit().map_or(0, |(_, commit)| commit.operations.len());
+        assert_eq!(edits, usize::from(bytes == "edited"), "{bytes}");
+    }
 }
 
 /// A disk that tells `a` from `A` takes the one beside the other.

@@ -1,0 +1,38 @@
+//! What is to be looked at, and where.
+
+use crate::io::Extent;
+use model::NodeId;
+use std::collections::BTreeMap;
+
+/// Names of one directory after which all of it is looked at.
+const NAMES_PER_DIRECTORY: usize = 1000;
+
+/// What is to be looked at in one directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) extent: Extent,
+    /// Whether the folders in it are to be looked at as well.
+    pub(super) deep: bool,
+}
+
+impl Look {
+    /// Both looks in one.
+    pub(super) fn and(self, other: Self) -> Self {
+        let extent = match (self.extent, other.extent) {
+            (Extent::Names(mut a), Extent::Names(b)) => {
+                a.extend(b);
+                if a.len() > NAMES_PER_DIRECTORY { Extent::All } else { Extent::Names(a) }
+            }
+            _ => Extent::All,
+        };
+        Self { extent, deep: self.deep || other.deep }
+    }
+}
+
+pub(super) fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Look) {
+    let look = match queue.remove(&folder) {
+        None => look,
+        Some(there) => there.and(look),
+    };
+    queue.insert(folder, look);
+}
