@@ -328,6 +328,7 @@ impl Observer {
         }
         self.missing.remove(&child);
         self.unconfirmed.remove(&child);
+        self.check_former_owner(trees, child, found);
         self.update(trees, child, &local, folder, name, found);
         if local.print.inode != found.print.inode {
             self.doubt(trees, child);
@@ -391,6 +392,7 @@ impl Observer {
 
     fn create(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
         let id = NodeId(random());
+        self.check_former_owner(trees, id, &newcomer.found);
         self.put(trees, id, newcomer);
         self.doubt(trees, id);
     }
@@ -606,6 +608,15 @@ impl Observer {
             && folder != id
             && !trees.local_ancestors(folder).any(|above| above == id)
             && (local.place.parent == PARKED || self.home(trees, id) == Some(trees.namespace_below(folder)))
+    }
+
+    /// Looks at where an entry's inode was seen last: what is gone from there may be this entry, changed.
+    fn check_former_owner(&mut self, trees: &Trees, id: NodeId, found: &Found) {
+        if let Some(owner) = trees.by_inode(found.print.device, found.print.inode).filter(|owner| *owner != id)
+            && trees.local(owner).is_some_and(|local| !same_file(&local, &found.print))
+        {
+            self.check_old_place(trees, owner);
+        }
     }
 
     fn check_old_place(&mut self, trees: &Trees, id: NodeId) {

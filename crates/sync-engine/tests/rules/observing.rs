@@ -149,6 +149,28 @@ fn a_file_that_was_edited_and_then_renamed_and_touched_is_known_by_what_was_read
     }
 }
 
+/// The watcher told only of the place to which a file was moved. Without birth times the file, touched, looked
+/// like an edit of the one that it replaced, and where it came from was looked at too late.
+#[test]
+fn where_an_inode_was_before_is_looked_at_before_the_file_on_it_is_read() {
+    let before = Fingerprint { birth: None, ..print(11, 5) };
+    for to in ["b", "new"] {
+        let mut trees =
+            trees(vec![(B, agreed_file(&at_root("b"), "other", 12)), (A, agreed_file(&at_root("a"), "bytes", 11))]);
+        trees.set_local(A, local(at_root("a"), Seen::File(Some(file("bytes"))), before));
+        let touched = Fingerprint { mtime: Mtime(8), ctime: 8, ..before };
+        let mut observer = Observer::default();
+        observer.look_at_name(trees.root(), to.as_bytes());
+        look(&mut observer, &mut trees, |target| {
+            let asked = |name: &[u8]| matches!(&target.extent, Extent::Names(names) if names.contains(name));
+            root_with(if asked(to.as_bytes()) { vec![found_file(to, touched)] } else { Vec::new() })
+        });
+        let there = trees.local_child(trees.root(), &name(to).key()).expect("it is there");
+        trees.set_local(there, local(at_root(to), Seen::File(Some(file("bytes"))), touched));
+        assert_eq!(observer.turns_out_to_be(&trees, there), Some(A), "{to}");
+    }
+}
+
 /// A file was deleted, and a download took its inode before anybody looked. When the deletion was seen, the
 /// inode went with it, and the download, renamed, was another file.
 #[test]
