@@ -591,6 +591,26 @@ fn a_hard_link_keeps_the_old_bytes_and_both_names_can_go_in_one_batch() {
     assert_eq!(folder.texts(), ["new"]);
 }
 
+/// A file could not be removed, and another one was moved beside it, to a name that counts as the same. A tree
+/// has no place for it: it was taken for deleted, and deleted everywhere.
+#[test]
+fn nothing_is_put_beside_another_spelling_of_its_name_that_could_not_be_cleared() {
+    let folder = Folder::new();
+    for name in ["A", "b"] {
+        folder.write(name, name);
+    }
+    let remove = remove(&folder, "A");
+    let steps = vec![remove, move_step("b", "a", folder.expect("b")), folder.install("a", "text", None)];
+    folder.write("A", "changed");
+    let results = apply(&folder.disk, steps.clone());
+    assert_eq!(results, [Err(StepError::Changed), Err(StepError::Occupied), Err(StepError::Occupied)]);
+
+    fs::remove_file(folder.path("A")).unwrap();
+    let results = apply(&folder.disk, steps);
+    assert_eq!(results[0], Err(StepError::Gone));
+    assert!(results[1].is_ok(), "what is gone is in nobody's way: {results:?}");
+}
+
 #[test]
 fn nothing_is_put_into_a_folder_of_somebody_elses_that_has_the_name_of_one_to_be_made() {
     let folder = Folder::new();

@@ -8,8 +8,9 @@
 //! Data is made durable ([`super::prepare`]) before the rename that shows it, and the rename before it is
 //! reported: a power failure leaves the old file or the whole new one, never a name without its bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use model::{Name, NameKey};
 use sync_engine::io::{
     Expect, Extent, FileKind, Fingerprint, JobResult, LocalPath, LocalStep, RootState, StepError, StepResult, TempName,
 };
@@ -33,7 +34,7 @@ pub(super) fn apply(fs: &dyn Fs, steps: &[LocalStep]) -> JobResult {
     if root != RootState::Present {
         return all_failed(root, steps, "the synced folder is not there");
     }
-    let mut batch = Batch { fs, touched: BTreeSet::new(), not_made: BTreeSet::new() };
+    let mut batch = Batch { fs, touched: BTreeSet::new(), not_made: BTreeSet::new(), not_left: BTreeMap::new() };
     let results: Vec<StepResult> = steps.iter().map(|step| batch.step(step)).collect();
     if results.iter().any(Result::is_ok)
         && let Err(error) = fs.sync()
@@ -59,6 +60,9 @@ struct Batch<'a> {
     /// Folders that could not be made. Another one of that name is the user's, and nothing for it was
     /// planned.
     not_made: BTreeSet<LocalPath>,
+    /// Places that a step could not clear, by folder and name. What was to come there under another spelling
+    /// must not lie beside what is there: the tree has one node for both.
+    not_left: BTreeMap<(LocalPath, NameKey), LocalPath>,
 }
 
 impl Batch<'_> {
@@ -66,14 +70,30 @@ impl Batch<'_> {
         if self.goes_astray(step) {
             return Err(StepError::Gone);
         }
-        match step {
-            LocalStep::MakeDirectory { path, .. } => {
-                let made = self.make_directory(path);
-                if made.is_err() {
-                    self.not_made.insert(path.clone());
-                }
-                made
+        if self.would_lie_beside(step) {
+            return Err(StepError::Occupied);
+        }
+        let result = self.do_step(step);
+        match (step, &result) {
+            (LocalStep::MakeDirectory { path, .. }, Err(_)) => {
+                self.not_made.insert(path.clone());
             }
+            (
+                LocalStep::Move { from: path, .. }
+                | LocalStep::Remove { path, .. }
+                | LocalStep::RemoveDirectory { path, .. },
+                Err(error),
+            ) if *error != StepError::Gone => {
+                self.not_left.extend(key_of(path).map(|key| (key, path.clone())));
+            }
+            _ => {}
+        }
+        result
+    }
+
+    fn do_step(&mut self, step: &LocalStep) -> StepResult {
+        match step {
+            LocalStep::MakeDirectory { path, .. } => self.make_directory(path),
             LocalStep::Install { path, temp, content, replace, .. } => {
                 self.install(path, temp.as_ref(), content, replace.as_ref())
             }
@@ -87,17 +107,16 @@ impl Batch<'_> {
 
     /// Whether the step leads into a folder that the batch could not make.
     fn goes_astray(&self, step: &LocalStep) -> bool {
-        let target = match step {
-            LocalStep::MakeDirectory { path, .. }
-            | LocalStep::Install { path, .. }
-            | LocalStep::MakeSymlink { path, .. } => path,
-            LocalStep::Move { to, .. } => to,
-            LocalStep::SetAttributes { .. } | LocalStep::Remove { .. } | LocalStep::RemoveDirectory { .. } => {
-                return false;
-            }
-        };
+        let Some(target) = target_of(step) else { return false };
         let parent = |path: &LocalPath| path.split().map(|(folder, _)| folder);
         std::iter::successors(parent(target), parent).any(|folder| self.not_made.contains(&folder))
+    }
+
+    /// Whether the step would put something beside another spelling of its name that should have been cleared.
+    fn would_lie_beside(&self, step: &LocalStep) -> bool {
+        let Some(target) = target_of(step) else { return false };
+        let there = key_of(target).and_then(|key| self.not_left.get(&key));
+        there.is_some_and(|there| there != target)
     }
 
     fn make_directory(&self, path: &LocalPath) -> StepResult {
@@ -489,6 +508,23 @@ fn changed_kind(error: FsError) -> StepError {
         FsError::IsADirectory | FsError::Escapes => StepError::Changed,
         other => step_error(other),
     }
+}
+
+/// Where a step puts something.
+const fn target_of(step: &LocalStep) -> Option<&LocalPath> {
+    match step {
+        LocalStep::MakeDirectory { path, .. }
+        | LocalStep::Install { path, .. }
+        | LocalStep::MakeSymlink { path, .. } => Some(path),
+        LocalStep::Move { to, .. } => Some(to),
+        LocalStep::SetAttributes { .. } | LocalStep::Remove { .. } | LocalStep::RemoveDirectory { .. } => None,
+    }
+}
+
+/// What the places have in common whose names count as the same.
+fn key_of(path: &LocalPath) -> Option<(LocalPath, NameKey)> {
+    let (folder, name) = path.split()?;
+    Some((folder, Name::parse_bytes(name).ok()?.key()))
 }
 
 /// What an error of a primitive means for a step.
