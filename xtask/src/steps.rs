@@ -43,7 +43,7 @@ const STEPS: &[Step] = &[
     Step { name: "documentation", run: documentation },
     Step { name: "doctests", run: |root| cargo(root, &["test", "--workspace", "--doc", "--quiet"]) },
     Step { name: "tests", run: tests },
-    Step { name: "simulation of fixed seeds", run: |root| simulation(root, &["--seeds", FIXED_SEEDS, "--open", "I2"]) },
+    Step { name: "simulation of fixed seeds", run: |root| simulation(root, &["--seeds", FIXED_SEEDS]) },
     Step { name: "simulation of fresh seeds", run: fresh_seeds },
 ];
 
