@@ -1,6 +1,6 @@
 //! The developers' tasks: `cargo xtask test` is all that CI runs, `cargo xtask tidy` the part of it that
 //! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes,
-//! `cargo xtask black-box`, `crash-points`, `fsx` and `acceptance` try the real program from outside,
+//! `cargo xtask black-box`, `crash-points`, `fsx`, `acceptance` and `cluster` try the real program from outside,
 //! `cargo xtask mutants` shows that the tests notice mistakes, and `cargo xtask fuzz` feeds the parsers.
 //!
 //! Each task ends with one line that says its result.
@@ -61,6 +61,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run a whole installation in a network of its own, and let things happen to it
+    #[command(disable_help_flag = true)]
+    Cluster {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Put big trees on two real devices, change both at once, and kill processes in the middle
     #[command(disable_help_flag = true)]
     Acceptance {
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
         Task::BlackBox { arguments } => steps::black_box(root, "mysteries", &arguments).map(|()| None),
         Task::CrashPoints { arguments } => steps::black_box(root, "crash-points", &arguments).map(|()| None),
         Task::Fsx { arguments } => steps::black_box(root, "fsx", &arguments).map(|()| None),
+        Task::Cluster { arguments } => steps::black_box(root, "cluster", &arguments).map(|()| None),
         Task::Acceptance { arguments } => steps::black_box(root, "acceptance", &arguments).map(|()| None),
     };
     match result {

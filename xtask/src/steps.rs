@@ -12,6 +12,10 @@ use std::time::Instant;
 const FIXED_SEEDS: &str = "1500";
 /// Seconds for seeds that nobody ran before.
 const FRESH_SEED_SECONDS: &str = "30";
+/// What the cluster of a run goes through.
+const CLUSTER_SCENARIOS: [&str; 3] = ["cut-balancer", "kill-balancer", "kill-meta"];
+/// The exit code by which it says that it cannot be here.
+const CLUSTER_SKIPPED: i32 = 77;
 /// Promises that a few seeds in ten thousand still break; docs/testing.md says which and what is known.
 /// Fresh seeds that meet them are told and do not fail the run. Take a rule out when its seeds are clean.
 /// I1 is among them for one situation, seed 45310: a database that alone is put back to before an exclusion.
@@ -43,6 +47,7 @@ const STEPS: &[Step] = &[
     Step { name: "documentation", run: documentation },
     Step { name: "doctests", run: |root| cargo(root, &["test", "--workspace", "--doc", "--quiet"]) },
     Step { name: "tests", run: tests },
+    Step { name: "cluster", run: cluster },
     Step { name: "simulation of fixed seeds", run: |root| simulation(root, &["--seeds", FIXED_SEEDS]) },
     Step { name: "simulation of fresh seeds", run: fresh_seeds },
 ];
@@ -91,6 +96,18 @@ fn tests(root: &Path) -> Result<Outcome> {
         cargo(root, &["nextest", "run", "--workspace", "--no-fail-fast"])
     } else {
         cargo(root, &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
+    }
+}
+
+/// What the balancers' failover and a missing service come to, in a network of its own where that is possible.
+fn cluster(root: &Path) -> Result<Outcome> {
+    let scenarios = CLUSTER_SCENARIOS.iter().flat_map(|name| ["--scenario", name]);
+    let mut command = cargo_command(root, &["run", "--quiet", "--package", "black-box", "--", "cluster"]);
+    let status = command.args(scenarios).status()?;
+    match status.code() {
+        Some(0) => Ok(Outcome::Passed),
+        Some(CLUSTER_SKIPPED) => Ok(Outcome::Skipped("a program is missing, or network namespaces are not permitted")),
+        Some(_) | None => bail!("`black-box cluster` ended with {status}"),
     }
 }
 

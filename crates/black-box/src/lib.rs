@@ -7,12 +7,14 @@
 //! - [`mysteries`]: random histories of three devices, explained by a model, or not
 //! - [`crash_points`]: one fault at each system call of each small workload
 //! - [`fsx`]: random writes into one file, watched from the other side
+//! - [`cluster`]: a whole installation of many processes, of which any may go, in a network of its own
 //!
 //! `docs/testing.md` tells how to run them and how to read a failure.
 
 #![expect(clippy::print_stdout, reason = "a campaign tells the person who runs it how far it is")]
 
 pub mod acceptance;
+pub mod cluster;
 #[cfg(target_arch = "x86_64")]
 pub mod crash_points;
 pub mod fsx;

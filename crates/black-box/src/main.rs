@@ -2,13 +2,16 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the program's output is its result")]
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use black_box::program::Program;
-use black_box::{acceptance, fsx, mysteries};
+use black_box::{acceptance, cluster, fsx, mysteries};
 #[cfg(target_arch = "x86_64")]
 use black_box::{crash_points, tracer};
+use block_store_s3::private_server::{Faults, PrivateServer};
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::io::BufRead;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -82,6 +85,27 @@ enum Campaign {
         #[arg(long, value_name = "FILE")]
         done: Option<PathBuf>,
     },
+    /// A whole installation of many processes in a network of its own, and what can happen to it
+    Cluster {
+        /// A scenario by its name, or `all`; may be repeated
+        #[arg(long, value_name = "NAME")]
+        scenario: Vec<String>,
+        /// How often each
+        #[arg(long, default_value_t = 1)]
+        repeat: u32,
+        /// Scenarios at random
+        #[arg(long)]
+        chaos: bool,
+        /// How long to go on with these
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Three databases that replicate each other
+        #[arg(long)]
+        galera: bool,
+    },
+    /// Run an S3 server, whose requests fail as standard input says; for `cluster`
+    #[command(hide = true)]
+    S3 { address: SocketAddr, folder: PathBuf },
     /// Make one call of a process fail; for `crash-points`
     #[cfg(target_arch = "x86_64")]
     #[command(hide = true)]
@@ -96,12 +120,20 @@ enum Campaign {
     },
 }
 
+/// The exit code of a cluster that cannot be here: neither passed nor failed.
+const SKIPPED: u8 = 77;
 /// Histories where neither their number nor a time is given.
 const HISTORIES: u64 = 100;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let started = Instant::now();
+    if let Campaign::Cluster { .. } = arguments.campaign
+        && let Some(why) = cluster::is_impossible()
+    {
+        eprintln!("skipped: there can be no cluster here: {why}");
+        return ExitCode::from(SKIPPED);
+    }
     let result = run(&arguments);
     match result {
         Ok(line) => {
@@ -172,9 +204,41 @@ fn run(arguments: &Arguments) -> Result<String> {
             tracer::run(*pid, tracer::Injection { fault, number, sticky, folder })?;
             Ok("traced".to_owned())
         }
+        Campaign::Cluster { scenario, repeat, chaos, seconds, galera } => {
+            let options = cluster::Options {
+                seed,
+                scenarios: scenario.clone(),
+                repeat: *repeat,
+                chaos: chaos.then(|| Duration::from_secs(*seconds)),
+                galera: *galera,
+                keep,
+                deploy: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy"),
+                storage: std::env::current_exe()?,
+            };
+            let outcome = cluster::run(&program()?, &options)?;
+            outcome.figures.iter().for_each(|(name, figures)| println!("{name}: {figures}"));
+            let troubles: usize = outcome.figures.values().map(|figures| figures.rested.len()).sum();
+            let (changes, megabytes) = (outcome.changes, outcome.bytes / 1_000_000);
+            Ok(format!("cluster: {troubles} troubles survived, {changes} changes ({megabytes} MB), nothing lost"))
+        }
+        Campaign::S3 { address, folder } => {
+            let server = PrivateServer::open(folder, *address);
+            for line in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
+                server.set_faults(faults(&line).with_context(|| format!("not understood: {line}"))?);
+            }
+            Ok("served".to_owned())
+        }
         Campaign::Fsx { operations } => {
             let fsx::Outcome { operations, versions, seen } = fsx::run(&program()?, seed, *operations)?;
             Ok(format!("fsx: {operations} operations, {versions} versions, {seen} of them seen on the other device"))
         }
     }
+}
+
+/// `faults N SEED`: from now on N of a thousand requests fail.
+fn faults(line: &str) -> Option<Faults> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let ["faults", per_mille, seed] = words.as_slice() else { return None };
+    let (per_mille, seed) = (per_mille.parse().ok()?, seed.parse().ok()?);
+    Some(Faults { per_mille, kinds: Faults::ALL_KINDS, seed })
 }

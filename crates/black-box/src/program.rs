@@ -17,6 +17,8 @@ const CLEARED_VARIABLES: &[&str] =
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
+    /// What runs it, such as `ip netns exec NAME`: it becomes the program, and so has its process id.
+    by: Vec<String>,
 }
 
 /// What a command said and how it ended.
@@ -57,6 +59,7 @@ impl Program {
             let path = PathBuf::from(path);
             return Ok(Self {
                 path: path.canonicalize().with_context(|| format!("no program at {}", path.display()))?,
+                by: Vec::new(),
             });
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -76,7 +79,7 @@ impl Program {
         }
         let path = built_executable(&String::from_utf8_lossy(&output.stdout))
             .context("cargo named no executable of the package syncline")?;
-        Ok(Self { path })
+        Ok(Self { path, by: Vec::new() })
     }
 
     /// A copy of the program in a directory, so that another build does not exchange it during a campaign.
@@ -86,13 +89,32 @@ impl Program {
     pub fn copied_into(&self, directory: &Path) -> Result<Self> {
         let path = directory.join("syncline");
         fs::copy(&self.path, &path).with_context(|| format!("cannot copy {}", self.path.display()))?;
-        Ok(Self { path })
+        Ok(Self { path, by: self.by.clone() })
+    }
+
+    /// Its path, as words of a command.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same program, run by way of another one.
+    #[must_use]
+    pub fn run_by(&self, by: &[&str]) -> Self {
+        Self { path: self.path.clone(), by: by.iter().map(|word| (*word).to_owned()).collect() }
     }
 
     /// A command of the program, free of what the environment would add.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.path);
+        let mut command = match self.by.split_first() {
+            None => Command::new(&self.path),
+            Some((first, more)) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(&self.path);
+                command
+            }
+        };
         CLEARED_VARIABLES.iter().for_each(|name| {
             command.env_remove(name);
         });

@@ -18,8 +18,8 @@ use tempfile::TempDir;
 const EMAIL: &str = "alice@example.org";
 const PASSWORD: &str = "correct horse battery staple";
 /// How long a daemon may take until it answers, and how long one may take to end.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_AGAIN: Duration = Duration::from_millis(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// Rounds of flushes after which all must agree: out, back, and once more for what the first round made.
 const FLUSH_ROUNDS: usize = 3;
 
@@ -83,10 +83,14 @@ impl Site {
             process: None,
         };
         server.start()?;
-        let data = text(&server.data)?;
-        let arguments = ["admin", "--data", data, "user", "add", EMAIL, "--password-stdin"];
-        self.program.run_with_input(&arguments, &format!("{PASSWORD}\n"))?;
+        add_account(&self.program, &["--data", text(&server.data)?])?;
         Ok(server)
+    }
+
+    /// The program that the place has a copy of.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
     /// A device that is linked by way of an address and does not run. Its delete guard is off: the histories
@@ -95,8 +99,16 @@ impl Site {
     /// # Errors
     /// When it cannot be linked.
     pub fn link_device(&self, name: &str, address: &str) -> Result<Device> {
+        self.link_device_of(&self.program, name, address)
+    }
+
+    /// The same, with all that it runs run by this program.
+    ///
+    /// # Errors
+    /// When it cannot be linked.
+    pub fn link_device_of(&self, program: &Program, name: &str, address: &str) -> Result<Device> {
         let device = Device {
-            program: self.program.clone(),
+            program: program.clone(),
             name: name.to_owned(),
             home: self.path(&format!("{name}-home")),
             folder: self.path(name),
@@ -116,7 +128,7 @@ impl Site {
             "--name",
             name,
         ];
-        self.program.run_with_input(&arguments, &format!("{PASSWORD}\n"))?;
+        program.run_with_input(&arguments, &format!("{PASSWORD}\n"))?;
         Ok(device)
     }
 
@@ -132,12 +144,29 @@ impl Site {
     }
 }
 
+/// Makes the account that devices are linked to, on a server that these options name.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn add_account(program: &Program, server: &[&str]) -> Result<()> {
+    let arguments = [&["admin"], server, &["user", "add", EMAIL, "--password-stdin"]].concat();
+    program.run_with_input(&arguments, &format!("{PASSWORD}\n")).map(drop)
+}
+
 /// A process that ends with its owner.
 #[derive(Debug)]
 pub struct Running(Child);
 
 impl Running {
-    fn kill(mut self) -> Result<()> {
+    pub(crate) fn new(child: Child) -> Self {
+        Self(child)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn kill(mut self) -> Result<()> {
         self.0.kill().context("cannot kill")?;
         self.0.wait().context("cannot wait")?;
         Ok(())
@@ -444,7 +473,7 @@ pub fn go_on(pid: u32) -> Result<()> {
     signal(pid, Signal::CONT)
 }
 
-fn signal(pid: u32, signal: Signal) -> Result<()> {
+pub(crate) fn signal(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process has an id")?;
     kill_process(pid, signal).context("cannot send a signal")
 }
@@ -469,17 +498,17 @@ pub fn is_installed(program: &str, version_flag: &str) -> bool {
 }
 
 /// The last words of a log.
-fn end_of(log: &Path) -> String {
+pub(crate) fn end_of(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }
 
-fn append(path: &Path) -> Result<File> {
+pub(crate) fn append(path: &Path) -> Result<File> {
     OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot open {}", path.display()))
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 

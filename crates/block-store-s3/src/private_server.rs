@@ -16,14 +16,16 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpError, HttpResponse};
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 /// A running server with one bucket.
 pub struct PrivateServer {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// The folder, if it goes away with the server.
+    temporary: Option<tempfile::TempDir>,
     address: SocketAddr,
     faults: Arc<Mutex<Faults>>,
     /// `None` only while the server is dropped.
@@ -101,9 +103,20 @@ impl PrivateServer {
     /// With a sentence that says why, if that is not possible.
     #[must_use]
     pub fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary directory for the S3 server can be made");
-        std::fs::create_dir(folder.path().join(Self::BUCKET)).expect("a bucket can be made");
-        let files = s3s_fs::FileSystem::new(folder.path()).expect("the S3 server opens its directory");
+        let temporary = tempfile::tempdir().expect("a temporary directory for the S3 server can be made");
+        let mut server = Self::open(temporary.path(), (Ipv4Addr::LOCALHOST, 0).into());
+        server.temporary = Some(temporary);
+        server
+    }
+
+    /// Starts a server whose objects stay in a folder, on an address.
+    ///
+    /// # Panics
+    /// As [`PrivateServer::start`].
+    #[must_use]
+    pub fn open(folder: &Path, address: SocketAddr) -> Self {
+        std::fs::create_dir_all(folder.join(Self::BUCKET)).expect("a bucket can be made");
+        let files = s3s_fs::FileSystem::new(folder).expect("the S3 server opens its directory");
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(Self::KEY_ID, Self::SECRET));
         let faults = Arc::new(Mutex::new(Faults::NONE));
@@ -113,12 +126,11 @@ impl PrivateServer {
             .enable_all()
             .build()
             .expect("threads for the S3 server can be started");
-        let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .expect("the S3 server gets a port of this machine");
+        let listener =
+            runtime.block_on(TcpListener::bind(address)).expect("the S3 server gets its port of this machine");
         let address = listener.local_addr().expect("the S3 server has an address");
         runtime.spawn(accept(listener, service));
-        Self { folder, address, faults, runtime: Some(runtime) }
+        Self { folder: folder.to_owned(), temporary: None, address, faults, runtime: Some(runtime) }
     }
 
     /// Where it listens.
@@ -157,7 +169,7 @@ impl PrivateServer {
     /// Where the objects are as files.
     #[must_use]
     pub fn objects(&self) -> PathBuf {
-        self.folder.path().join(Self::BUCKET)
+        self.folder.join(Self::BUCKET)
     }
 
     /// From now on requests fail like this.
@@ -171,6 +183,7 @@ impl Drop for PrivateServer {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        drop(self.temporary.take());
     }
 }
 

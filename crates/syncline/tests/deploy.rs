@@ -51,6 +51,8 @@ fn every_role_starts_from_the_settings() {
     for secret in ["service-secret", "database-password"] {
         fs::write(directory.path().join(secret), "a-text-that-is-long-enough\n").expect("written");
     }
+    let credentials = "aws_access_key_id = one\naws_secret_access_key = another\n";
+    fs::write(directory.path().join("bucket-credentials"), credentials).expect("written");
     for name in ["syncline.toml", "compose/syncline.toml"] {
         let text = fs::read_to_string(deploy(name)).expect("is there");
         let text = text

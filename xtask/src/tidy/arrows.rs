@@ -78,8 +78,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
-    // knows the program by its command line only
-    ("black-box", &[]),
+    // knows the program by its command line only; from the other it has an S3 server to run beside it
+    ("black-box", &["block-store-s3"]),
     ("xtask", &[]),
 ];
 
