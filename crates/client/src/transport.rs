@@ -31,6 +31,12 @@ use sync_engine::io::{Reply, Request, RequestError};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call may show no progress, in either direction, before it is given up.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection may be quiet before the other side is asked whether it is there, and how long it has to
+/// answer each time. A balancer that took over another's address answers at once that it knows of none: so often is
+/// how soon a notification stream that has lost its balancer begins anew.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+/// How often it is asked before the connection counts as broken.
+const ASKED_AT_MOST: u32 = 3;
 /// How long an unused connection is kept.
 const POOL_IDLE: Duration = Duration::from_secs(90);
 /// No advice to wait counts for more than this.
@@ -181,6 +187,9 @@ impl Transport {
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE)
             .tcp_nodelay(true)
+            .tcp_keepalive(ASK_AFTER)
+            .tcp_keepalive_interval(ASK_AFTER)
+            .tcp_keepalive_retries(ASKED_AT_MOST)
             .build()
             .map_err(|error| TransportError::Tls(innermost(&error)))?;
         let (thrift, known_sums) = (Thrift::default(), Arc::default());
