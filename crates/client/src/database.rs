@@ -22,8 +22,10 @@ use sync_engine::tree::NodeRow;
 /// The version of the schema, kept in `user_version`.
 const SCHEMA_VERSION: i64 = 1;
 /// The version of the encoding of `state.value`, its first byte.
-const STATE_FORMAT: u8 = 2;
-/// The format before: the same without what was being installed, the last of all.
+const STATE_FORMAT: u8 = 3;
+/// The format before: the same without what is durable, the last of all.
+const STATE_FORMAT_2: u8 = 2;
+/// The format before that: also without what was being installed, the last of all then.
 const STATE_FORMAT_1: u8 = 1;
 /// Activities that are kept.
 pub const ACTIVITIES: usize = 1000;
@@ -452,7 +454,8 @@ fn decode_state(value: &[u8]) -> Option<EngineState> {
     let (format, body) = value.split_first()?;
     match *format {
         STATE_FORMAT => postcard::from_bytes(body).ok(),
-        STATE_FORMAT_1 => postcard::from_bytes(&[body, &[0]].concat()).ok(),
+        STATE_FORMAT_2 => postcard::from_bytes(&[body, &[0]].concat()).ok(),
+        STATE_FORMAT_1 => postcard::from_bytes(&[body, &[0, 0]].concat()).ok(),
         _ => None,
     }
 }

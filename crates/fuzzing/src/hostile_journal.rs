@@ -10,12 +10,12 @@ use model::{
     Blocklist, Body, Change, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, Mtime, Name, NamespaceId, NodeId,
     Position, Role, Timestamp,
 };
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use sync_engine::Engine;
 use sync_engine::io::{
     Action, Blocklists, Command, DeleteGuard, DirectoryListing, DirectoryScan, EngineState, Environment, Event,
-    Fingerprint, Job, JobId, JobResult, Reply, Request, RequestError, RequestId, RootState, ScanTarget, StepError,
+    Fingerprint, Job, JobId, JobResult, Reply, Request, RequestError, RequestId, RootState, ScanTarget, Settled,
+    StepError,
 };
 
 const ROOT: NamespaceId = NamespaceId([0xaa; 16]);
@@ -167,7 +167,7 @@ fn perform(id: JobId, job: Job) -> Event {
         Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
         Job::CleanTemps { .. } => JobResult::Cleaned,
         Job::MarkExcluded(_) => JobResult::Marked { root, result: Ok(()) },
-        Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(BTreeSet::new()) },
+        Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(Settled::default()) },
     };
     Event::JobDone(id, result)
 }

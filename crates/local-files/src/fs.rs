@@ -105,6 +105,10 @@ pub trait Fs: Send + Sync {
     /// The clock that change times are measured with, in nanoseconds since 1970-01-01 UTC.
     fn now_ns(&self) -> i64;
 
+    /// Names the present run of the operating system: another one may have begun with a power failure. What
+    /// cannot be told is the same as ever.
+    fn boot(&self) -> [u8; 16];
+
     /// Whether every change to a file of this device that was looked at before gives it a change time that
     /// it did not have, however soon the change comes. What cannot be told is `false`.
     fn tells_changes_apart(&self, device: u64) -> bool;

@@ -15,7 +15,7 @@ use sync_engine::io::{Job, JobResult, RootState, StepError};
 /// What the folder is marked to lack.
 fn marks(folder: &Folder) -> BTreeSet<NodeId> {
     match run_job(&folder.disk, &Job::Settle) {
-        JobResult::Settled { root: RootState::Present, result } => result.unwrap(),
+        JobResult::Settled { root: RootState::Present, result } => result.unwrap().excluded,
         other => panic!("{other:?}"),
     }
 }

@@ -18,7 +18,7 @@ use model::{
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 use server::Config;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sync_engine::Engine;
 use sync_engine::io::{
     Action, Blocklists, DirectoryListing, DirectoryScan, EngineState, Environment, Event, FileKind, Fingerprint, Found,
-    HashResult, Job, JobResult, LocalPath, Reply, Request, RootState, Write,
+    HashResult, Job, JobResult, LocalPath, Reply, Request, RootState, Settled, Write,
 };
 use sync_engine::tree::FileContent;
 
@@ -270,7 +270,7 @@ fn job_result(job: Job) -> Option<JobResult> {
             Some(JobResult::Hashed(hashed.collect()))
         }
         Job::MarkExcluded(_) => Some(JobResult::Marked { root: RootState::Present, result: Ok(()) }),
-        Job::Settle => Some(JobResult::Settled { root: RootState::Present, result: Ok(BTreeSet::new()) }),
+        Job::Settle => Some(JobResult::Settled { root: RootState::Present, result: Ok(Settled::default()) }),
         Job::CleanTemps { .. } => Some(JobResult::Cleaned),
         Job::Apply(_) | Job::Prepare(_) | Job::Probe { .. } => None,
     }

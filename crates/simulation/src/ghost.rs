@@ -285,7 +285,8 @@ impl Ghost {
     }
 
     /// These contents may have been installed by a change to the disk that then failed. Whether the user
-    /// who deletes such a file has seen it, no device can know; it comes back.
+    /// who deletes such a file has seen it, no device can know; it comes back. The same goes for what a power
+    /// failure may have taken.
     pub fn unsure(&mut self, contents: impl Iterator<Item = ContentHash>) {
         self.parted.extend(contents);
     }

@@ -9,6 +9,7 @@ mod excluding;
 mod installing;
 mod journal;
 mod local;
+mod power;
 mod prefetch;
 mod report;
 mod server;
@@ -103,6 +104,7 @@ pub struct Engine {
     transfers: transfer::Transfers,
     prefetches: prefetch::Prefetches,
     excluding: excluding::Excluding,
+    power: power::Power,
     /// Blocklists that are not persisted yet.
     lists: BTreeMap<ContentHash, (Arc<Blocklist>, bool)>,
     unwritten_lists: BTreeSet<ContentHash>,
@@ -165,6 +167,7 @@ impl Engine {
             transfers: transfer::Transfers::default(),
             prefetches: prefetch::Prefetches::default(),
             excluding: excluding::Excluding::default(),
+            power: power::Power::default(),
             lists: BTreeMap::new(),
             unwritten_lists: BTreeSet::new(),
             state_touched: false,
@@ -262,6 +265,7 @@ impl Engine {
             self.local.next_hash_retry(),
             self.prefetches.next_give_up(),
             self.excluding.retry_at,
+            self.power.settle_at,
             if self.state.paused { None } else { self.server.retry_at },
             deletions.filter(|_| !self.state.paused && !self.deletions_held()),
             held_back,
@@ -403,6 +407,7 @@ impl Engine {
         self.start_scan(env.random);
         self.start_hashing(env.now);
         self.start_marking();
+        self.start_settling(env.now);
         self.talk_to_server(env);
         self.start_cleaning();
         self.check_flush();
@@ -439,6 +444,7 @@ impl Engine {
     fn plan(&mut self, env: &mut Environment<'_>) {
         self.watch_departures(env.now);
         self.watch_exclusions();
+        self.watch_shaken(env);
         for _ in 0..PLANNING_PASSES {
             let may_unload = self.excluding.may_unload();
             let context = Context { roles: &self.state.roles, frozen: &self.frozen, may_unload };
@@ -488,12 +494,7 @@ impl Engine {
     /// became it another node meanwhile, nobody would know what lies in it.
     fn freeze(&mut self) {
         let before = std::mem::take(&mut self.frozen);
-        let in_flight: BTreeSet<NodeId> = self
-            .state
-            .in_flight
-            .iter()
-            .flat_map(|commit| commit.operations.iter().map(model::Operation::node))
-            .collect();
+        let in_flight: BTreeSet<NodeId> = self.nodes_in_flight().collect();
         let steps = self.local.steps.iter().flat_map(|(_, steps)| steps.iter());
         let steps = steps.flat_map(|planned| [Some(planned.step.node()), planned.after.folder()]).flatten();
         let held = self.items.iter().filter(|(_, item)| item.held).map(|(id, _)| *id);
@@ -512,6 +513,11 @@ impl Engine {
             let at = now + (LOOK_AGAIN_MS << times.saturating_sub(1).min(10)).min(LOOK_AGAIN_MAX_MS);
             self.look_again_at = Some(self.look_again_at.map_or(at, |before| before.min(at)));
         }
+    }
+
+    /// The nodes that the commit in flight is about.
+    fn nodes_in_flight(&self) -> impl Iterator<Item = NodeId> {
+        self.state.in_flight.iter().flat_map(|commit| commit.operations.iter().map(model::Operation::node))
     }
 
     fn schedule_review(&mut self, now: u64) {
@@ -579,7 +585,9 @@ impl Engine {
                 writes.push(Write::Blocklist { content, blocks: Blocklist::clone(blocks), remote: *remote });
             }
         }
-        for id in self.trees.take_touched() {
+        let touched = self.trees.take_touched();
+        self.power.touched(!touched.is_empty(), self.now);
+        for id in touched {
             writes.push(Write::Node(id, self.trees.row(id).map(Box::new)));
         }
         self.persist_at = None;

@@ -338,7 +338,7 @@ pub enum Job {
     /// Ends with one sync of the file system, so that what it reports as done is durable.
     Apply(Vec<LocalStep>),
     /// Makes durable whatever is there: steps that an earlier process, or a batch that failed, may have done.
-    /// Tells which nodes the folder itself is marked to lack.
+    /// Tells since when, and which nodes the folder itself is marked to lack.
     Settle,
     /// Marks the folder itself, durably, to lack these nodes and no others: see [`crate::engine`]'s exclusions.
     MarkExcluded(BTreeSet<NodeId>),
@@ -375,8 +375,7 @@ pub enum JobResult {
     },
     Settled {
         root: RootState,
-        /// The nodes that the folder is marked to lack.
-        result: Result<BTreeSet<NodeId>, StepError>,
+        result: Result<Settled, StepError>,
     },
     Marked {
         root: RootState,
@@ -392,6 +391,23 @@ pub enum JobResult {
         present: Vec<u32>,
     },
     Cleaned,
+}
+
+/// What [`Job::Settle`] has found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The nodes that the folder is marked to lack.
+    pub excluded: BTreeSet<NodeId>,
+    pub durable: Durable,
+}
+
+/// What survives a power failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// The run of the operating system. Where it is another one, the power may have failed in between.
+    pub boot: [u8; 16],
+    /// What changed before is durable, in nanoseconds of the file system's clock.
+    pub until: i64,
 }
 
 /// Bytes of a block, to be read from a local file.
@@ -626,6 +642,8 @@ pub struct EngineState {
     /// What the batch of local steps under way puts on the disk. After a crash this tells what it had done
     /// from what a user did then. Empty when no batch is under way.
     pub installing: Vec<Installing>,
+    /// What the disk is known to keep; `None` before that was looked at for the first time.
+    pub durable: Option<Durable>,
 }
 
 impl EngineState {
@@ -644,6 +662,7 @@ impl EngineState {
             guard: DeleteGuard::default(),
             deletions_confirmed: false,
             installing: Vec::new(),
+            durable: None,
         }
     }
 }

@@ -327,10 +327,16 @@ fn a_state_that_an_earlier_release_stored_is_still_read() {
         guard: DeleteGuard::On { count: 100, percent: 50 },
         ..state()
     };
+    let second = [&[2], &bytes[1..], &[0]].concat();
+    for earlier in [&bytes, &second] {
+        assert_eq!(decode_state(earlier), Some(expected.clone()), "format {}", earlier[0]);
+    }
+    let durable = Some(sync_engine::io::Durable { boot: [7; 16], until: -2 });
+    let expected = EngineState { durable, ..expected };
     let text: String = encode_state(&expected).iter().map(|byte| format!("{byte:02x}")).collect();
-    let nothing_installed = "00";
-    assert_eq!(text, format!("02{}{nothing_installed}", &stored[2..]), "what is stored now");
-    assert_eq!(decode_state(&bytes), Some(expected));
+    let (nothing_installed, kept) = ("00", "010707070707070707070707070707070703");
+    assert_eq!(text, format!("03{}{nothing_installed}{kept}", &stored[2..]), "what is stored now");
+    assert_eq!(decode_state(&encode_state(&expected)), Some(expected));
 }
 
 /// One failure when the log was opened, at the start, stopped all syncing until the next start.

@@ -12,6 +12,7 @@ mod resolve;
 mod root;
 
 use std::ffi::CStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -42,6 +43,7 @@ const ENTRIES_BYTES: usize = 64 * 1024;
 pub struct Disk {
     path: PathBuf,
     id: RootId,
+    boot: [u8; 16],
     /// The folder whose marker was right when it was last checked; `None` before the first check and
     /// when the last one failed.
     checked: Mutex<Option<CheckedRoot>>,
@@ -58,6 +60,14 @@ struct CheckedRoot {
     folds_case: bool,
 }
 
+/// Where Linux tells the run of the operating system, as a UUID.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+fn boot_id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
 impl Disk {
     /// Makes a folder one that can be synced: Syncline's own folder in it, and the marker with a new,
     /// random id.
@@ -72,7 +82,8 @@ impl Disk {
     /// The folder that was linked as `id`. Whether it is there is found out by [`Fs::root_state`].
     #[must_use]
     pub fn open(path: &Path, id: RootId) -> Self {
-        Self { path: path.to_owned(), id, checked: Mutex::new(None), grain: Mutex::new(None) }
+        let boot = fs::read_to_string(BOOT_ID).ok().and_then(|text| boot_id(&text)).unwrap_or_default();
+        Self { path: path.to_owned(), id, boot, checked: Mutex::new(None), grain: Mutex::new(None) }
     }
 
     /// The id in a folder's marker; `None` when there is no marker or it cannot be understood.
@@ -182,6 +193,10 @@ impl Fs for Disk {
     fn now_ns(&self) -> i64 {
         let now = clock_gettime(ClockId::Realtime);
         now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+    }
+
+    fn boot(&self) -> [u8; 16] {
+        self.boot
     }
 
     fn tells_changes_apart(&self, device: u64) -> bool {

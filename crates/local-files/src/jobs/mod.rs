@@ -10,7 +10,7 @@ mod scan;
 
 use std::collections::BTreeSet;
 
-use sync_engine::io::{Job, JobResult, RootState};
+use sync_engine::io::{Durable, Job, JobResult, RootState, Settled};
 
 use crate::fs::Fs;
 use crate::temps;
@@ -22,10 +22,12 @@ use hash::read_and_hash;
 /// Syncs the file system, while the folder is the linked one, and reads its marks.
 fn settle(fs: &dyn Fs) -> JobResult {
     let root = fs.root_state();
-    let result = match root {
+    let durable = Durable { boot: fs.boot(), until: fs.now_ns() };
+    let excluded = match root {
         RootState::Present => fs.sync().and_then(|()| excluded::read(fs)).map_err(step_error),
         RootState::Missing | RootState::Replaced => Ok(BTreeSet::new()),
     };
+    let result = excluded.map(|excluded| Settled { excluded, durable });
     JobResult::Settled { root, result }
 }
 

@@ -201,6 +201,9 @@ impl Fs for Meddled<'_> {
     fn now_ns(&self) -> i64 {
         self.disk.now_ns() + self.clock_offset
     }
+    fn boot(&self) -> [u8; 16] {
+        self.disk.boot()
+    }
     fn tells_changes_apart(&self, device: u64) -> bool {
         self.tells_apart.unwrap_or_else(|| self.disk.tells_changes_apart(device))
     }

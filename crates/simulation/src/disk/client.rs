@@ -143,6 +143,10 @@ impl Fs for SimFs {
         lock(&self.disk).now_ns
     }
 
+    fn boot(&self) -> [u8; 16] {
+        u128::from(lock(&self.disk).crash.failures()).to_le_bytes()
+    }
+
     fn tells_changes_apart(&self, _device: u64) -> bool {
         lock(&self.disk).habits.grain_ns == FINEST_GRAIN_NS
     }

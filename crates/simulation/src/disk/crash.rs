@@ -20,6 +20,14 @@ pub(super) struct Past {
     images: Vec<Image>,
     /// Files whose bytes are durable, and at which version.
     synced: BTreeMap<u64, u64>,
+    failures: u64,
+}
+
+impl Past {
+    /// How often the power has failed.
+    pub(super) const fn failures(&self) -> u64 {
+        self.failures
+    }
 }
 
 impl Disk {
@@ -60,6 +68,7 @@ impl Disk {
 
     /// The power fails: the disk is what it was at some moment since the last sync, with torn files.
     pub fn lose_power(&mut self, chance: &mut Chance) {
+        self.crash.failures += 1;
         self.open.clear();
         self.hints.clear();
         let Some(image) = chance.pick(&self.crash.images).cloned() else { return };

@@ -191,6 +191,16 @@ impl World {
                 users.ghost.release(*content);
             }
         }
+        // What the client knew last of a file that is not as it was comes back. Nobody can tell whether the power
+        // failure took it, or its user just before or since.
+        for row in self.devices[number].database.rows.values() {
+            let agreed = row.synced.as_ref().map(|synced| synced.content.clone());
+            let seen = row.local.as_ref().and_then(|local| local.seen.content());
+            users.ghost.unsure([agreed, seen].into_iter().flatten().filter_map(|content| match content {
+                Content::File(file) => Some(file.hash),
+                Content::Directory | Content::Mount | Content::Symlink(_) => None,
+            }));
+        }
         // A torn file may be empty, and so is a file of the client's that was there before and after.
         users.ghost.release(content_hash(b""));
         let after: Vec<ContentHash> = after.into_keys().collect();

@@ -9,7 +9,7 @@
 use super::{Engine, ROOT_RETRY_MS};
 use crate::io::{
     DirectoryListing, DirectoryScan, Environment, Extent, Fingerprint, Installing, Job, JobId, LocalPath, LocalStep,
-    PREPARED_MARKER, RootState, ScanError, ScanTarget, StepError, StepResult, TempName,
+    PREPARED_MARKER, RootState, ScanError, ScanTarget, Settled, StepError, StepResult, TempName,
 };
 use crate::plan::{After, PlannedStep};
 use crate::tree::{Content, Local, Seen, Synced};
@@ -107,13 +107,10 @@ impl Engine {
         self.local.recovery = Recovery::Settling(self.start_job(Job::Settle));
     }
 
-    pub(super) fn settled(
-        &mut self,
-        id: JobId,
-        root: RootState,
-        result: Result<BTreeSet<NodeId>, StepError>,
-        now: u64,
-    ) {
+    pub(super) fn settled(&mut self, id: JobId, root: RootState, result: Result<Settled, StepError>, now: u64) {
+        if self.kept(id, root, result.as_ref().ok(), now) {
+            return;
+        }
         if self.local.recovery != Recovery::Settling(id) {
             return;
         }
@@ -122,8 +119,9 @@ impl Engine {
             return;
         }
         self.local.not_durable = result.as_ref().err().map(ToString::to_string);
-        if let Ok(marked) = result {
-            self.found_marked(marked);
+        if let Ok(settled) = result {
+            self.found_marked(settled.excluded);
+            self.wake_up_on(settled.durable);
         }
         if self.local.not_durable.is_some() {
             self.local.root_retry_at = Some(now + ROOT_RETRY_MS);

@@ -144,6 +144,11 @@ impl LocalWork {
         self.scan.is_some() || self.steps.is_some()
     }
 
+    /// Whether it is known what an earlier batch has done.
+    pub(super) fn is_recovered(&self) -> bool {
+        self.recovery == Recovery::Done
+    }
+
     pub(super) const fn is_cleaning(&self) -> bool {
         self.cleaning.is_some()
     }

@@ -7,7 +7,7 @@ use model::block::block_len;
 use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Change, JournalEntry, Mtime, NodeId, Position, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{
-    Event, Fingerprint, Found, HashResult, Hint, Job, JobResult, Reply, Request, RequestError, RequestId,
+    Action, Event, Fingerprint, Found, HashResult, Hint, Job, JobResult, Reply, Request, RequestError, RequestId,
 };
 use sync_engine::tree::FileContent;
 
@@ -150,7 +150,9 @@ fn an_upload_that_is_never_committed_leaves_nothing_behind() {
     let mut script = at_rest(Tuning::default());
     hear(&mut script, vec![coming()]);
     give_all(&mut script);
-    script.wake();
+    while !script.actions.iter().any(|action| matches!(action, Action::Job(_, Job::CleanTemps { .. }))) {
+        script.wake();
+    }
     sweep(&mut script);
     commit_is_read(&mut script);
     assert!(!installs(&mut script), "what was swept away does not count");

@@ -5,7 +5,7 @@ use crate::script::{Script, state};
 use model::NodeId;
 use std::collections::BTreeSet;
 use sync_engine::io::{
-    Command, EngineState, Event, Found, Job, JobId, JobResult, LocalStep, Request, RootState, StepError,
+    Command, EngineState, Event, Found, Job, JobId, JobResult, LocalStep, Request, RootState, Settled, StepError,
 };
 
 /// A device with the file `a` in sync, which its user then excludes.
@@ -37,7 +37,7 @@ fn removes(script: &mut Script) -> bool {
 /// Starts with the file in sync by the database, not there, and these marks in the folder.
 fn starts_without_it(state: EngineState, marks: BTreeSet<NodeId>, found: &[Found]) -> Script {
     let mut script = Script::begin(state, vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
-    script.settle(Ok(marks));
+    script.settle(Ok(Settled { excluded: marks, ..Settled::default() }));
     script.answer_changes(Vec::new());
     script.answer_scans(found);
     script
@@ -126,7 +126,7 @@ fn what_a_database_of_an_older_version_excludes_is_marked() {
 fn a_lost_database_leaves_excluded_what_was() {
     let unknown = NodeId([9; 16]);
     let mut script = Script::begin(state(), Vec::new());
-    script.settle(Ok(BTreeSet::from([unknown])));
+    script.settle(Ok(Settled { excluded: BTreeSet::from([unknown]), ..Settled::default() }));
     assert_eq!(script.engine.state().excluded, BTreeSet::from([unknown]));
     assert_ne!(unknown, ROOT.root());
 }

@@ -7,5 +7,6 @@ mod deciding;
 mod excluding;
 mod observing;
 mod ordering;
+mod power;
 mod recovering;
 mod script;

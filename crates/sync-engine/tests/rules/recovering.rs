@@ -6,10 +6,9 @@ use crate::build::{
 };
 use crate::script::{Script, state};
 use model::{NodeId, Operation};
-use std::collections::BTreeSet;
 use sync_engine::io::{
     DirectoryScan, EngineState, Event, Extent, FileKind, Fingerprint, Found, HashResult, Installing, Job, JobResult,
-    PREPARED_MARKER, RootState, ScanTarget, StepError,
+    PREPARED_MARKER, RootState, ScanTarget, Settled, StepError,
 };
 use sync_engine::tree::{Content, NodeRow, Place, Synced};
 
@@ -79,7 +78,7 @@ fn nothing_on_the_disk_is_believed_before_it_is_durable() {
     assert!(script.job(|_| true).is_none(), "nor when that failed");
     assert_eq!(script.engine.problems(9).len(), 1, "a person sees why");
     script.wake();
-    script.settle(Ok(BTreeSet::new()));
+    script.settle(Ok(Settled::default()));
     assert_eq!(script.engine.problems(9), Vec::new());
     assert!(script.job(|job| matches!(job, Job::Scan(_))).is_some(), "then it looks");
 }
@@ -92,7 +91,7 @@ fn what_a_failed_batch_may_have_done_is_made_durable_before_it_is_believed() {
     let results = vec![Err(StepError::Failed("input/output error".to_owned()))];
     script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
     assert!(script.job(|job| matches!(job, Job::Scan(_))).is_none());
-    script.settle(Ok(BTreeSet::new()));
+    script.settle(Ok(Settled::default()));
     assert!(script.job(|job| matches!(job, Job::Scan(_))).is_some());
 }
 

@@ -3,11 +3,11 @@
 use crate::build::{ROOT, blocks, listing, print, scan};
 use api::{ChangesReply, NamespaceChanges};
 use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, NodeId, Position, Role};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync_engine::io::{
     Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, Job, JobId, JobResult, LocalPath, Reply,
-    Request, RequestError, RequestId, RootState, StepError, Write,
+    Request, RequestError, RequestId, RootState, Settled, StepError, Write,
 };
 use sync_engine::tree::NodeRow;
 use sync_engine::{Engine, Tuning};
@@ -45,12 +45,12 @@ impl Script {
     /// An engine that has just started on these rows, and what its last life left on the disk is durable.
     pub(crate) fn start(state: EngineState, rows: Vec<(NodeId, NodeRow)>) -> Self {
         let mut script = Self::begin(state, rows);
-        script.settle(Ok(BTreeSet::new()));
+        script.settle(Ok(Settled::default()));
         script
     }
 
     /// Answers whether what there is was made durable.
-    pub(crate) fn settle(&mut self, result: Result<BTreeSet<NodeId>, StepError>) {
+    pub(crate) fn settle(&mut self, result: Result<Settled, StepError>) {
         let (id, _) = self.job(|job| *job == Job::Settle).expect("it makes durable what there is");
         self.tell(Event::JobDone(id, JobResult::Settled { root: RootState::Present, result }));
     }
@@ -69,7 +69,7 @@ impl Script {
         engine.tune(tuning);
         let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
         script.tell(Event::Started);
-        script.settle(Ok(BTreeSet::new()));
+        script.settle(Ok(Settled::default()));
         script
     }
 

@@ -2,10 +2,10 @@
 
 use model::block::BlockHasher;
 use model::{BlockHash, Blocklist, Mtime};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use sync_engine::io::{
     DirectoryListing, DirectoryScan, Expect, Extent, FileKind, Fingerprint, Found, HashResult, HashTask, Job,
-    JobResult, LocalPath, LocalStep, RootState, ScanError, ScanTarget, StepError, StepResult, TempName,
+    JobResult, LocalPath, LocalStep, RootState, ScanError, ScanTarget, Settled, StepError, StepResult, TempName,
 };
 use sync_engine::tree::FileContent;
 
@@ -134,7 +134,7 @@ impl Disk {
                 results: steps.iter().map(|step| self.step(step)).collect(),
             },
             Job::Prepare(temps) => JobResult::Prepared { root: RootState::Present, files: Ok(vec![None; temps.len()]) },
-            Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(BTreeSet::new()) },
+            Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(Settled::default()) },
             Job::MarkExcluded(_) => JobResult::Marked { root: RootState::Present, result: Ok(()) },
             Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
             Job::CleanTemps { keep } => {

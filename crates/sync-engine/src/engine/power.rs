@@ -1,0 +1,140 @@
+//! What a power failure does to files that were in sync.
+//!
+//! A file system keeps what was synced to the disk, and some of the rest: after a power failure a file that was
+//! written a moment before may be empty, cut off, as it was before, or not there at all. It may have reached the
+//! server by then. What the disk has lost is no edit and no deletion by the user; it comes back from the server.
+//!
+//! So the disk is synced some time after the last change, and the database knows up to when its changes are
+//! durable. When a client starts in another run of the operating system, everything that was in sync and changed
+//! after that is shaken: read again, and compared with what the server has.
+
+use super::Engine;
+use crate::io::{Durable, Environment, Job, JobId, RootState, Settled};
+use crate::tree::{Content, NodeRow, Seen, Synced};
+use model::{Mtime, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long after a change the disk is synced, in milliseconds. Operating systems write by themselves after
+/// about as long, so that there is little to do then.
+const SETTLE_DELAY_MS: u64 = 30_000;
+/// The clock tick of the coarsest file system, in nanoseconds: a change time may lie so much before the change.
+const COARSEST_TICK_NS: i64 = 2_100_000_000;
+
+/// What is known of the disk's durability.
+#[derive(Debug, Default)]
+pub(super) struct Power {
+    /// When the disk is to be synced.
+    pub(super) settle_at: Option<u64>,
+    settling: Option<JobId>,
+    /// Whether the first look at the disk since the start is over.
+    awake: bool,
+    /// Nodes that a power failure may have changed, and that were not looked at since; with the time of
+    /// modification that they had before.
+    shaken: BTreeMap<NodeId, Mtime>,
+}
+
+impl Power {
+    /// What is on the disk has changed, as far as the database knows.
+    pub(super) fn touched(&mut self, changed: bool, now: u64) {
+        if changed {
+            self.settle_at.get_or_insert(now + SETTLE_DELAY_MS);
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn start_settling(&mut self, now: u64) {
+        let due = self.power.settle_at.is_some_and(|at| at <= now);
+        let waits = self.power.settling.is_some() || self.local.is_changing() || !self.local.is_recovered();
+        if due && !waits && self.local.root == RootState::Present {
+            self.power.settle_at = None;
+            self.power.settling = Some(self.start_job(Job::Settle));
+        }
+    }
+
+    /// Takes the answer, if it is one to [`Engine::start_settling`].
+    pub(super) fn kept(&mut self, id: JobId, root: RootState, settled: Option<&Settled>, now: u64) -> bool {
+        if self.power.settling.take_if(|running| *running == id).is_none() {
+            return false;
+        }
+        match settled {
+            Some(settled) if self.believe_root(root, now) => self.keep(settled.durable),
+            _ => self.power.touched(true, now),
+        }
+        true
+    }
+
+    /// Takes note of what is durable, unless it is open still what an earlier power failure has done.
+    fn keep(&mut self, durable: Durable) {
+        if self.power.shaken.is_empty() {
+            self.state.durable = Some(durable);
+            self.state_touched = true;
+        }
+    }
+
+    /// The first sync of the disk since the start.
+    pub(super) fn wake_up_on(&mut self, durable: Durable) {
+        if std::mem::replace(&mut self.power.awake, true) {
+            return;
+        }
+        if let Some(before) = self.state.durable.filter(|before| before.boot != durable.boot) {
+            self.shake(before.until.saturating_sub(COARSEST_TICK_NS));
+        }
+        self.keep(durable);
+    }
+
+    /// Doubts everything that both sides agreed on, or were about to, and that changed on the disk since.
+    fn shake(&mut self, since: i64) {
+        let sent: BTreeSet<NodeId> = self.nodes_in_flight().collect();
+        let shaken = |(id, row): (NodeId, NodeRow)| {
+            let local = row.local?;
+            let as_agreed = |synced: Synced| local.seen.content().is_none_or(|seen| seen.same(&synced.content));
+            let agreed = row.synced.is_some_and(as_agreed);
+            (local.print.ctime >= since && (agreed || sent.contains(&id))).then_some((id, local.print.mtime))
+        };
+        self.power.shaken = self.trees.rows().filter_map(shaken).collect();
+        for (id, _) in self.power.shaken.clone() {
+            if let Some(mut local) = self.trees.local(id)
+                && let Seen::File(content) = &mut local.seen
+            {
+                *content = None;
+                self.trees.set_local(id, Some(local));
+            }
+        }
+    }
+
+    /// Decides about shaken nodes that were looked at by now.
+    pub(super) fn watch_shaken(&mut self, env: &Environment<'_>) {
+        if self.power.shaken.is_empty() {
+            return;
+        }
+        let sent: BTreeSet<NodeId> = self.nodes_in_flight().collect();
+        let idle = self.observer.is_idle();
+        for (id, before) in self.power.shaken.clone() {
+            if sent.contains(&id) || self.departures.nodes.contains_key(&id) {
+                continue;
+            }
+            match self.trees.local(id) {
+                // The disk has lost it.
+                None => self.trees.set_synced(id, None),
+                Some(local) => match local.seen.content() {
+                    Some(found) if idle => self.compare_shaken(id, found, local.print.mtime > before, env),
+                    _ => continue,
+                },
+            }
+            self.power.shaken.remove(&id);
+        }
+    }
+
+    fn compare_shaken(&mut self, id: NodeId, found: Content, newer: bool, env: &Environment<'_>) {
+        let Some(synced) = self.trees.synced(id) else { return };
+        let Content::File(file) = &found else { return };
+        // What was modified after all that was known before is the user's, and as whole as the disk kept it.
+        if found.same(&synced.content) || newer && file.size > 0 {
+            return;
+        }
+        // A version that the server has, or nothing at all: theirs takes its place. Anything else stays beside it.
+        let known = file.size == 0 || self.find_list(env, &file.hash).is_some_and(|(_, remote)| remote);
+        self.trees.set_synced(id, known.then_some(Synced { content: found, ..synced }));
+    }
+}

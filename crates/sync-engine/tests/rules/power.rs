@@ -1,0 +1,162 @@
+//! What a power failure did to the disk is no edit and no deletion by the user.
+
+use crate::build::{A, agreed_file, at_root, blocks, file, found_file, path, print};
+use crate::script::{Script, state};
+use model::{CommitOutcome, Mtime, Operation, Position, Timestamp};
+use sync_engine::io::{
+    Durable, EngineState, Event, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalStep, Reply, Request,
+    RootState, Settled,
+};
+
+/// The change time of all files here, in nanoseconds, is 7.
+const BEFORE: i64 = 0;
+/// Later than any file system's clock tick after that.
+const AFTER: i64 = 10_000_000_000;
+
+fn durable(boot: u8, until: i64) -> Durable {
+    Durable { boot: [boot; 16], until }
+}
+
+/// A device with the file `a` in sync starts in this run of the operating system and finds these entries. In the
+/// first one, all that changed until then was durable.
+fn starts(boot: u8, until: i64, found: &[Found]) -> Script {
+    let state = EngineState { durable: Some(durable(1, until)), ..state() };
+    let mut script = Script::begin(state, vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+    script.learn("bytes");
+    script.settle(Ok(Settled { durable: durable(boot, until), ..Settled::default() }));
+    script.answer_changes(Vec::new());
+    script.answer_scans(found);
+    script
+}
+
+fn reads(script: &mut Script, bytes: &str) {
+    let (id, _) = script.job(|job| matches!(job, Job::Hash(_))).expect("it is read again");
+    let hashed = HashResult::Hashed { content: file(bytes), blocks: blocks(bytes) };
+    script.tell(Event::JobDone(id, JobResult::Hashed(vec![(A, hashed)])));
+}
+
+/// What the server is told, when all has settled that needs a moment.
+fn told(script: &mut Script) -> Vec<Operation> {
+    while let Some(at) = script.engine.next_wake().filter(|at| *at < 10_000) {
+        script.now = at;
+        script.tell(Event::Woken);
+        script.answer_scans(&[]);
+    }
+    script.commit().map(|(_, commit)| commit.operations).unwrap_or_default()
+}
+
+fn fetches(script: &mut Script) -> bool {
+    script.request(|request| matches!(request, Request::Fetch { .. }).then_some(())).is_some()
+}
+
+const fn cut_off(size: u64) -> Fingerprint {
+    print(11, size)
+}
+
+#[test]
+fn a_file_that_it_took_comes_back() {
+    let mut script = starts(2, BEFORE, &[]);
+    assert!(told(&mut script).is_empty(), "its absence is no deletion");
+    assert!(fetches(&mut script));
+}
+
+#[test]
+fn a_file_that_it_emptied_is_filled_again() {
+    let mut script = starts(2, BEFORE, &[found_file("a", cut_off(0))]);
+    reads(&mut script, "");
+    assert!(fetches(&mut script));
+    assert!(told(&mut script).is_empty(), "it is no edit");
+}
+
+#[test]
+fn a_file_that_it_put_back_to_an_earlier_version_gets_the_later_one_again() {
+    let mut script = starts(2, BEFORE, &[found_file("a", print(11, 5))]);
+    script.learn("early");
+    reads(&mut script, "early");
+    assert!(fetches(&mut script));
+    assert!(told(&mut script).is_empty(), "under the same times nothing else tells them apart");
+}
+
+#[test]
+fn a_file_that_it_tore_stays_beside_what_the_server_has() {
+    let mut script = starts(2, BEFORE, &[found_file("a", cut_off(3))]);
+    reads(&mut script, "byt");
+    let aside = |job: &Job| matches!(job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Move { .. }]));
+    assert!(script.job(aside).is_some(), "nobody knows whether a user made it");
+}
+
+#[test]
+fn an_edit_just_before_it_that_the_disk_kept_is_an_edit() {
+    let print = Fingerprint { mtime: Mtime(8), ctime: 8, ..print(11, 5) };
+    let mut script = starts(2, BEFORE, &[found_file("a", print)]);
+    reads(&mut script, "mine!");
+    assert!(matches!(told(&mut script)[..], [Operation::Edit { node: A, .. }]));
+}
+
+#[test]
+fn what_it_left_alone_is_in_sync_when_it_was_read() {
+    let mut script = starts(2, BEFORE, &[found_file("a", print(11, 5))]);
+    reads(&mut script, "bytes");
+    assert!(told(&mut script).is_empty() && !fetches(&mut script));
+}
+
+#[test]
+fn what_was_durable_is_not_read_again() {
+    let mut script = starts(2, AFTER, &[found_file("a", print(11, 5))]);
+    assert!(script.job(|job| matches!(job, Job::Hash(_))).is_none());
+    let mut script = starts(2, AFTER, &[]);
+    assert!(matches!(told(&mut script)[..], [Operation::Delete { node: A, .. }]), "whoever is missing was deleted");
+}
+
+#[test]
+fn without_a_new_run_of_the_operating_system_nothing_is_doubted() {
+    let mut script = starts(1, BEFORE, &[found_file("a", print(11, 5))]);
+    assert!(script.job(|job| matches!(job, Job::Hash(_))).is_none());
+    let mut script = starts(1, BEFORE, &[]);
+    assert!(matches!(told(&mut script)[..], [Operation::Delete { node: A, .. }]));
+}
+
+/// The edit had reached the server; its answer and the edit itself did not outlive the power failure.
+#[test]
+fn an_edit_in_flight_that_the_disk_lost_comes_back_when_the_server_has_it() {
+    let mut script = starts(1, BEFORE, &[found_file("a", print(11, 5))]);
+    let edited = Fingerprint { ctime: 8, ..print(11, 5) };
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", edited)]);
+    reads(&mut script, "mine!");
+    let (_, commit) = script.commit().expect("the edit is sent");
+    let rows: Vec<_> = script.engine.trees().rows().collect();
+    let state = EngineState { durable: Some(durable(1, BEFORE)), ..script.engine.state().clone() };
+    assert_eq!(state.in_flight.as_ref(), Some(&commit));
+
+    let mut script = Script::begin(state, rows);
+    script.learn("bytes");
+    script.settle(Ok(Settled { durable: durable(2, BEFORE), ..Settled::default() }));
+    script.answer_changes(Vec::new());
+    let (sent, _) = script.commit().expect("its fate is asked for first");
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    let accepted = CommitOutcome::Accepted { head: Position(2), time: Timestamp(0) };
+    script.reply(sent, Ok(Reply::Commit(accepted)));
+    reads(&mut script, "bytes");
+    assert!(fetches(&mut script));
+    assert!(told(&mut script).is_empty(), "what came before is no edit of it");
+}
+
+#[test]
+fn the_disk_is_synced_after_the_last_change_and_that_is_remembered() {
+    let mut script = starts(1, BEFORE, &[found_file("a", print(11, 5))]);
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", Fingerprint { ctime: 8, ..print(11, 5) })]);
+    reads(&mut script, "bytes");
+    let mut synced = None;
+    while synced.is_none() {
+        script.wake();
+        synced = script.job(|job| *job == Job::Settle);
+    }
+    let settled = Settled { durable: durable(1, AFTER), ..Settled::default() };
+    script.tell(Event::JobDone(
+        synced.expect("asked").0,
+        JobResult::Settled { root: RootState::Present, result: Ok(settled) },
+    ));
+    assert_eq!(script.engine.state().durable, Some(durable(1, AFTER)));
+}
