@@ -56,10 +56,26 @@ impl Engine {
             let forgotten = self.trees.has_synced(*id) || self.trees.row(*id).is_none();
             if forgotten && self.state.excluded.insert(*id) {
                 self.trees.set_excluded(*id, true);
+                self.forget_below(*id);
                 self.state_touched = true;
             }
         }
         self.excluding.marked = Some(marked);
+    }
+
+    /// The node has left the disk, with all it held: what is in their places now are others.
+    fn forget_below(&mut self, top: NodeId) {
+        let mut nodes = vec![top];
+        let mut at = 0;
+        while let Some(id) = nodes.get(at).copied() {
+            at += 1;
+            let held: BTreeSet<NodeId> = self.trees.local_children(id).chain(self.trees.remote_children(id)).collect();
+            nodes.extend(held);
+        }
+        for id in nodes.into_iter().rev() {
+            self.trees.set_local(id, None);
+            self.trees.set_synced(id, None);
+        }
     }
 
     /// Brings the folder's marks up to the user's word.

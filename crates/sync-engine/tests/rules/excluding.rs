@@ -115,6 +115,16 @@ fn what_the_folder_is_marked_to_lack_was_not_deleted() {
     assert!(deletes_on_the_server(&mut unmarked), "without the mark it is a deletion");
 }
 
+/// A new file had got the name of the excluded one, and was taken for an edit of it when the database came back.
+#[test]
+fn what_has_the_name_of_something_excluded_is_no_edit_of_it() {
+    let mut script = starts_without_it(state(), BTreeSet::from([A]), &[found_file("a", print(12, 5))]);
+    let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("the excluded one keeps the name");
+    let Job::Apply(steps) = job else { unreachable!("asked for") };
+    assert!(matches!(steps[..], [LocalStep::Move { node, .. }] if node != A), "{steps:?}");
+    assert!(script.commit().is_none());
+}
+
 #[test]
 fn what_a_database_of_an_older_version_excludes_is_marked() {
     let excluded = BTreeSet::from([A]);
