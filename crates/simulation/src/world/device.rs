@@ -4,7 +4,7 @@ use super::brief::{activity_name, brief_action, brief_event, brief_result};
 use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
-use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, content_hash, lock};
+use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, Thing, content_hash, lock};
 use crate::history::{Guard, Interruption};
 use crate::server::Linked;
 use local_files::fs::FsError;
@@ -186,9 +186,14 @@ impl World {
         // What the user wrote last is gone from this disk or torn, and what the user deleted last may be
         // back: to everybody else that looks like a further change by the user. A torn file may have the
         // content of one that is whole: then there are two of them now.
+        // And an execute bit that is as it was before is a change of it.
         for content in before.keys().chain(after.keys()) {
-            if before.get(content) != after.get(content) {
+            let count = |files: &BTreeMap<_, Files>| files.get(content).copied().unwrap_or_default();
+            let (before, after) = (count(&before), count(&after));
+            if before.all != after.all {
                 users.ghost.release(*content);
+            } else if before != after {
+                users.ghost.touched(number, *content);
             }
         }
         // What the client knew last of a file that is not as it was comes back. Nobody can tell whether the power
@@ -250,11 +255,17 @@ impl World {
         self.check_disk(number)
     }
 
-    /// How many files of a device have which content.
-    fn files_by_content(&self, number: usize) -> BTreeMap<ContentHash, u32> {
-        let mut files = BTreeMap::new();
-        for content in lock(&self.devices[number].disk).contents_below(&LocalPath::root()) {
-            *files.entry(content).or_default() += 1;
+    /// How many files of a device have which content, also aside.
+    fn files_by_content(&self, number: usize) -> BTreeMap<ContentHash, Files> {
+        let mut files: BTreeMap<ContentHash, Files> = BTreeMap::new();
+        let mut disk = lock(&self.devices[number].disk);
+        for content in disk.contents_below(&LocalPath::root()) {
+            files.entry(content).or_default().all += 1;
+        }
+        for thing in disk.tree().into_values() {
+            if let Thing::File { bytes, executable: true } = thing {
+                files.entry(content_hash(&bytes)).or_default().executable += 1;
+            }
         }
         files
     }
@@ -716,6 +727,13 @@ impl Pace {
         }
         Ok(())
     }
+}
+
+/// How many files have one content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Files {
+    all: u32,
+    executable: u32,
 }
 
 /// How a client that dies in a job dies.

@@ -292,7 +292,9 @@ impl World {
         let device = &self.devices[number];
         let nodes = self.nodes_of(number)?;
         let root = device.linked.root.root();
-        let excluded = &device.database.state.excluded;
+        // A client that runs may know more than it has written down.
+        let state = device.engine.as_ref().map_or(&device.database.state, Engine::state);
+        let excluded = &state.excluded;
         let mut tree = Expected::new();
         for (id, node) in &nodes {
             let Some(path) = path_in(&nodes, root, *id, excluded) else { continue };
