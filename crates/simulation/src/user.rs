@@ -121,6 +121,10 @@ impl Users {
         if !disk.habits.births || unseen {
             self.ghost.remade(device, old, content_hash(bytes));
         }
+        if !disk.habits.births && old == Some(content_hash(bytes)) {
+            // The same bytes, written again, give the file another time.
+            self.ghost.retimed(device, content_hash(bytes));
+        }
     }
 
     /// The user put a new file at a path.
