@@ -5,7 +5,7 @@ use crate::service::{MetaService, before, check_linked, identity};
 use api::service::Identity;
 use api::{ApiError, ChangesReply, ChangesRequest, MissingReply, MissingRequest, NamespaceChanges};
 use metadata_store::port::Answer;
-use metadata_store::{JournalRecord, PageLimit, Reading};
+use metadata_store::{JournalRecord, Journals, PageLimit, Reading};
 use model::{AccountId, BlockHash, Body, Change, JournalEntry, NamespaceId, Position, Role, Timestamp, limits};
 
 /// Namespaces in one cursor: more than anyone is a member of.
@@ -16,7 +16,13 @@ struct Behind {
     index: usize,
     namespace: NamespaceId,
     after: Position,
-    entries: u64,
+    head: Position,
+}
+
+impl Behind {
+    const fn entries(&self) -> u64 {
+        self.head.0 - self.after.0
+    }
 }
 
 impl MetaService {
@@ -31,7 +37,7 @@ impl MetaService {
         if request.cursor.len() > CURSOR_NAMESPACES {
             return Err(bad_request(format!("a cursor holds at most {CURSOR_NAMESPACES} namespaces")));
         }
-        self.snapshot(|reading| {
+        let (reply, fills) = self.snapshot(|reading| {
             check_linked(reading, who)?;
             let server = identity(reading)?;
             if (server.instance, server.epoch) != (request.instance, request.epoch) {
@@ -46,13 +52,18 @@ impl MetaService {
                     return Err(epoch_changed().into());
                 }
                 if head > after {
-                    behind.push(Behind { index: namespaces.len(), namespace, after, entries: head.0 - after.0 });
+                    behind.push(Behind { index: namespaces.len(), namespace, after, head });
                 }
                 namespaces.push(NamespaceChanges { namespace, role, entries: Vec::new(), head });
             }
-            fill(reading, behind, &mut namespaces)?;
-            Ok(ChangesReply { namespaces })
-        })
+            let journals = Journals::new(reading, self.journal_cache.as_ref(), server);
+            fill(&journals, behind, &mut namespaces)?;
+            Ok((ChangesReply { namespaces }, journals.into_fills()))
+        })?;
+        if let Some(cache) = &self.journal_cache {
+            cache.fill(fills);
+        }
+        Ok(reply)
     }
 
     /// `missing`: which of these blocks the account would have to upload.
@@ -84,8 +95,8 @@ fn standing(reading: &dyn Reading, account: AccountId, namespace: NamespaceId) -
 }
 
 /// Fills the page, those with the least news first: what they leave of their share goes to the others.
-fn fill(reading: &dyn Reading, mut behind: Vec<Behind>, namespaces: &mut [NamespaceChanges]) -> Answer<()> {
-    behind.sort_by_key(|one| (one.entries, one.index));
+fn fill(journals: &Journals<'_>, mut behind: Vec<Behind>, namespaces: &mut [NamespaceChanges]) -> Answer<()> {
+    behind.sort_by_key(|one| (one.entries(), one.index));
     let mut left = PageLimit { entries: limits::CHANGES_PAGE_ENTRIES, blocks: limits::CHANGES_PAGE_BLOCKS };
     let mut takers = behind.len();
     // A single commit may name more blocks than a page; the first namespace served gets past that.
@@ -93,7 +104,7 @@ fn fill(reading: &dyn Reading, mut behind: Vec<Behind>, namespaces: &mut [Namesp
     for one in behind {
         let share = PageLimit { entries: left.entries.div_ceil(takers), blocks: left.blocks.div_ceil(takers) };
         takers -= 1;
-        let records = page(reading, one.namespace, one.after, share, left)?;
+        let records = page(journals, &one, share, left)?;
         let blocks: usize = records.iter().map(|record| blocks_of(&record.entry)).sum();
         if blocks > left.blocks && !first {
             continue;
@@ -108,24 +119,18 @@ fn fill(reading: &dyn Reading, mut behind: Vec<Behind>, namespaces: &mut [Namesp
 
 /// The next entries of one namespace: as many whole commits as its share holds; else the first commit,
 /// if what is left for all holds it; else what the share holds of it.
-fn page(
-    reading: &dyn Reading,
-    namespace: NamespaceId,
-    after: Position,
-    share: PageLimit,
-    left: PageLimit,
-) -> Answer<Vec<JournalRecord>> {
+fn page(journals: &Journals<'_>, of: &Behind, share: PageLimit, left: PageLimit) -> Answer<Vec<JournalRecord>> {
     if share.entries == 0 {
         return Ok(Vec::new());
     }
-    let mut records = reading.journal(namespace, after, share)?;
-    let whole = whole_commits(reading, namespace, &records)?;
+    let mut records = journals.page(of.namespace, of.after, of.head, share)?;
+    let whole = whole_commits(journals, of, &records)?;
     if whole > 0 {
         records.truncate(whole);
         return Ok(records);
     }
-    let mut longer = reading.journal(namespace, after, left)?;
-    let whole = first_commit(reading, namespace, &longer)?;
+    let mut longer = journals.page(of.namespace, of.after, of.head, left)?;
+    let whole = first_commit(journals, of, &longer)?;
     if whole > 0 {
         longer.truncate(whole);
         return Ok(longer);
@@ -134,9 +139,9 @@ fn page(
 }
 
 /// How many of the entries belong to commits that are all there.
-fn whole_commits(reading: &dyn Reading, namespace: NamespaceId, records: &[JournalRecord]) -> Answer<usize> {
+fn whole_commits(journals: &Journals<'_>, of: &Behind, records: &[JournalRecord]) -> Answer<usize> {
     let Some(last) = records.last() else { return Ok(0) };
-    let next = following(reading, namespace, last.entry.position)?;
+    let next = journals.batch_behind(of.namespace, last.entry.position, of.head)?;
     if next.is_none_or(|batch_first| batch_first > last.entry.position) {
         return Ok(records.len());
     }
@@ -144,17 +149,10 @@ fn whole_commits(reading: &dyn Reading, namespace: NamespaceId, records: &[Journ
 }
 
 /// How many entries the first commit has, if it is all there; else 0.
-fn first_commit(reading: &dyn Reading, namespace: NamespaceId, records: &[JournalRecord]) -> Answer<usize> {
+fn first_commit(journals: &Journals<'_>, of: &Behind, records: &[JournalRecord]) -> Answer<usize> {
     let Some(first) = records.first() else { return Ok(0) };
     let same = records.iter().take_while(|record| record.batch_first == first.batch_first).count();
-    if same < records.len() || whole_commits(reading, namespace, records)? == records.len() { Ok(same) } else { Ok(0) }
-}
-
-/// The beginning of the commit that the entry behind `position` belongs to.
-fn following(reading: &dyn Reading, namespace: NamespaceId, position: Position) -> Answer<Option<Position>> {
-    // Reading backwards from two further gives the next entry without its content.
-    let next = reading.journal_backwards(namespace, position.next().next(), 1)?;
-    Ok(next.first().filter(|next| next.position > position).map(|next| next.batch_first))
+    if same < records.len() || whole_commits(journals, of, records)? == records.len() { Ok(same) } else { Ok(0) }
 }
 
 fn blocks_of(entry: &JournalEntry) -> usize {

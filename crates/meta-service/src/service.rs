@@ -9,7 +9,7 @@ use crate::password::Passwords;
 use crate::watermark::Watermarks;
 use api::service::{Announce, Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
 use api::{ApiError, ServerReply, Token};
-use metadata_store::{MetadataStore, Reading, ServerIdentity, StoreError, Transaction};
+use metadata_store::{JournalCache, MetadataStore, Reading, ServerIdentity, StoreError, Transaction};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ const UNKNOWN_OUTCOMES: usize = 3;
 /// The meta service. Its calls block; async callers move them to a blocking thread.
 pub struct MetaService {
     pub(crate) store: Arc<dyn MetadataStore>,
+    /// What has been read of journals; `None`: every reader asks the database.
+    pub(crate) journal_cache: Option<JournalCache>,
     pub(crate) announce: Arc<dyn Announce>,
     pub(crate) environment: Environment,
     pub(crate) passwords: Passwords,
@@ -79,7 +81,14 @@ impl MetaService {
         let (login_limit, commits, watermarks) =
             (LoginLimit::default(), CommitQueue::with_limits(), Watermarks::default());
         let coming = ComingFiles::default();
-        Ok(Self { store, announce, environment, passwords, login_limit, commits, watermarks, coming })
+        let journal_cache = None;
+        Ok(Self { store, journal_cache, announce, environment, passwords, login_limit, commits, watermarks, coming })
+    }
+
+    /// The same service, whose `changes` reads journals through a cache. Commits never do.
+    #[must_use]
+    pub fn with_journal_cache(self, cache: JournalCache) -> Self {
+        Self { journal_cache: Some(cache), ..self }
     }
 
     /// `server`: who this is.

@@ -1,6 +1,7 @@
 //! The service's behaviour, over the SQLite store in memory.
 
 mod accounts;
+mod caching;
 mod coming;
 mod commits;
 mod concurrency;
@@ -13,7 +14,7 @@ mod sharing;
 use crate::{Environment, MetaService, PasswordCost};
 use api::service::{Announce, Identity, MetaForBlocks, StoredBlock};
 use api::{LinkReply, LinkRequest, ServerReply, ShareRequest};
-use metadata_store::{MetadataStore, NodeRecord, PageLimit, SqliteStore, StoreError};
+use metadata_store::{JournalCache, MetadataStore, NodeRecord, PageLimit, SqliteStore, StoreError};
 use model::{
     AccountId, BlockHash, Blocklist, Body, Change, Commit, CommitKey, CommitOutcome, DeviceId, JournalEntry, Mtime,
     Name, NamespaceId, NodeId, Operation, Position, Reason, Role, Timestamp,
@@ -72,6 +73,10 @@ impl Bench {
     }
 
     fn over(store: Arc<dyn MetadataStore>) -> Self {
+        Self::with_cache(store, None)
+    }
+
+    fn with_cache(store: Arc<dyn MetadataStore>, cache: Option<JournalCache>) -> Self {
         let heard = Arc::new(Heard::default());
         let clock = Arc::new(AtomicI64::new(1_000_000));
         let chance = AtomicU64::new(1);
@@ -89,7 +94,10 @@ impl Bench {
         )
         .with_password_cost(PasswordCost::Cheapest);
         let announce: Arc<dyn Announce> = heard.clone();
-        let service = MetaService::new(Arc::clone(&store), announce, environment).expect("starts");
+        let mut service = MetaService::new(Arc::clone(&store), announce, environment).expect("starts");
+        if let Some(cache) = cache {
+            service = service.with_journal_cache(cache);
+        }
         Self { service: Arc::new(service), store, heard, clock, keys: AtomicU64::new(1) }
     }
 

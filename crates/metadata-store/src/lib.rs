@@ -15,11 +15,13 @@
 pub mod contract;
 pub mod error;
 pub mod format;
+pub mod journal_cache;
 pub mod port;
 pub mod record;
 pub mod sqlite;
 
 pub use error::StoreError;
+pub use journal_cache::{Chunking, JournalCache, Journals};
 pub use port::{Lookups, MetadataStore, Reading, Transaction, Writers};
 pub use record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,

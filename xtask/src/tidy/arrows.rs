@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("parcels", &["model", "api", "delta"]),
     // ports and their adapters
     ("cache", &[]),
-    ("metadata-store", &["model"]),
+    ("metadata-store", &["model", "cache"]),
     ("metadata-store-mysql", &["model", "metadata-store"]),
     ("block-store", &["model"]),
     ("block-store-s3", &["model", "block-store"]),
@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "model",
             "api",
+            "cache",
             "metadata-store",
             "metadata-store-mysql",
             "block-store",
@@ -53,6 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "model",
             "api",
             "sync-engine",
+            "cache",
             "metadata-store",
             "block-store",
             "local-files",
