@@ -2,6 +2,7 @@
 
 use block_service::Thrift as ServerThrift;
 use block_store_s3::{Credentials, S3Options};
+use cache::{BadServers, Servers};
 use metadata_store_mysql::{BadOptions, MysqlOptions};
 use serde::Deserialize;
 use service_calls::{BadSecret, ServiceSecret};
@@ -30,6 +31,8 @@ pub struct Config {
     pub thrift: ServerThrift,
     /// Where the blocks are.
     pub blocks: Blocks,
+    /// Where the meta service keeps what it has read of journals.
+    pub cache: CacheKind,
     /// Which part of the server this process is.
     pub role: ProcessRole,
     /// How it meets the other parts.
@@ -121,6 +124,29 @@ pub enum Blocks {
     S3 { options: S3Options, credentials: Credentials },
 }
 
+/// Where the meta service keeps what it has read of journals.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CacheKind {
+    /// Nowhere: every reader asks the database.
+    Off,
+    /// In the process's own memory.
+    #[default]
+    Memory,
+    /// On servers that all meta services share.
+    Memcached(Servers),
+}
+
+impl CacheKind {
+    /// Reads `off`, `memory` or a URL like `memcached://HOST:PORT,HOST:PORT`.
+    fn parse(text: &str) -> Result<Self, BadServers> {
+        match text {
+            "off" => Ok(Self::Off),
+            "memory" => Ok(Self::Memory),
+            url => Servers::from_url(url).map(Self::Memcached),
+        }
+    }
+}
+
 /// A password, which no log and no message shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -158,6 +184,8 @@ pub struct Overrides {
     pub blocks_credentials_file: Option<PathBuf>,
     /// From the environment.
     pub blocks_credentials: Option<Credentials>,
+    /// `off`, `memory` or the URL of memcached servers.
+    pub cache: Option<String>,
     pub role: ProcessRole,
     pub service_listen: Option<String>,
     pub service_secret_file: Option<PathBuf>,
@@ -192,6 +220,8 @@ pub enum ConfigError {
     NoCredentials,
     #[error("credentials for a bucket are given, and no URL")]
     CredentialsAlone,
+    #[error("the cache is not named as it must be")]
+    BadCache { source: BadServers },
     #[error("cannot read the services' secret from {path}")]
     UnreadableSecret { path: PathBuf, source: io::Error },
     #[error("the services' secret in {path} is none")]
@@ -218,7 +248,7 @@ impl ConfigError {
             Self::Unreadable { .. } => "check that the file exists and that this user may read it",
             Self::Invalid { .. } => {
                 "the settings are `data`, `listen`, `metadata`, `metadata_password_file`, `blocks`, \
-                 `blocks_credentials_file`, `service_listen` and `service_secret_file`, each a text in quotes, and \
+                 `blocks_credentials_file`, `cache`, `service_listen` and `service_secret_file`, each a text in quotes, and \
                  `meta` and `hubs`, each a list of such texts"
             }
             Self::UnreadableSecret { .. } => "the file holds the secret alone, readable for this user",
@@ -240,6 +270,7 @@ impl ConfigError {
             Self::NoCredentials => {
                 "name a file with them, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
             }
+            Self::BadCache { source } => source.hint(),
             Self::CredentialsAlone => "set `blocks` to a URL like s3://BUCKET/PREFIX?endpoint=https://s3.example.org",
             Self::BadListen { .. } => "write it like 127.0.0.1:8420, 0.0.0.0:8420 or [::]:8420",
         }
@@ -261,6 +292,7 @@ struct ConfigFile {
     blocks: Option<String>,
     /// Relative to the file's own directory.
     blocks_credentials_file: Option<PathBuf>,
+    cache: Option<String>,
     service_listen: Option<String>,
     /// Relative to the file's own directory.
     service_secret_file: Option<PathBuf>,
@@ -276,7 +308,8 @@ impl Config {
     pub fn embedded(data_dir: PathBuf, listen: SocketAddr) -> Self {
         let (metadata, blocks) = (Metadata::InDataDir, Blocks::InDataDir);
         let (services, thrift) = (ServiceSettings::default(), ServerThrift::ALL);
-        Self { data_dir, listen, metadata, blocks, thrift, role: ProcessRole::All, services }
+        let (cache, role) = (CacheKind::default(), ProcessRole::All);
+        Self { data_dir, listen, metadata, blocks, thrift, cache, role, services }
     }
 
     /// The settings that the command line and the file (if there is one) give together.
@@ -308,7 +341,9 @@ impl Config {
             (None, None) => Metadata::InDataDir,
             (None, Some(_)) => return Err(ConfigError::PasswordAlone),
         };
-        Ok(Self { data_dir, listen, metadata, blocks, thrift: read.thrift, role, services })
+        let cache = overrides.cache.or(read.cache).map_or(Ok(CacheKind::default()), |text| CacheKind::parse(&text));
+        let cache = cache.map_err(|source| ConfigError::BadCache { source })?;
+        Ok(Self { data_dir, listen, metadata, blocks, thrift: read.thrift, cache, role, services })
     }
 }
 
@@ -496,6 +531,20 @@ mod tests {
         assert!(matches!(refused(missing), ConfigError::UnreadablePassword { .. }));
         let alone = Overrides { metadata_password: Some(Secret("p".into())), ..Overrides::default() };
         assert!(matches!(load("data = \"d\"", alone), Err(ConfigError::PasswordAlone)));
+    }
+
+    #[test]
+    fn a_cache_is_in_memory_or_on_servers_or_left_off() {
+        let cache = |text: &str| load(&format!("data = \"d\"\n{text}"), Overrides::default());
+        assert_eq!(cache("").expect("is valid").cache, CacheKind::Memory);
+        assert_eq!(cache("cache = \"memory\"").expect("is valid").cache, CacheKind::Memory);
+        assert_eq!(cache("cache = \"off\"").expect("is valid").cache, CacheKind::Off);
+        let url = "memcached://h1:1,h2:2";
+        let servers = CacheKind::Memcached(Servers::from_url(url).expect("is one"));
+        assert_eq!(cache(&format!("cache = {url:?}")).expect("is valid").cache, servers);
+        let overrides = Overrides { cache: Some("off".into()), ..Overrides::default() };
+        assert_eq!(load(&format!("data = \"d\"\ncache = {url:?}"), overrides).expect("is valid").cache, CacheKind::Off);
+        assert!(matches!(cache("cache = \"h1:1\""), Err(ConfigError::BadCache { .. })));
     }
 
     fn of_role(role: ProcessRole, text: &str) -> Result<Config, ConfigError> {

@@ -14,15 +14,16 @@ use crate::health::{Need, client_health};
 use crate::metrics::{CountedAnnounce, Metrics};
 use crate::router::router;
 use crate::world;
-use crate::{Blocks, Config, Metadata, ProcessRole, Secret, ServerError};
+use crate::{Blocks, CacheKind, Config, Metadata, ProcessRole, Secret, ServerError};
 use api::ApiError;
 use api::service::{Announce, CleanUpMode, MetaForStart};
 use axum::Router;
 use block_service::{BlockService, CleanUp, CleanUpReport};
 use block_store::{BlockStore, RecentBlocks, StoreError};
 use block_store_s3::S3BlockStore;
+use cache::{Cache, InProcessCache, MemcachedCache};
 use meta_service::MetaService;
-use metadata_store::MetadataStore;
+use metadata_store::{Chunking, JournalCache, MetadataStore};
 use metadata_store_mysql::{MysqlStore, Pauses};
 use model::InstanceId;
 use notification_service::{Edge, Events, Hub, Relay};
@@ -31,7 +32,7 @@ use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -40,6 +41,8 @@ use tokio_util::task::TaskTracker;
 /// Bytes of memory for blocks that were just uploaded: more than is under way between one device and the
 /// next while a large file streams through.
 const RECENT_BLOCK_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of memory for what was read of journals: a few hundred thousand entries.
+const JOURNAL_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// How often rows without meaning are removed from the metadata database.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often blocks are cleaned up. A block goes a day or two after its last use anyway, and each run lists all
@@ -103,7 +106,7 @@ impl Part {
         let lock = data_dir.lock()?;
         let hub = Hub::new();
         let announce = Arc::new(CountedAnnounce { inner: hub.clone(), metrics: metrics.clone() });
-        let meta = Arc::new(open_meta(&data_dir, &config.metadata, announce)?);
+        let meta = Arc::new(with_cache(open_meta(&data_dir, &config.metadata, announce)?, &config.cache, metrics));
         let instance = meta.server().map_err(|error| unusable(&data_dir, &config.metadata, error))?.instance;
         let store = open_blocks(&data_dir, &config.blocks, instance, BlocksFor::Everything)?;
         let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
@@ -135,7 +138,7 @@ impl Part {
         let lock = matches!(config.metadata, Metadata::InDataDir).then(|| data_dir.lock()).transpose()?;
         let publisher = Publisher::new(links(config), config.services.hubs.clone());
         let announce = Arc::new(CountedAnnounce { inner: publisher.clone(), metrics: metrics.clone() });
-        let meta = Arc::new(open_meta(&data_dir, &config.metadata, announce)?);
+        let meta = Arc::new(with_cache(open_meta(&data_dir, &config.metadata, announce)?, &config.cache, metrics));
         let (failed, dropped) = (publisher.clone(), publisher.clone());
         metrics.gauge("syncline_hub_calls_failed", "Calls to hubs that failed since the start", move || {
             failed.counts().failed.load(Ordering::Relaxed)
@@ -275,6 +278,25 @@ pub(crate) fn open_meta(
         }
     };
     MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, metadata, error))
+}
+
+/// The same service with the configured cache, whose figures are shown.
+fn with_cache(meta: MetaService, kind: &CacheKind, metrics: &Metrics) -> MetaService {
+    let cache: Arc<dyn Cache> = match kind {
+        CacheKind::Off => return meta,
+        CacheKind::Memory => Arc::new(InProcessCache::new(JOURNAL_CACHE_BYTES)),
+        CacheKind::Memcached(servers) => Arc::new(MemcachedCache::new(servers)),
+    };
+    let figure = |name, help, read: fn(&cache::Counts) -> &AtomicU64| {
+        let cache = cache.clone();
+        metrics.gauge(name, help, move || read(cache.counts()).load(Ordering::Relaxed));
+    };
+    figure("syncline_cache_hits", "Pieces of journals that the cache had, since the start", |counts| &counts.hits);
+    figure("syncline_cache_misses", "Pieces of journals that it did not have", |counts| &counts.misses);
+    figure("syncline_cache_fills", "Pieces of journals that were put into it", |counts| &counts.fills);
+    figure("syncline_cache_refused", "Pieces of journals that came too late for it", |counts| &counts.refused);
+    figure("syncline_cache_failures", "Questions that a cache server did not answer", |counts| &counts.failures);
+    meta.with_journal_cache(JournalCache::new(cache, Chunking::STANDARD))
 }
 
 /// What blocks are opened for.

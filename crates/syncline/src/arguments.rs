@@ -166,6 +166,9 @@ pub(crate) struct ServerOptions {
     pub(crate) metadata: MetadataOptions,
     #[command(flatten)]
     pub(crate) blocks: BlocksOptions,
+    /// Where to keep what was read of journals: `memory`, `off`, or memcached://HOST:PORT,HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub(crate) cache: Option<String>,
     /// Which part of the server to run
     #[arg(long, value_enum, default_value_t = ServerRole::All)]
     pub(crate) role: ServerRole,
@@ -474,6 +477,7 @@ mod tests {
             "server --role block --data d --meta a:1,b:2 --service-listen 127.0.0.1:0 --log-format json",
             "server --role notify-hub --service-listen 127.0.0.1:0 --service-secret-file f",
             "server --role notify-edge --meta a:1 --hubs b:2,c:3",
+            "server --data d --cache memcached://h1:11211,h2:11211",
             "admin --data d user add a@b.c --password-stdin",
             "admin --config f user list",
             "admin --data d raise-epoch",

@@ -1,7 +1,10 @@
 //! The files in `deploy` are accepted by the programs that they are for.
 
+mod support;
+
 use server::{Config, Overrides, ProcessRole};
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,6 +45,19 @@ fn haproxy_accepts_its_configurations() {
 #[test]
 fn keepalived_accepts_its_configuration() {
     check("keepalived", &["-t", "-f"], &deploy("keepalived.conf"));
+}
+
+#[test]
+fn memcached_starts_with_its_settings() {
+    let text = fs::read_to_string(deploy("memcached.conf")).expect("is there");
+    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port").port();
+    let text = text.replace("11211", &port.to_string()).replace("-u memcache", "-u nobody");
+    let settings = text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+    let mut server = Command::new("memcached").args(settings).spawn().expect("memcached is installed");
+    support::eventually("memcached answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert!(server.try_wait().expect("is watched").is_none());
+    server.kill().expect("ends");
+    server.wait().expect("has ended");
 }
 
 #[test]

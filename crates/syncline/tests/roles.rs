@@ -4,6 +4,7 @@
 mod cluster;
 mod support;
 
+use cache::private_server::PrivateServer as PrivateMemcached;
 use cluster::{Cluster, Part, Sizes, get};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::{Duration, Instant};
@@ -128,4 +129,41 @@ fn the_service_address_takes_no_call_without_the_secret() {
     let answer = cluster::post(listen, "/service/v1/server", "").expect("answers");
     assert!(answer.starts_with("HTTP/1.1 404"), "clients cannot even ask: {answer}");
     assert!(get(listen, "/metrics", "").expect("answers").starts_with("HTTP/1.1 404"));
+}
+
+/// A figure of all meta services together.
+fn figure(cluster: &Cluster, name: &str) -> u64 {
+    let of = |part: &Part| -> u64 {
+        let figures = part.get("/metrics").expect("answers");
+        let line = figures.lines().find_map(|line| line.strip_prefix(name)).expect("is shown");
+        line.trim().parse().expect("a number")
+    };
+    cluster.parts.iter().filter(|(name, _)| name.starts_with("meta")).map(|(_, part)| of(part)).sum()
+}
+
+#[test]
+fn devices_that_link_late_read_what_others_have_read_before_and_miss_nothing_without_the_cache() {
+    let mut memcached = PrivateMemcached::start();
+    let cluster = Cluster::start_with(&PAIRS, &["--cache".to_owned(), memcached.url()]);
+    let a = cluster.running_device("a");
+    for number in 0..300 {
+        a.write(&format!("folder/file {number}"), "content");
+    }
+    a.run(&["flush", "--timeout", support::FLUSH_SECONDS]).ok();
+    let late = |name: &str| {
+        let device = cluster.running_device(name);
+        eventually(name, || device.tree() == a.tree());
+    };
+    late("b");
+    assert!(figure(&cluster, "syncline_cache_fills ") >= 2);
+    let before = figure(&cluster, "syncline_cache_hits ");
+    late("c");
+    assert!(figure(&cluster, "syncline_cache_hits ") >= before + 2);
+    memcached.flush();
+    late("d");
+    memcached.kill();
+    late("e");
+    assert!(figure(&cluster, "syncline_cache_failures ") > 0);
+    memcached.run();
+    late("f");
 }

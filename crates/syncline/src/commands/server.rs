@@ -20,9 +20,10 @@ struct Listening {
 
 /// Runs a server until it is told to end.
 pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Failure> {
-    let ServerOptions { data, listen, config, metadata, blocks, role, services, log_format } = options;
+    let ServerOptions { data, listen, config, metadata, blocks, cache, role, services, log_format } = options;
     log::to_stderr(*log_format);
     let overrides = Overrides {
+        cache: cache.clone(),
         role: role_of(*role),
         service_listen: services.service_listen.clone(),
         service_secret_file: services.service_secret_file.clone(),

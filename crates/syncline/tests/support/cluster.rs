@@ -43,6 +43,11 @@ pub struct Sizes {
 
 impl Cluster {
     pub fn start(sizes: &Sizes) -> Self {
+        Self::start_with(sizes, &[])
+    }
+
+    /// As [`Cluster::start`], with more on the meta services' command lines.
+    pub fn start_with(sizes: &Sizes, for_meta: &[String]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let database = PrivateServer::start();
         let path = |name: &str| directory.path().join(name);
@@ -62,7 +67,7 @@ impl Cluster {
         let data = |name: &str| ["--data".to_owned(), text(&path(name)).to_owned()];
         let mut plan = Vec::new();
         for (number, addresses) in metas.into_iter().enumerate() {
-            let more = [&data("meta")[..], &metadata[..], &["--hubs".to_owned(), hub_list.clone()]].concat();
+            let more = [&data("meta")[..], &metadata[..], &["--hubs".to_owned(), hub_list.clone()], for_meta].concat();
             plan.push((format!("meta{}", number + 1), "meta", addresses, more));
         }
         for (number, addresses) in hubs.into_iter().enumerate() {
