@@ -13,8 +13,9 @@ use api::{
 use block_service::{BlockService, CleanUp, CleanUpError, CleanUpReport};
 use block_store::{BlockStore, MemoryBlockStore};
 use bytes::Bytes;
+use cache::lying::LyingCache;
 use meta_service::{Environment, MetaService, PasswordCost};
-use metadata_store::{MetadataStore, PageLimit, SqliteStore, StoreError};
+use metadata_store::{Chunking, JournalCache, MetadataStore, PageLimit, SqliteStore, StoreError};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp};
 use notification_service::{Follow, Hub, News, Subscription};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -81,6 +82,8 @@ pub struct Server {
     pub clock_offset_ms: i64,
     pub weather: Arc<Weather>,
     chance: Arc<Mutex<Chance>>,
+    /// Stays when the server is restarted, restored or emptied, and lies: it changes no answer.
+    cache: JournalCache,
     backup: Option<Backup>,
     pub journals: Journals,
     pub up: bool,
@@ -104,8 +107,12 @@ impl Server {
         let weather = Weather::new(Chance::keyed(seed, &[0x5f]));
         // What was added later must not draw from the streams of what was there.
         let clean_up = Arc::new(Cleaning::new(Weather::new(Chance::keyed(seed, &[0x60]))));
-        let (hub, meta, block) = services(&store, &blocks, &clock, &chance, &weather, &clean_up)?;
+        let lies = Mutex::new(Chance::keyed(seed, &[0x61]));
+        let cache =
+            JournalCache::new(Arc::new(LyingCache::new(move |below| lock(&lies).below(below))), Chunking::FINEST);
+        let (hub, meta, block) = services(&store, &blocks, &clock, &chance, &weather, &clean_up, &cache)?;
         Ok(Self {
+            cache,
             store,
             blocks,
             hub,
@@ -363,7 +370,7 @@ impl Server {
     /// The services'.
     pub fn restart(&mut self) -> Result<(), String> {
         (self.hub, self.meta, self.block) =
-            services(&self.store, &self.blocks, &self.clock, &self.chance, &self.weather, &self.clean_up)?;
+            services(&self.store, &self.blocks, &self.clock, &self.chance, &self.weather, &self.clean_up, &self.cache)?;
         Ok(())
     }
 
@@ -430,6 +437,7 @@ fn services(
     chance: &Arc<Mutex<Chance>>,
     weather: &Arc<Weather>,
     clean_up: &Arc<Cleaning>,
+    cache: &JournalCache,
 ) -> Result<Services, String> {
     let hub = Hub::new();
     clean_up.renew(store, blocks, clock)?;
@@ -439,7 +447,8 @@ fn services(
     let environment = environment.with_password_cost(PasswordCost::Cheapest);
     let announce: Arc<dyn Announce> = hub.clone();
     let metadata = Arc::new(FailingMetadata { inner: store.clone(), weather: weather.clone() });
-    let meta = Arc::new(MetaService::new(metadata, announce, environment).map_err(failed)?);
+    let meta = MetaService::new(metadata, announce, environment).map_err(failed)?;
+    let meta = Arc::new(meta.with_journal_cache(cache.clone()));
     let during_put = Some(clean_up.clone());
     let blocks = Arc::new(FailingBlocks { inner: blocks.clone(), weather: weather.clone(), during_put });
     let block = BlockService::new(blocks, meta.clone());
