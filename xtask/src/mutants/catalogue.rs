@@ -4,6 +4,7 @@
 //! in its place, and the suites that should notice. Prefer the mistake that somebody would make.
 
 mod blocks;
+mod caches;
 mod commits;
 mod disk;
 mod engine;
@@ -14,7 +15,15 @@ use super::Mutant;
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static Mutant> {
-    [planner::MUTANTS, observer::MUTANTS, engine::MUTANTS, commits::MUTANTS, blocks::MUTANTS, disk::MUTANTS]
-        .into_iter()
-        .flatten()
+    [
+        planner::MUTANTS,
+        observer::MUTANTS,
+        engine::MUTANTS,
+        commits::MUTANTS,
+        blocks::MUTANTS,
+        caches::MUTANTS,
+        disk::MUTANTS,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -25,6 +25,9 @@ const SEEDS: &str = "400";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Suite {
     Model,
+    /// With real servers of memcached.
+    Cache,
+    MetadataStore,
     /// With the planner's properties (`tests/canopy.rs`).
     SyncEngine,
     BlockService,
@@ -63,6 +66,8 @@ impl Suite {
     const fn package(self) -> &'static str {
         match self {
             Self::Model => "model",
+            Self::Cache => "cache",
+            Self::MetadataStore => "metadata-store",
             Self::SyncEngine => "sync-engine",
             Self::BlockService => "block-service",
             Self::MetaService => "meta-service",
