@@ -23,6 +23,8 @@ pub(crate) enum Need {
     Database(Arc<MetaService>),
     /// An instance of the meta service.
     Meta(Arc<Upstream>),
+    /// The same, for what is new alone: what it holds already goes on without.
+    MetaForNew(Arc<Upstream>),
 }
 
 impl Need {
@@ -30,7 +32,7 @@ impl Need {
     pub(crate) async fn is_met(&self) -> bool {
         match self {
             Self::Nothing => true,
-            Self::Meta(upstream) => upstream.any_works(),
+            Self::Meta(upstream) | Self::MetaForNew(upstream) => upstream.any_works(),
             Self::Database(meta) => {
                 let meta = meta.clone();
                 let asked = tokio::task::spawn_blocking(move || meta.server());
@@ -64,12 +66,16 @@ pub(crate) fn client_health(need: Need) -> Router {
 }
 
 /// A process that stops is not found: HAProxy then sends it nothing new, and lets it end what it has begun, while
-/// it breaks off what waits for a server that answers otherwise or not at all.
+/// it breaks off what waits for a server that answers otherwise or not at all. So is an edge that cannot ask who
+/// a new device is: if it were broken off, all devices would come back at once whenever the database restarts.
 async fn ready(State(health): State<Health>) -> Response {
     if *health.draining.borrow() {
         return (StatusCode::NOT_FOUND, "stopping\n").into_response();
     }
-    verdict(health.need.is_met().await)
+    match (health.need.is_met().await, &health.need) {
+        (false, Need::MetaForNew(_)) => (StatusCode::NOT_FOUND, "nothing new\n").into_response(),
+        (good, Need::Nothing | Need::Database(_) | Need::Meta(_) | Need::MetaForNew(_)) => verdict(good),
+    }
 }
 
 fn verdict(good: bool) -> Response {
@@ -81,4 +87,26 @@ fn verdict(good: bool) -> Response {
 
 async fn figures(State(health): State<Health>) -> Response {
     ([("content-type", "text/plain; version=0.0.4")], health.metrics.text()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use service_calls::Links;
+
+    fn upstream() -> Arc<Upstream> {
+        Upstream::new(Links::new(None, |_| 0), vec!["127.0.0.1:1".to_owned()])
+    }
+
+    async fn told(need: Need) -> StatusCode {
+        let (_stop, draining) = watch::channel(false);
+        ready(State(Health { need, draining, metrics: Arc::default() })).await.status()
+    }
+
+    #[tokio::test]
+    async fn an_edge_without_a_meta_service_gets_nothing_new_and_keeps_what_it_has() {
+        assert_eq!(told(Need::MetaForNew(upstream())).await, StatusCode::NOT_FOUND);
+        assert_eq!(told(Need::Meta(upstream())).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(told(Need::Nothing).await, StatusCode::OK);
+    }
 }

@@ -209,7 +209,7 @@ impl Part {
         Self {
             for_clients: Some(Purpose::Streams(edge.clone())),
             for_services: Router::new(),
-            need: Need::Meta(upstream.clone()),
+            need: Need::MetaForNew(upstream.clone()),
             notification: Notification::Streams(edge.hub().clone()),
             background: vec![Box::pin(upstream.look_after()), Box::pin(edge.run())],
             clean_up: None,
