@@ -37,10 +37,13 @@ use users::Users;
 const CLIENTS: [&str; 3] = ["a", "b", "c"];
 /// One that is linked at the end, and gets everything from the server.
 const LATE: &str = "late";
+/// Nodes of a database that replicates itself.
+const DATABASE_CLUSTER: usize = 3;
 /// How long all may take to come to rest.
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
-/// How long a change may take to be on all devices. None polls as often as this.
-const HEARING_LIMIT: Duration = Duration::from_secs(60);
+/// How long a change may take to be on all devices: they wait two minutes at most before they open a stream again, and
+/// ask by themselves when it has been open or not for that long.
+const HEARING_LIMIT: Duration = Duration::from_secs(130);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long users go on before a trouble, in it, and after it.
 const BEFORE: Duration = Duration::from_millis(400);
@@ -117,7 +120,7 @@ impl fmt::Display for Figures {
 /// Why there can be no cluster here; `None` if there can be one.
 #[must_use]
 pub fn is_impossible() -> Option<String> {
-    let programs = ["haproxy", "keepalived", "mariadbd", "memcached"];
+    let programs = ["haproxy", "keepalived", "mariadbd", "memcached", "curl"];
     let missing = programs.iter().find(|program| machines::find(program).is_none());
     missing.map(|program| format!("`{program}` is not installed")).or_else(|| Network::is_permitted().err())
 }
@@ -127,11 +130,15 @@ pub fn is_impossible() -> Option<String> {
 /// # Errors
 /// When it cannot be started, or what must hold does not.
 pub fn run(program: &Program, options: &Options) -> Result<Outcome> {
-    let scenarios = if options.scenarios.iter().any(|name| name == "all") {
-        Scenario::all()
+    let databases = if options.galera { DATABASE_CLUSTER } else { 1 };
+    let scenarios: Vec<Scenario> = if options.scenarios.iter().any(|name| name == "all") {
+        Scenario::all().into_iter().filter(|scenario| scenario.heals(databases)).collect()
     } else {
         options.scenarios.iter().map(|name| name.parse()).collect::<Result<_>>()?
     };
+    if let Some(scenario) = scenarios.iter().find(|scenario| !scenario.heals(databases)) {
+        bail!("{scenario}: a database cluster that has stopped as a whole needs an operator");
+    }
     let site = Site::new(program)?;
     let result = Cluster::start(&site, options).and_then(|mut cluster| {
         let result = cluster.run(&scenarios);
@@ -194,7 +201,9 @@ impl<'a> Cluster<'a> {
             println!("{scenario}: {}", self.outcome.figures.entry(scenario.to_string()).or_default());
         }
         if let Some(time) = self.options.chaos {
-            let (begun, all) = (Instant::now(), Scenario::all());
+            let databases = self.machines.count(plan::Tier::Database);
+            let all: Vec<Scenario> = Scenario::all().into_iter().filter(|one| one.heals(databases)).collect();
+            let begun = Instant::now();
             while begun.elapsed() < time {
                 let scenario = *all.choose(&mut self.chance).context("there are scenarios")?;
                 self.go_through(scenario)?;
@@ -225,20 +234,35 @@ impl<'a> Cluster<'a> {
         let victim = self.machines.choose_victim(scenario, &mut self.chance)?;
         let trouble = self.machines.begin(scenario, victim, &mut self.devices)?;
         self.use_for(DURING)?;
-        if let Some(probe) = probe {
-            figures.silent.push(probe.end()?);
-        }
-        if scenario.is_survivable(self.machines.hosts_like(scenario)) {
+        let is_survivable = scenario.is_survivable(self.machines.hosts_like(scenario));
+        let probe = match probe {
+            Some(probe) if is_survivable => {
+                figures.silent.push(probe.end()?);
+                None
+            }
+            probe => probe,
+        };
+        if is_survivable {
             figures.heard_in_it.push(self.hear().context("while it lasts")?);
             self.rest("while it lasts")?;
             self.use_for(AFTER)?;
         }
         self.machines.end(trouble, &mut self.devices)?;
         self.use_for(AFTER)?;
+        figures.silent.extend(probe.map(Probe::end).transpose()?);
         figures.heard.push(self.hear().context("after it")?);
         figures.rested.push(self.rest("after it")?);
         self.machines.check()?;
+        if scenario.breaks_streams() {
+            self.restart_devices()?;
+        }
         Ok(figures)
+    }
+
+    /// A device whose stream breaks again and again within a minute waits longer each time; the next repetition is not
+    /// about that.
+    fn restart_devices(&mut self) -> Result<()> {
+        self.devices.iter_mut().try_for_each(|device| device.stop().and_then(|()| device.start()))
     }
 
     /// Lets users change files for a while.

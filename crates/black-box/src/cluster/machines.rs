@@ -1,11 +1,13 @@
 //! The machines and what runs on them, from the files of `deploy`.
 
-use super::Options;
 use super::network::{Cut, Network, run};
 use super::part::Part;
-use super::plan::{CACHE_PORT, CLIENT_PORT, Host, Plan, SERVICE_PORT, SHARED_ADDRESS, STORAGE_PORT, Tier};
+use super::plan::{
+    CACHE_PORT, CLIENT_PORT, DATABASE_PORT, Host, Plan, SERVICE_PORT, SHARED_ADDRESS, STORAGE_PORT, Tier,
+};
 use super::probe;
 use super::trouble::{Blow, Scenario};
+use super::{DATABASE_CLUSTER, Options};
 use crate::program::Program;
 use crate::site::{Device, LOOK_AGAIN, PATIENCE, Site, add_account, end_of, text};
 use anyhow::{Context, Result, anyhow, bail};
@@ -65,7 +67,7 @@ impl Machines {
         let root = directory.parent().context("a place has a directory")?;
         // The database's user must get to its files.
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
-        let plan = Plan::new(if options.galera { 3 } else { 1 }, clients);
+        let plan = Plan::new(if options.galera { DATABASE_CLUSTER } else { 1 }, clients);
         let hosts: Vec<(String, String)> =
             plan.hosts.iter().map(|host| (host.name.clone(), host.interface())).collect();
         let hosts = hosts.iter().map(|(name, interface)| (name.as_str(), interface.as_str()));
@@ -74,8 +76,8 @@ impl Machines {
         machines.start_databases(options)?;
         machines.start_storage(options)?;
         machines.start_caches()?;
-        machines.start_services(site.program(), options)?;
         machines.start_balancers(options)?;
+        machines.start_services(site.program(), options)?;
         machines.wait_until_ready()?;
         Ok(machines)
     }
@@ -103,9 +105,14 @@ impl Machines {
     /// How many hosts the tier of a scenario has.
     pub(super) fn hosts_like(&self, scenario: Scenario) -> usize {
         match scenario {
-            Scenario::Blow(_, tier) => self.plan.tier(tier).count(),
+            Scenario::Blow(_, tier) => self.count(tier),
             Scenario::StorageFaults | Scenario::FlushCaches => 1,
         }
+    }
+
+    /// How many hosts a tier has.
+    pub(super) fn count(&self, tier: Tier) -> usize {
+        self.plan.tier(tier).count()
     }
 
     /// Which host of the tier it meets, by its number from 0 on: of the balancers the one that has the address.
@@ -146,6 +153,9 @@ impl Machines {
             Trouble::StorageFaults => self.part(Tier::Storage, 0)?.tell("faults 0 1")?,
             Trouble::Nothing => {}
         }
+        // Two nodes of three that are away at once are one too many: each must be back before the next goes.
+        let databases: Vec<Host> = self.plan.tier(Tier::Database).cloned().collect();
+        databases.iter().try_for_each(|host| self.wait_for_database(host))?;
         self.wait_until_ready()
     }
 
@@ -304,6 +314,25 @@ impl Machines {
         }
     }
 
+    /// Waits until a database greets by way of the balancers.
+    fn wait_for_balanced_database(&self) -> Result<()> {
+        let address = socket(SHARED_ADDRESS, DATABASE_PORT)?;
+        let greeted = self.seen_from_a_client(move || {
+            let deadline = Instant::now() + PATIENCE;
+            while !probe::greets(address) {
+                if Instant::now() > deadline {
+                    return false;
+                }
+                thread::sleep(LOOK_AGAIN);
+            }
+            true
+        })?;
+        if !joined(greeted)? {
+            bail!("no database answers behind the balancers");
+        }
+        Ok(())
+    }
+
     fn start_storage(&mut self, options: &Options) -> Result<()> {
         for host in self.plan.tier(Tier::Storage).cloned().collect::<Vec<_>>() {
             let folder = self.path(&host.name);
@@ -337,6 +366,9 @@ impl Machines {
         for host in &hosts {
             let data = self.path(&format!("{}-data", host.name));
             fs::write(self.settings(host), self.plan.settings(&template, host, text(&data)?))?;
+        }
+        if options.galera {
+            self.wait_for_balanced_database()?;
         }
         let first = self.first(Tier::Meta)?;
         add_account(&self.program_on(program, first), &["--config", text(&self.settings(first))?])?;

@@ -59,7 +59,7 @@ const STORAGE_FAULTS: &str = "storage-faults";
 const FLUSH_CACHES: &str = "flush-caches";
 
 impl Scenario {
-    /// All that there are, for a number of databases.
+    /// All that there are.
     pub(super) fn all() -> Vec<Self> {
         let blows = Tier::ALL.into_iter().flat_map(|tier| Blow::ALL.map(|blow| Self::Blow(blow, tier)));
         blows.filter(|scenario| scenario.is_possible()).chain([Self::StorageFaults, Self::FlushCaches]).collect()
@@ -75,12 +75,23 @@ impl Scenario {
         }
     }
 
+    /// Whether it can be gone through without an operator: when all databases of a cluster have stopped, somebody
+    /// must say which of them was the last.
+    pub(super) fn heals(self, databases: usize) -> bool {
+        databases == 1 || !matches!(self, Self::Blow(blow, Tier::Database) if blow.is_for_all())
+    }
+
     /// Whether all others must come to rest while it lasts, when there are so many hosts in its tier.
     pub(super) fn is_survivable(self, hosts: usize) -> bool {
         match self {
             Self::Blow(blow, tier) => tier != Tier::Client && hosts > 1 && !blow.is_for_all(),
             Self::StorageFaults | Self::FlushCaches => true,
         }
+    }
+
+    /// Whether it ends notification streams.
+    pub(super) fn breaks_streams(self) -> bool {
+        matches!(self, Self::Blow(_, Tier::Balancer | Tier::Edge))
     }
 
     /// Whether the shared address is expected to move.
