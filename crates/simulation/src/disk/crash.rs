@@ -82,6 +82,12 @@ impl Disk {
         self.check_after_crash();
     }
 
+    /// Whether the power has ever failed.
+    #[must_use]
+    pub const fn has_lost_power(&self) -> bool {
+        self.crash.failures() > 0
+    }
+
     /// All files as they are now.
     #[must_use]
     pub fn backup(&self) -> Backup {
