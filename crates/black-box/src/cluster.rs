@@ -35,7 +35,7 @@ use users::Users;
 
 /// The devices.
 const CLIENTS: [&str; 3] = ["a", "b", "c"];
-/// One that is linked at the end, and gets everything from the server.
+/// One that is linked late, and gets everything from the server.
 const LATE: &str = "late";
 /// Nodes of a database that replicates itself.
 const DATABASE_CLUSTER: usize = 3;
@@ -245,6 +245,9 @@ impl<'a> Cluster<'a> {
         if is_survivable {
             figures.heard_in_it.push(self.hear().context("while it lasts")?);
             self.rest("while it lasts")?;
+            if scenario.concerns_caches() {
+                self.welcome(&format!("{LATE}-{}", self.site.next_number()))?;
+            }
             self.use_for(AFTER)?;
         }
         self.machines.end(trouble, &mut self.devices)?;
@@ -316,18 +319,26 @@ impl<'a> Cluster<'a> {
     fn finish(&mut self) -> Result<()> {
         self.rest("at the end")?;
         self.machines.verify(self.site.program())?;
-        let begun = Instant::now();
-        let late = self.start_device(LATE, 0)?;
-        flush_all(&[&late], FLUSH_LIMIT)?;
-        self.outcome.late_in = begun.elapsed();
-        let differences =
-            Tree::read(self.devices[0].folder())?.differences(CLIENTS[0], &Tree::read(late.folder())?, LATE);
-        if !differences.is_empty() {
-            bail!("a new device gets something else:\n  {}", differences.join("\n  "));
-        }
+        self.outcome.late_in = self.welcome(LATE)?;
         self.outcome.changes = self.users.changes;
         self.outcome.bytes = self.users.bytes;
         Ok(())
+    }
+
+    /// Links a new device, which reads the whole journal and fetches all blocks, and sees that it gets what the
+    /// others have. Nothing changes meanwhile.
+    fn welcome(&self, name: &str) -> Result<Duration> {
+        let begun = Instant::now();
+        let mut late = self.start_device(name, 0)?;
+        flush_all(&[&late], FLUSH_LIMIT)?;
+        let welcomed = begun.elapsed();
+        let mine = Tree::read(self.devices[0].folder())?;
+        let differences = mine.differences(CLIENTS[0], &Tree::read(late.folder())?, name);
+        late.stop()?;
+        if !differences.is_empty() {
+            bail!("a new device gets something else:\n  {}", differences.join("\n  "));
+        }
+        Ok(welcomed)
     }
 
     fn start_probe(&self) -> Result<Probe> {

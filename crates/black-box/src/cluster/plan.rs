@@ -214,6 +214,8 @@ impl Plan {
         for line in template.lines() {
             let key = line.split(" = ").next().unwrap_or_default();
             lines.push(match key {
+                // The one that the template leaves to who wants it.
+                "# cache" => self.with_addresses(line.trim_start_matches("# ")),
                 "data" => format!("data = \"{data}\""),
                 "service_listen" => format!("service_listen = \"{}:{SERVICE_PORT}\"", host.address),
                 "metadata" => format!("metadata = \"mysql://syncline@{database}/syncline?tls=off\""),
@@ -253,6 +255,7 @@ mod tests {
         }
         let settings = plan.settings(include_str!("../../../../deploy/syncline.toml"), &plan.hosts[3], "/d");
         assert!(!settings.contains(".internal"), "{settings}");
+        assert!(settings.contains("\ncache = \"memcached://192.0.2.81:11211,192.0.2.82:11211\""), "{settings}");
         assert!(settings.contains("data = \"/d\"") && settings.contains("blocks = \"s3://blocks/"), "{settings}");
     }
 

@@ -89,6 +89,11 @@ impl Scenario {
         }
     }
 
+    /// Whether it is about what only a device asks for that reads much of a journal at once.
+    pub(super) fn concerns_caches(self) -> bool {
+        matches!(self, Self::FlushCaches | Self::Blow(_, Tier::Cache))
+    }
+
     /// Whether it ends notification streams.
     pub(super) fn breaks_streams(self) -> bool {
         matches!(self, Self::Blow(_, Tier::Balancer | Tier::Edge))
