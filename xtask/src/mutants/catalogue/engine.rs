@@ -5,6 +5,8 @@ use crate::mutants::suites::Suite::{Client, Scenarios, Simulation, SyncEngine};
 
 const ENGINE: &str = "crates/sync-engine/src/engine.rs";
 const INSTALLING: &str = "crates/sync-engine/src/engine/installing.rs";
+const EXCLUDING: &str = "crates/sync-engine/src/engine/excluding.rs";
+const POWER: &str = "crates/sync-engine/src/engine/power.rs";
 const SERVER: &str = "crates/sync-engine/src/engine/server.rs";
 const JOURNAL: &str = "crates/sync-engine/src/engine/journal.rs";
 const TREES: &str = "crates/sync-engine/src/trees.rs";
@@ -12,6 +14,54 @@ const BLOCKS: &str = "crates/client/src/transport/blocks.rs";
 const TRANSPORT: &str = "crates/client/src/transport.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "excluded-without-a-mark",
+        about: "what is excluded leaves before the folder is marked to lack it",
+        file: EXCLUDING,
+        old: "excluding.marked.as_ref() == Some(&self.state.excluded) && self.server.pulls",
+        new: "self.server.pulls",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "excluded-without-asking",
+        about: "what is excluded leaves although the server may not have it any more",
+        file: EXCLUDING,
+        old: "            self.excluding.after_pull = self.server.next_pull();\n",
+        new: "",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "marks-are-not-believed",
+        about: "what the folder is marked to lack counts as deleted when the database does not know the exclusion",
+        file: EXCLUDING,
+        old: "if forgotten && self.state.excluded.insert(*id) {",
+        new: "if forgotten && false {",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "power-failures-are-the-users",
+        about: "what a power failure took from the disk counts as deleted or edited by the user",
+        file: POWER,
+        old: "filter(|before| before.boot != durable.boot)",
+        new: "filter(|_| false)",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "edits-before-a-power-failure-are-its-work",
+        about: "an edit that outlived a power failure counts as damage",
+        file: POWER,
+        old: " || newer && file.size > 0",
+        new: "",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "commits-while-the-epoch-is-open",
+        about: "a commit that was refused for its epoch is sent again and again until the new one is known",
+        file: SERVER,
+        old: "            && !server.asking\n",
+        new: "",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
     Mutant {
         name: "retried-under-a-fresh-key",
         about: "a commit whose answer was lost is sent again as another one",
