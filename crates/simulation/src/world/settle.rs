@@ -86,7 +86,10 @@ impl World {
                 }
             }
             self.finish_round()?;
+            // What is held may lie where a problem keeps the trees apart: then all seem to agree.
+            let held = (0..self.devices.len()).any(|number| self.is_reachable(number) && self.holds_deletions(number));
             match self.compare_all() {
+                Ok(()) if held => {}
                 // A file whose reading failed just before the faults ended is read in the next round.
                 Ok(()) if heads == self.heads() && stuck.is_superset(&self.contents_with_problems()) => return Ok(()),
                 Ok(()) => {}
