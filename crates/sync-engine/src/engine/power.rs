@@ -31,6 +31,8 @@ pub(super) struct Power {
     /// Nodes that a power failure may have changed, and that were not looked at since; with the time of
     /// modification that they had before.
     shaken: BTreeMap<NodeId, Mtime>,
+    /// What was durable when the client started, to be noted when nothing is shaken any more.
+    at_start: Option<Durable>,
 }
 
 impl Power {
@@ -69,6 +71,8 @@ impl Engine {
         if self.power.shaken.is_empty() {
             self.state.durable = Some(durable);
             self.state_touched = true;
+        } else {
+            self.power.at_start.get_or_insert(durable);
         }
     }
 
@@ -123,6 +127,11 @@ impl Engine {
                 },
             }
             self.power.shaken.remove(&id);
+        }
+        if self.power.shaken.is_empty()
+            && let Some(durable) = self.power.at_start.take()
+        {
+            self.keep(durable);
         }
     }
 

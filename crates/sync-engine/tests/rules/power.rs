@@ -100,6 +100,15 @@ fn what_it_left_alone_is_in_sync_when_it_was_read() {
     assert!(told(&mut script).is_empty() && !fetches(&mut script));
 }
 
+/// A client that was killed some seconds after its first start took a user's edits for the power failure's work.
+#[test]
+fn what_it_did_is_found_out_once() {
+    let mut script = starts(2, BEFORE, &[found_file("a", print(11, 5))]);
+    assert_eq!(script.engine.state().durable, Some(durable(1, BEFORE)), "as long as it is open");
+    reads(&mut script, "bytes");
+    assert_eq!(script.engine.state().durable, Some(durable(2, BEFORE)));
+}
+
 #[test]
 fn what_was_durable_is_not_read_again() {
     let mut script = starts(2, AFTER, &[found_file("a", print(11, 5))]);
