@@ -7,6 +7,7 @@
 use crate::fs::{Fs, FsError, Stat, TEMP_DIRECTORY, own_path, temp_path};
 use model::Mtime;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use sync_engine::io::{Extent, FileKind, LocalPath, RootState, TempName};
 
 /// A rule: panics if the folder does not keep it.
@@ -31,6 +32,7 @@ const RULES: &[(&str, Rule)] = &[
     ("a file or link is removed, and no folder by that", removing_files),
     ("a link is made where nothing is, and never followed", links),
     ("times and permissions are set on the open file", attributes),
+    ("what is done side by side is done once for each number", side_by_side),
 ];
 
 /// Checks every rule. `new_folder` gives the folder and whatever it needs to live on.
@@ -363,6 +365,16 @@ fn attributes(fs: &dyn Fs) {
     assert!(after.print.ctime >= before.ctime);
     file.set_permissions(0o644).expect("set");
     assert!(!file.stat().expect("looked at").print.executable);
+}
+
+fn side_by_side(fs: &dyn Fs) {
+    for count in [0, 1, 15, 16, 17, 128, 1000] {
+        let calls: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+        fs.side_by_side(count, &|number| {
+            calls[number].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(calls.iter().all(|calls| calls.load(Ordering::Relaxed) == 1), "{count}: {calls:?}");
+    }
 }
 
 #[cfg(test)]

@@ -187,6 +187,12 @@ pub trait Fs: Send + Sync {
     /// # Errors
     /// [`FsError`], also for an earlier write that turned out to have failed.
     fn sync(&self) -> Result<(), FsError>;
+
+    /// Calls `act` with each number below `count`, in any order and perhaps several at a time: for operations
+    /// of which each waits for the disk.
+    fn side_by_side(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(act);
+    }
 }
 
 /// A file that was opened; it stays the same file whatever happens to its name.

@@ -5,7 +5,7 @@ use std::thread;
 
 use model::block::block_len;
 use model::{BLOCK_SIZE, BlockHash, Blocklist};
-use sync_engine::io::{BlockSource, BlockTarget, FileKind, LocalPath, StepError, TempName};
+use sync_engine::io::{BlockSource, BlockTarget, FileKind, Fingerprint, LocalPath, StepError, TempName};
 
 use crate::aside::{self, State};
 use crate::fs::{Fs, FsError, ListedEntry, OpenFile, TEMP_DIRECTORY, TempFile, own_path};
@@ -192,12 +192,23 @@ fn clean_entry(fs: &dyn Fs, entry: &ListedEntry) {
     if !matches!(stat.kind, FileKind::File | FileKind::Symlink) {
         return;
     }
-    let path = own_path(TEMP_DIRECTORY).join(&entry.name);
-    if aside::is_aside(&entry.name) && !aside::disposable(&entry.name).contains(&State::of(&stat.print)) {
-        rescue(fs, &path);
+    discard(fs, &own_path(TEMP_DIRECTORY).join(&entry.name), &stat.print);
+}
+
+/// Removes a file aside, unless a program that had it open has changed it since it was looked at.
+pub(crate) fn discard_aside(fs: &dyn Fs, aside: &LocalPath) {
+    if let Ok(Some(found)) = fs.stat(aside) {
+        discard(fs, aside, &found.print);
+    }
+}
+
+fn discard(fs: &dyn Fs, path: &LocalPath, print: &Fingerprint) {
+    let name = path.split().map_or(b"".as_slice(), |(_, name)| name);
+    if aside::is_aside(name) && !aside::disposable(name).contains(&State::of(print)) {
+        rescue(fs, path);
         return;
     }
-    if let Err(error) = fs.unlink(&path) {
+    if let Err(error) = fs.unlink(path) {
         tracing::warn!(path = %path, %error, "cannot remove an old temporary file");
     }
 }

@@ -6,8 +6,10 @@ mod support;
 
 use local_files::fs::FsError;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 use support::{Folder, Meddled, NODE, apply, broken, content, local};
 use sync_engine::io::{Fingerprint, LocalStep, StepError};
@@ -97,7 +99,39 @@ fn an_edit_at_any_moment_of_a_removal_survives() {
     for save in SAVES {
         save_before_each_operation(remove, save, |folder, result| {
             assert!(folder.texts().contains(&"EDIT".to_owned()), "{result:?} {:?}", folder.texts());
+            let in_place = fs::read_to_string(folder.path("f")).ok();
+            assert_eq!(in_place.as_deref(), Some("EDIT"), "under its own name: {result:?}");
         });
+    }
+}
+
+/// What was removed stays aside until the end of the batch, and a program may have it open.
+#[test]
+fn what_a_program_writes_into_the_open_file_until_the_end_of_the_batch_survives() {
+    let mut at = 0;
+    loop {
+        let folder = folder_with_file();
+        folder.write("g", "other");
+        let steps =
+            vec![remove(&folder), LocalStep::Remove { node: NODE, path: local("g"), expect: folder.expect("g") }];
+        let open = fs::File::options().append(true).open(folder.path("f")).unwrap();
+        let written = Arc::new(AtomicBool::new(false));
+        let writes = Arc::clone(&written);
+        let fs = Meddled::new(&folder.disk, move |what, number| {
+            // Between the last look and the removal nobody can tell any more.
+            if number == at && what != "unlink" {
+                (&open).write_all(b"EDIT").unwrap();
+                writes.store(true, Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        apply(&fs, steps);
+        if !written.load(Ordering::SeqCst) {
+            assert!(at > 4, "both were moved aside first");
+            return;
+        }
+        assert!(folder.texts().contains(&"OLD!EDIT".to_owned()), "before {at}: {:?}", folder.texts());
+        at += 1;
     }
 }
 

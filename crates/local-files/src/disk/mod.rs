@@ -15,6 +15,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, mkdirat, openat, readlinkat, symlinkat, syncfs, unlinkat};
@@ -38,6 +39,11 @@ pub use root::{ParseRootIdError, RootId};
 
 /// Bytes of directory entries that are read at once.
 const ENTRIES_BYTES: usize = 64 * 1024;
+
+/// Threads that work side by side: they wait for the disk, not for a processor.
+const THREADS: usize = 8;
+/// What one thread does rather than share it with another.
+const SHARE: usize = 16;
 
 /// One device's synced folder.
 pub struct Disk {
@@ -285,6 +291,17 @@ impl Fs for Disk {
     fn unlink(&self, path: &LocalPath) -> Result<(), FsError> {
         let (parent, name) = self.parent(path)?;
         unlinkat(&parent, name, AtFlags::empty()).map_err(|errno| Call::new("unlink", path).error(errno))
+    }
+
+    fn side_by_side(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
+        let share = count.div_ceil(THREADS).max(SHARE);
+        let do_share = |first: usize| (first..count.min(first + share)).for_each(act);
+        thread::scope(|scope| {
+            for first in (0..count).step_by(share).skip(1) {
+                scope.spawn(move || do_share(first));
+            }
+            do_share(0);
+        });
     }
 
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError> {

@@ -3,7 +3,8 @@
 //! A look before the change is not enough: another program may act between the look and the change. So
 //! what is to be replaced or removed is moved aside in one atomic step, looked at there, where nobody
 //! else reaches it by its name, and given back if it is not what was expected. [`crate::aside`] says
-//! what happens after a crash.
+//! what happens after a crash. What was expected is of no use any more; it is removed with the rest of
+//! its kind at the end of the batch.
 //!
 //! Data is made durable ([`super::prepare`]) before the rename that shows it, and the rename before it is
 //! reported: a power failure leaves the old file or the whole new one, never a name without its bytes.
@@ -28,14 +29,20 @@ const NAME_ATTEMPTS: u32 = 64;
 /// setuid, setgid or sticky.
 const KEPT_PERMISSIONS: u32 = 0o777;
 
+/// Files of no use that may wait for their removal. As many as a batch has steps, so that it is one removal.
+const USELESS_FILES: usize = 2_000;
+/// Bytes in such files: space that a batch might need itself.
+const USELESS_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Does the steps in order, then makes them durable.
 pub(super) fn apply(fs: &dyn Fs, steps: &[LocalStep]) -> JobResult {
     let root = fs.root_state();
     if root != RootState::Present {
         return all_failed(root, steps, "the synced folder is not there");
     }
-    let mut batch = Batch { fs, touched: BTreeSet::new(), not_made: BTreeSet::new(), not_left: BTreeMap::new() };
+    let mut batch = Batch::new(fs);
     let results: Vec<StepResult> = steps.iter().map(|step| batch.step(step)).collect();
+    batch.discard_useless();
     if results.iter().any(Result::is_ok)
         && let Err(error) = fs.sync()
     {
@@ -63,9 +70,17 @@ struct Batch<'a> {
     /// Places that a step could not clear, by folder and name. What was to come there under another spelling
     /// must not lie beside what is there: the tree has one node for both.
     not_left: BTreeMap<(LocalPath, NameKey), LocalPath>,
+    /// Files aside that were looked at and are of no use any more.
+    useless: Vec<LocalPath>,
+    useless_bytes: u64,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    fn new(fs: &'a dyn Fs) -> Self {
+        let (touched, not_made, not_left) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Self { fs, touched, not_made, not_left, useless: Vec::new(), useless_bytes: 0 }
+    }
+
     fn step(&mut self, step: &LocalStep) -> StepResult {
         if self.goes_astray(step) {
             return Err(StepError::Gone);
@@ -250,7 +265,7 @@ impl Batch<'_> {
         self.touch(old);
         match self.look_aside(&aside, old) {
             Ok(()) => {
-                self.discard(&aside);
+                self.discard_later(aside, old);
                 Ok(())
             }
             Err(error) => {
@@ -279,11 +294,11 @@ impl Batch<'_> {
         let old = self.replaceable(path, expect)?.print;
         let aside = self.move_aside(path, &[State::of(&old)])?;
         self.touch(&old);
-        let removed = self.look_aside(&aside, &old).and_then(|()| self.fs.unlink(&aside).map_err(step_error));
-        if let Err(error) = removed {
+        if let Err(error) = self.look_aside(&aside, &old) {
             self.give_back(&aside, path);
             return Err(error);
         }
+        self.discard_later(aside, &old);
         Ok(None)
     }
 
@@ -395,11 +410,13 @@ impl Batch<'_> {
     }
 
     /// Moves something to a place of ours under a name that says what may be thrown away there.
-    fn move_aside(&self, path: &LocalPath, disposable: &[State]) -> Result<LocalPath, StepError> {
+    fn move_aside(&mut self, path: &LocalPath, disposable: &[State]) -> Result<LocalPath, StepError> {
         for number in 0..NAME_ATTEMPTS {
             let aside = aside::path(disposable, number);
             match self.fs.rename_new(path, &aside) {
                 Ok(()) => return Ok(aside),
+                // Another name of the same file, which this batch has removed.
+                Err(FsError::AlreadyExists) if self.useless.contains(&aside) => self.discard_useless(),
                 Err(FsError::AlreadyExists) => {}
                 Err(error) => return Err(step_error(error)),
             }
@@ -419,6 +436,23 @@ impl Batch<'_> {
             tracing::warn!(path = %path, %error, "cannot move back what was not expected there");
             temps::rescue(self.fs, aside);
         }
+    }
+
+    /// Notes that a file aside is what was to go. A crash leaves it to [`temps::clean`].
+    fn discard_later(&mut self, aside: LocalPath, old: &Fingerprint) {
+        self.useless.push(aside);
+        self.useless_bytes = self.useless_bytes.saturating_add(old.size);
+        if self.useless.len() >= USELESS_FILES || self.useless_bytes >= USELESS_BYTES {
+            self.discard_useless();
+        }
+    }
+
+    /// Nobody sees these files where they are, and many are removed faster together than one after the other:
+    /// a file system that tells its disk of the space that becomes free waits for that with each.
+    fn discard_useless(&mut self) {
+        let useless = std::mem::take(&mut self.useless);
+        self.fs.side_by_side(useless.len(), &|n| temps::discard_aside(self.fs, &useless[n]));
+        self.useless_bytes = 0;
     }
 
     /// Removes something of ours that no longer matters. What stays is cleaned up later.
