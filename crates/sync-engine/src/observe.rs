@@ -68,6 +68,9 @@ pub struct Observer {
     doubtful: BTreeMap<NodeId, NodeId>,
     /// Nodes that the server is being told of, and does not know yet as far as we know.
     told: BTreeSet<NodeId>,
+    /// [`Trees::turns`] when those of the departed that nobody may be any more were last looked for; `None`
+    /// when other nodes are told of since.
+    departed_as_of: Option<u64>,
     /// Nodes that a step has put where they are and no scan has seen there: the file system may spell their
     /// names in another way.
     unconfirmed: BTreeSet<NodeId>,
@@ -568,10 +571,7 @@ impl Observer {
     }
 
     fn end_round(&mut self, trees: &mut Trees) {
-        let told = &self.told;
-        self.departed.retain(|_, gone| {
-            (trees.has_synced(gone.node) || told.contains(&gone.node)) && !trees.has_local(gone.node)
-        });
+        self.forget_returned(trees);
         for id in std::mem::take(&mut self.missing) {
             let gone = self.remember(trees, id);
             remove_from_disk_tree(trees, id);

@@ -35,6 +35,8 @@ pub struct Trees {
     passed: BTreeMap<NodeId, Vec<FileContent>>,
     synced_files: u64,
     deleted_files: u64,
+    /// How often a node appeared on disk, or was not agreed on any more.
+    turns: u64,
 }
 
 /// The nodes whose three trees do not agree.
@@ -89,6 +91,7 @@ impl Trees {
             passed: BTreeMap::new(),
             synced_files: 0,
             deleted_files: 0,
+            turns: 0,
         };
         for (id, row) in rows {
             trees.put(id, &row);
@@ -158,6 +161,13 @@ impl Trees {
     #[must_use]
     pub fn has_remote(&self, id: NodeId) -> bool {
         id == self.root || self.remote_parent(id).is_some()
+    }
+
+    /// A number that rises whenever a node appears on disk or is not agreed on any more: of nodes that have
+    /// left, nothing else ends what is remembered.
+    #[must_use]
+    pub const fn turns(&self) -> u64 {
+        self.turns
     }
 
     /// All nodes, in the order of their ids.
@@ -542,6 +552,9 @@ impl Trees {
         self.synced_files = count(self.synced_files, before.is_synced_file(), after.is_synced_file());
         self.deleted_files =
             count(self.deleted_files, before.is_locally_deleted_file(), after.is_locally_deleted_file());
+        let appeared = before.local.is_none() && after.local.is_some();
+        let is_agreed_no_more = before.synced.is_some() && after.synced.is_none();
+        self.turns += u64::from(appeared || is_agreed_no_more);
         self.table.set(id, (*row != NodeRow::default()).then_some(row));
     }
 

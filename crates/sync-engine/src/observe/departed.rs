@@ -24,12 +24,27 @@ impl Observer {
     /// Nodes in a commit whose answer has not come. As soon as it does they are synced; what happens to them
     /// on disk until then must not be taken for something else.
     pub fn set_told(&mut self, nodes: BTreeSet<NodeId>) {
-        self.told = nodes;
+        if self.told != nodes {
+            self.told = nodes;
+            self.departed_as_of = None;
+        }
     }
 
     /// Whether the server knows the node, or is about to.
     pub(super) fn is_shared(&self, trees: &Trees, id: NodeId) -> bool {
         trees.has_synced(id) || self.told.contains(&id)
+    }
+
+    /// Forgets the departed that are back, and those of whose deletion the server knows. They are many while a
+    /// large tree is being deleted, and nothing happens to them then.
+    pub(super) fn forget_returned(&mut self, trees: &Trees) {
+        if self.departed_as_of.replace(trees.turns()) == Some(trees.turns()) {
+            return;
+        }
+        let told = &self.told;
+        self.departed.retain(|_, gone| {
+            (trees.has_synced(gone.node) || told.contains(&gone.node)) && !trees.has_local(gone.node)
+        });
     }
 
     /// The node, if it was deleted here and the server does not know it yet.
