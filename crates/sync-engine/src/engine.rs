@@ -267,6 +267,7 @@ impl Engine {
             self.excluding.retry_at,
             self.power.settle_at,
             if self.state.paused { None } else { self.server.retry_at },
+            self.server.echo_ends(),
             deletions.filter(|_| !self.state.paused && !self.deletions_held()),
             held_back,
             self.departures.nodes.values().copied().filter(|until| *until > self.now).min(),

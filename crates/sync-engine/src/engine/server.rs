@@ -20,6 +20,9 @@ const BACKOFF_BASE_MS: u64 = 1_000;
 const BACKOFF_CAP_MS: u64 = 120_000;
 /// The shortest wait, in milliseconds, so that chance never makes a hot loop.
 const BACKOFF_FLOOR_MS: u64 = 50;
+/// How long the news that a journal has grown as by the commit under way waits for that commit's answer, in
+/// milliseconds: the two race, and mostly it is the echo of this very commit.
+const ECHO_MS: u64 = 250;
 /// Nodes of one namespace that are offered to one commit.
 const COMMIT_CANDIDATES: usize = 4_000;
 
@@ -45,10 +48,20 @@ pub(super) struct ServerWork {
     /// Whether the journal was read to its end since the start and since the last namespace was added.
     journal_read: bool,
     committing: bool,
+    /// What may be the echo of the commit under way: not asked about before then.
+    echo: Option<Echo>,
     /// The call under way asks for the fate of an earlier one, without its blocks.
     resolving: bool,
     /// The commit in flight was accepted; the journal must be read up to here to know what came before.
     accepted: Option<(Position, Timestamp)>,
+}
+
+/// A journal that has grown as it would by the commit under way.
+#[derive(Debug)]
+struct Echo {
+    namespace: NamespaceId,
+    position: Position,
+    until: u64,
 }
 
 impl ServerWork {
@@ -81,9 +94,18 @@ impl ServerWork {
         self.committing = false;
         self.resolving = false;
         self.accepted = None;
+        self.echo = None;
+    }
+
+    /// When news is believed to be no echo.
+    pub(super) fn echo_ends(&self) -> Option<u64> {
+        self.echo.as_ref().map(|echo| echo.until)
     }
 
     pub(super) fn on_time(&mut self, now: u64) {
+        if self.echo.take_if(|echo| echo.until <= now).is_some() {
+            self.pull_wanted = true;
+        }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pull_wanted = true;
@@ -94,8 +116,20 @@ impl ServerWork {
 impl Engine {
     pub(super) fn notified(&mut self, notification: Notification) {
         let Notification { namespace, position } = notification;
-        if let Some(known) = self.state.cursor.get(&namespace)
-            && *known < position
+        let Some(known) = self.state.cursor.get(&namespace).copied().filter(|known| *known < position) else { return };
+        let own =
+            self.state.in_flight.as_ref().filter(|commit| self.server.committing && commit.namespace == namespace);
+        if own.is_some_and(|commit| Some(position) == end_of(known, commit)) {
+            self.server.echo.get_or_insert(Echo { namespace, position, until: self.now + ECHO_MS });
+        } else {
+            self.server.pull_wanted = true;
+        }
+    }
+
+    /// The commit is answered: news that was its echo tells nothing new.
+    fn hear_echo(&mut self) {
+        if let Some(Echo { namespace, position, .. }) = self.server.echo.take()
+            && self.state.cursor.get(&namespace).is_some_and(|known| *known < position)
         {
             self.server.pull_wanted = true;
         }
@@ -141,6 +175,7 @@ impl Engine {
 
     pub(super) fn replied(&mut self, id: RequestId, result: Result<Reply, RequestError>, env: &mut Environment<'_>) {
         let Some(kind) = self.transfers.requests.remove(&id) else { return };
+        let commit_is_answered = matches!(kind, RequestKind::Commit);
         match &kind {
             RequestKind::Changes => self.server.pulling = false,
             RequestKind::Server => self.server.asking = false,
@@ -160,6 +195,9 @@ impl Engine {
                 self.take_reply(kind, reply, env);
             }
             Err(error) => self.call_failed(kind, error, env),
+        }
+        if commit_is_answered {
+            self.hear_echo();
         }
     }
 
@@ -549,6 +587,11 @@ impl Contents for KnownContents<'_, '_> {
     fn blocks(&self, node: NodeId, file: &FileContent) -> crate::plan::BlockPlan {
         self.engine.plan_blocks(self.env, node, file)
     }
+}
+
+/// The end of a journal to which nothing but the commit was added.
+fn end_of(before: Position, commit: &Commit) -> Option<Position> {
+    before.0.checked_add(commit.operations.len() as u64).map(Position)
 }
 
 fn first_eight(bytes: [u8; 16]) -> [u8; 8] {

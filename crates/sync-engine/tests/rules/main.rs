@@ -5,6 +5,7 @@ mod build;
 mod coming;
 mod deciding;
 mod excluding;
+mod echo;
 mod observing;
 mod ordering;
 mod power;
