@@ -10,7 +10,8 @@ use crate::home::with_suffix;
 use model::{BlockHash, Blocklist, ContentHash, DeviceId, NodeId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,7 +121,12 @@ pub struct Database {
     /// How many of them, at the end, are not in the file yet. They ride along with the next write: an
     /// fsync for each would cost more than the sync itself.
     unsaved_activities: usize,
+    /// Blocklists that were written or asked for lately.
+    lists: RefCell<RecentLists>,
 }
+
+/// Blocks in the lists that are kept at hand, and one for each list: 2 MiB at most.
+const RECENT_BLOCKS: usize = 20_000;
 
 impl Database {
     /// Makes the database of a new device.
@@ -173,7 +179,8 @@ impl Database {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.pragma_update(None, "journal_mode", "WAL").map_err(error)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(error)?;
-        Ok(Self { connection, path: path.to_path_buf(), activities: VecDeque::new(), unsaved_activities: 0 })
+        let (activities, lists) = (VecDeque::new(), RefCell::default());
+        Ok(Self { connection, path: path.to_path_buf(), activities, unsaved_activities: 0, lists })
     }
 
     fn check_version(&self) -> Result<(), DatabaseError> {
@@ -263,6 +270,11 @@ impl Database {
         save_activities(&transaction, unsaved).map_err(error)?;
         transaction.commit().map_err(error)?;
         self.unsaved_activities = 0;
+        for write in writes {
+            if let Write::Blocklist { content, remote: true, .. } = write {
+                self.lists.get_mut().note_remote(content);
+            }
+        }
         Ok(())
     }
 
@@ -336,6 +348,9 @@ impl Database {
 
 impl Blocklists for Database {
     fn find(&self, content: &ContentHash) -> Option<(Arc<Blocklist>, bool)> {
+        if let Some(known) = self.lists.borrow().known.get(content) {
+            return Some(known.clone());
+        }
         let found = self
             .connection
             .prepare_cached("SELECT blocks, remote FROM blocklists WHERE content_hash = ?1")
@@ -353,7 +368,40 @@ impl Blocklists for Database {
         };
         let blocks = blocks_from_blob(&blob)?;
         // A damaged list is no list: the file is hashed or the journal read again.
-        (blocks.content_hash() == *content).then(|| (Arc::new(blocks), remote))
+        let found = (blocks.content_hash() == *content).then(|| (Arc::new(blocks), remote))?;
+        self.lists.borrow_mut().keep(*content, found.clone());
+        Some(found)
+    }
+}
+
+/// Blocklists at hand: the engine asks for that of one file several times between the moment it learns it and
+/// the file's commit or arrival, and each question to SQLite is a transaction.
+#[derive(Debug, Default)]
+struct RecentLists {
+    known: HashMap<ContentHash, (Arc<Blocklist>, bool)>,
+    /// In the order in which they came.
+    order: VecDeque<ContentHash>,
+    blocks: usize,
+}
+
+impl RecentLists {
+    /// Keeps what the database holds.
+    fn keep(&mut self, content: ContentHash, list: (Arc<Blocklist>, bool)) {
+        self.blocks += 1 + list.0.0.len();
+        self.order.push_back(content);
+        self.known.insert(content, list);
+        while self.blocks > RECENT_BLOCKS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.blocks -= self.known.remove(&oldest).map_or(0, |(list, _)| 1 + list.0.len());
+        }
+    }
+
+    /// The database has it from now on that the server knows the list.
+    fn note_remote(&mut self, content: &ContentHash) {
+        if let Some((_, remote)) = self.known.get_mut(content) {
+            *remote = true;
+        }
     }
 }
 

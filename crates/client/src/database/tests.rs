@@ -149,6 +149,22 @@ fn a_blocklist_keeps_its_remote_flag_once_set() {
 }
 
 #[test]
+fn lists_beyond_those_at_hand_are_found_in_the_file() {
+    let (_directory, _, mut database) = new_database();
+    let list = |n: u16| Blocklist((0..2_000).map(|_| BlockHash([n.to_le_bytes()[0]; 32])).collect());
+    let lists: Vec<Blocklist> = (0..20).map(list).collect();
+    let write =
+        |blocks: &Blocklist| Write::Blocklist { content: blocks.content_hash(), blocks: blocks.clone(), remote: false };
+    database.persist(&lists.iter().map(write).collect::<Vec<_>>()).expect("persisted");
+    for _ in 0..2 {
+        for blocks in &lists {
+            assert_eq!(database.find(&blocks.content_hash()), Some((Arc::new(blocks.clone()), false)));
+        }
+    }
+    assert!(database.lists.borrow().known.len() < 11, "two thousand blocks each");
+}
+
+#[test]
 fn the_empty_files_blocklist_is_found() {
     let (_directory, _, mut database) = new_database();
     let blocks = Blocklist::default();
