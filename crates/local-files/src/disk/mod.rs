@@ -158,10 +158,7 @@ impl Disk {
     /// Opens the folder that `path` lies in.
     fn parent<'a>(&self, path: &'a LocalPath) -> Result<(OwnedFd, &'a [u8]), FsError> {
         let (root, _) = self.root()?;
-        let (parent, name) = path.split().map_or((LocalPath::root(), b".".as_slice()), |split| split);
-        let parent = open_directory(&root, &parent, OFlags::PATH)
-            .map_err(|errno| Call::new("open the folder of", path).error(errno))?;
-        Ok((parent, name))
+        parent_below(&root, path)
     }
 
     fn open_file(&self, path: &LocalPath, flags: OFlags) -> Result<DiskFile, FsError> {
@@ -183,8 +180,9 @@ impl Disk {
         what: &'static str,
         act: impl FnOnce(Entry<'_>, Entry<'_>) -> io::Result<()>,
     ) -> Result<(), FsError> {
-        let (from_parent, from_name) = self.parent(from)?;
-        let (to_parent, to_name) = self.parent(to)?;
+        let (root, _) = self.root()?;
+        let (from_parent, from_name) = parent_below(&root, from)?;
+        let (to_parent, to_name) = parent_below(&root, to)?;
         let from_entry = Entry { directory: from_parent.as_fd(), name: from_name };
         let to_entry = Entry { directory: to_parent.as_fd(), name: to_name };
         act(from_entry, to_entry).map_err(|errno| Call::new(what, to).naming_error(errno))
@@ -315,6 +313,13 @@ impl Fs for Disk {
         let opened = open_directory(&root, &LocalPath::root(), OFlags::RDONLY);
         opened.and_then(syncfs).map_err(|errno| Call::new("syncfs", &LocalPath::root()).error(errno))
     }
+}
+
+fn parent_below<'a>(root: &OwnedFd, path: &'a LocalPath) -> Result<(OwnedFd, &'a [u8]), FsError> {
+    let (parent, name) = path.split().map_or((LocalPath::root(), b".".as_slice()), |split| split);
+    let parent = open_directory(root, &parent, OFlags::PATH)
+        .map_err(|errno| Call::new("open the folder of", path).error(errno))?;
+    Ok((parent, name))
 }
 
 fn identify(root: &OwnedFd) -> io::Result<CheckedRoot> {
