@@ -1,8 +1,9 @@
 //! The old blocks that deltas copy from, and their sums.
 //!
 //! Whoever names a base learns something of it: its sums, or whether a delta over it leads where it
-//! should. So a base counts only if the caller may read it in the namespace that is named. One that may
-//! not be read, and one that is not there, are answered alike.
+//! should. So a base counts only if the caller may read it in the namespace that is named, or has uploaded it
+//! itself or may read it elsewhere (for an upload). One that may not be read, and one that is not there, are
+//! answered alike.
 
 use crate::service::{BlockService, bad_request, unavailable};
 use api::service::Identity;
@@ -12,13 +13,23 @@ use delta::{SUM_BYTES, sum_up, sums_to_bytes};
 use model::{BlockHash, limits};
 
 impl BlockService {
-    /// The bases that the caller may read; `None` in the place of the others.
+    /// The bases that the caller may read or has uploaded; `None` in the place of the others.
     pub(crate) fn permitted(&self, who: Identity, bases: &Bases) -> Result<Vec<Option<BlockHash>>, ApiError> {
         if bases.blocks.len() > limits::BASES_PER_REQUEST {
             return Err(bad_request("the request names too many bases"));
         }
-        let readable = self.meta.readable(who, bases.namespace, &bases.blocks)?;
-        Ok(bases.blocks.iter().zip(readable).map(|(hash, readable)| readable.then_some(*hash)).collect())
+        let mut counts = self.meta.readable(who, bases.namespace, &bases.blocks)?;
+        // What the account has uploaded itself, such as the beginning of a block whose upload broke off.
+        let others: Vec<usize> = (0..bases.blocks.len()).filter(|number| counts.get(*number) != Some(&true)).collect();
+        if !others.is_empty() {
+            let asked: Vec<BlockHash> = others.iter().map(|number| bases.blocks[*number]).collect();
+            for (number, missing) in others.into_iter().zip(self.meta.missing(who, &asked)?) {
+                if let Some(counts) = counts.get_mut(number) {
+                    *counts = !missing;
+                }
+            }
+        }
+        Ok(bases.blocks.iter().zip(counts).map(|(hash, counts)| counts.then_some(*hash)).collect())
     }
 
     /// The bytes of a base that the caller may read. A base is read for its sums and then for a delta, and

@@ -3,12 +3,11 @@
 use crate::budget::{Budget, Share};
 use crate::http::blocking;
 use crate::limits;
-use crate::service::{BlockService, Offer};
+use crate::service::{Base, BlockService, Offer};
 use api::{ApiError, BlockHeader, codec};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use model::BlockHash;
 use parcels::{Compressor, Frame};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,7 +51,7 @@ struct Reading {
     budget: Budget,
     tasks: TaskTracker,
     /// What the caller has.
-    bases: Arc<[Option<BlockHash>]>,
+    bases: Arc<[Base]>,
     outstanding: VecDeque<BlockHeader>,
     /// Away while a piece is being read.
     compressor: Option<Compressor>,
@@ -97,7 +96,7 @@ impl Reading {
 fn read(
     service: &BlockService,
     headers: &[BlockHeader],
-    bases: &[Option<BlockHash>],
+    bases: &[Base],
     compressor: &mut Option<Compressor>,
     share: Share,
 ) -> Result<Bytes, ApiError> {

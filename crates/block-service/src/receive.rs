@@ -34,6 +34,11 @@ impl BodyReader {
 
     /// The next `len` bytes.
     pub(crate) async fn exactly(&mut self, len: usize) -> Result<Bytes, ReceiveError> {
+        self.exactly_or_part(len).await.map_err(|(error, _)| error)
+    }
+
+    /// The next `len` bytes; with an error, those of them that came.
+    pub(crate) async fn exactly_or_part(&mut self, len: usize) -> Result<Bytes, (ReceiveError, Bytes)> {
         if self.rest.len() >= len {
             return Ok(self.rest.split_to(len));
         }
@@ -45,8 +50,11 @@ impl BodyReader {
             if bytes.len() == len {
                 return Ok(bytes.freeze());
             }
-            let next = timeout_at(deadline, self.frame()).await.map_err(|_| ReceiveError::TooSlow)??;
-            self.rest = next.ok_or(ReceiveError::Ended)?;
+            let next = timeout_at(deadline, self.frame()).await.unwrap_or(Err(ReceiveError::TooSlow));
+            match next.and_then(|next| next.ok_or(ReceiveError::Ended)) {
+                Ok(next) => self.rest = next,
+                Err(error) => return Err((error, bytes.freeze())),
+            }
         }
     }
 

@@ -6,9 +6,10 @@ use api::service::{Identity, MetaForBlocks, StoredBlock};
 use api::{ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesetHead, ChangesetReply, ErrorCode, Token, codec};
 use block_store::{Block, BlockError, BlockStore, StoreError};
 use bytes::Bytes;
-use delta::Script;
+use delta::{Script, Writer};
 use model::BlockHash;
-use model::limits::{BASES_PER_REQUEST, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD};
+use model::block::beginnings;
+use model::limits::{BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD};
 use parcels::{Compressor, Form, Opened};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -78,8 +79,17 @@ impl Parcel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     pub head: BlocksHead,
-    /// The bases of the request; `None` in the place of one that does not count.
-    pub bases: Vec<Option<BlockHash>>,
+    /// The bases of the request.
+    pub bases: Vec<Base>,
+}
+
+/// What a client says that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    pub hash: BlockHash,
+    /// Whether it is a block that the client may read. Anything else counts only as the beginning of a block
+    /// that it gets.
+    pub readable: bool,
 }
 
 /// A changeset whose blocks are arriving, in the order of its head.
@@ -91,7 +101,7 @@ pub struct Upload {
     bases: Vec<Option<BlockHash>>,
     /// How many of the head's blocks have been dealt with.
     done: usize,
-    /// Durable, in the order of the head.
+    /// Durable, in the order of the head; behind them perhaps the beginning of the next.
     stored: Vec<StoredBlock>,
     /// Indexes of blocks whose deltas led elsewhere.
     unmade: Vec<u32>,
@@ -189,6 +199,21 @@ impl BlockService {
         self.store.put(&right).map_err(|error| unavailable(&error))?;
         upload.stored.extend(right.iter().map(|block| StoredBlock { hash: block.hash(), len: block.len() }));
         verdict
+    }
+
+    /// Keeps what arrived of a block when its upload broke off, as a block of its own: the next try may use it
+    /// as a base. Nobody names it, so the clean-up takes it away after a day.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Unavailable`.
+    pub fn keep_beginning(&self, upload: &mut Upload, part: &Bytes) -> Result<(), ApiError> {
+        let Ok(block) = Block::new(part.slice(..part.len() - part.len() % BEGINNING_BYTES)) else { return Ok(()) };
+        self.meta.renew(&[block.hash()])?;
+        upload.renewed.get_or_insert_with(Instant::now);
+        let stored = StoredBlock { hash: block.hash(), len: block.len() };
+        self.store.put(&[block]).map_err(|error| unavailable(&error))?;
+        upload.stored.push(stored);
+        Ok(())
     }
 
     fn take_parcel(&self, upload: &mut Upload, parcel: Parcel, right: &mut Vec<Block>) -> Result<(), ApiError> {
@@ -298,7 +323,7 @@ impl BlockService {
         let mut verdicts = allowed.into_iter().chain(std::iter::repeat(false));
         let wanted = request.blocks.iter().zip(verdicts.by_ref());
         let allowed: Vec<BlockHash> = wanted.filter(|(_, allowed)| *allowed).map(|(hash, _)| *hash).collect();
-        let bases = request.bases.iter().zip(verdicts).map(|(hash, allowed)| allowed.then_some(*hash)).collect();
+        let bases = request.bases.iter().zip(verdicts).map(|(hash, readable)| Base { hash: *hash, readable }).collect();
         let lengths = self.store.lengths(&allowed).map_err(|error| unavailable(&error))?;
         let held: BTreeMap<BlockHash, u32> =
             allowed.into_iter().zip(lengths).filter_map(|(hash, len)| Some((hash, len?))).collect();
@@ -327,7 +352,7 @@ impl BlockService {
     pub fn pack(
         &self,
         offered: &[BlockHeader],
-        bases: &[Option<BlockHash>],
+        bases: &[Base],
         compressor: &mut Option<Compressor>,
     ) -> Result<Parcel, ApiError> {
         if let [only] = offered
@@ -337,6 +362,11 @@ impl BlockService {
         }
         let mut blocks = self.read(offered)?;
         let plain = if let [only] = blocks.as_mut_slice() { std::mem::take(only) } else { blocks.concat().into() };
+        if offered.len() == 1
+            && let Some(bytes) = rest_of(&plain, bases)
+        {
+            return Ok(Parcel { form: Form::Delta, blocks: 1, bytes });
+        }
         if self.thrift.compress && compressor.is_none() {
             *compressor = Compressor::new().ok();
         }
@@ -348,14 +378,14 @@ impl BlockService {
     }
 
     /// The form in which the block came not long ago, if it serves.
-    fn sent_form(&self, offered: &BlockHeader, bases: &[Option<BlockHash>]) -> Option<Parcel> {
+    fn sent_form(&self, offered: &BlockHeader, bases: &[Base]) -> Option<Parcel> {
         match self.recent_forms.get(&offered.hash)? {
             SentForm::Zstd(bytes) if self.thrift.compress => Some(Parcel { form: Form::Zstd, blocks: 1, bytes }),
             SentForm::Delta { bases: needed, script } if self.thrift.relay_deltas => {
                 let script = Script::parse(&script, offered.len as usize).ok()?;
                 let place = |number: usize| {
                     let needed = needed.get(number)?;
-                    bases.iter().position(|base| base.as_ref() == Some(needed))
+                    bases.iter().position(|base| base.readable && base.hash == *needed)
                 };
                 let bytes = script.renumbered(place).ok()?;
                 (bytes.len() < offered.len as usize).then(|| Parcel {
@@ -377,6 +407,20 @@ impl BlockService {
         let bytes = self.read(&head.blocks)?;
         Ok((head, bytes))
     }
+}
+
+/// A script that adds to the longest beginning of a block that the client has what it lacks.
+fn rest_of(block: &Bytes, bases: &[Base]) -> Option<Bytes> {
+    if block.len() <= BEGINNING_BYTES || bases.iter().all(|base| base.readable) {
+        return None;
+    }
+    let number = |hash: BlockHash| bases.iter().position(|base| base.hash == hash);
+    let mut beginnings = beginnings(block).into_iter().rev();
+    let (len, base) = beginnings.find_map(|(len, hash)| Some((len, number(hash)?)))?;
+    let mut script = Writer::default();
+    script.copy(base, 0, len);
+    script.insert(&block[len..]);
+    Some(script.finish().into())
 }
 
 fn check_count(request: &BlocksRequest) -> Result<(), ApiError> {
@@ -618,7 +662,7 @@ pub(crate) mod tests {
 
     /// An upload of one block as a delta that copies all of `base` and inserts `more`.
     fn grown(who: Identity, base: &[u8], more: &[u8], block: &[u8]) -> (ChangesetHead, Parcel) {
-        let mut writer = delta::Writer::default();
+        let mut writer = Writer::default();
         writer.copy(0, 0, base.len());
         writer.insert(more);
         let bases = Bases { namespace: NamespaceId(who.account.0), blocks: vec![BlockHash::of(base)] };
@@ -717,6 +761,24 @@ pub(crate) mod tests {
         let made = script.apply(|base| (base == 1).then_some(b"old bytes".as_slice()));
         assert_eq!(made.as_deref(), Ok(block.as_slice()));
         assert_eq!(packed(&service, block, &[b"absent"]).form, Form::Plain);
+    }
+
+    #[test]
+    fn who_has_the_beginning_of_a_block_gets_the_rest() {
+        let (service, _, _) = service();
+        let block: Vec<u8> = (0..3 * BEGINNING_BYTES).map(|n| (n % 251) as u8).collect();
+        service.changeset(ANN, head(ANN, &[&block]), vec![block.clone().into()]).expect("commits");
+        let (short, long) = (&block[..BEGINNING_BYTES], &block[..2 * BEGINNING_BYTES]);
+        let parcel = packed(&service, &block, &[b"absent", short, long]);
+        assert_eq!(parcel.form, Form::Delta);
+        assert!(parcel.bytes.len() < BEGINNING_BYTES + 20, "{} bytes", parcel.bytes.len());
+        let script = Script::parse(&parcel.bytes, block.len()).expect("is a script");
+        let made = script.apply(|base| (base == 2).then_some(long));
+        assert!(made.is_ok_and(|made| made == block));
+        let no_beginning = [&block[1..=BEGINNING_BYTES], &block[..BEGINNING_BYTES - 1], &block];
+        for base in no_beginning {
+            assert_ne!(packed(&service, &block, &[base]).form, Form::Delta, "{} bytes", base.len());
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::receive::{BodyReader, ReceiveError};
 use crate::service::{BlockService, Parcel, Upload};
 use api::service::Identity;
 use api::{ApiError, BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, codec};
+use bytes::Bytes;
 use model::BLOCK_SIZE;
 use parcels::{Form, Frame};
 use std::sync::Arc;
@@ -86,19 +87,21 @@ impl Storing {
                 budget.take(next.iter().map(|header| u64::from(header.len)).sum::<u64>().min(GROUP_BYTES)).await?;
             let (parcels, ended) = receive_group(&mut next, body).await;
             self.settle().await?;
-            self.store(parcels, share);
-            ended?;
+            let part = ended.as_ref().err().map(|ended| ended.part.clone()).unwrap_or_default();
+            self.store(parcels, part, share);
+            ended.map_err(|ended| ended.error)?;
         }
         Ok(())
     }
 
-    /// Begins to store a group. The blocks' share of the budget ends with it.
-    fn store(&mut self, parcels: Vec<Parcel>, share: Share) {
+    /// Begins to store a group, and the part of a block behind it. Their share of the budget ends with it.
+    fn store(&mut self, parcels: Vec<Parcel>, part: Bytes, share: Share) {
         let Some(mut upload) = self.upload.take() else { return };
         let service = self.service.clone();
         self.running = Some(tokio::task::spawn_blocking(move || {
             let verdict = service.store_next(&mut upload, parcels);
-            drop(share);
+            let verdict = verdict.and_then(|()| service.keep_beginning(&mut upload, &part));
+            drop((part, share));
             (upload, verdict)
         }));
     }
@@ -115,9 +118,22 @@ impl Storing {
 /// Plain bytes of a group, at most: the last parcel may begin below the mark.
 const GROUP_BYTES: u64 = limits::STORE_BYTES + BLOCK_SIZE;
 
+/// The end of a body before its time.
+struct Ended {
+    error: ApiError,
+    /// What had come of a plain block.
+    part: Bytes,
+}
+
+impl From<ApiError> for Ended {
+    fn from(error: ApiError) -> Self {
+        Self { error, part: Bytes::new() }
+    }
+}
+
 /// Parcels that arrived whole, and of a plain one also the blocks that did, until they are many enough to be
 /// stored together or the client is slow. `next` is moved behind them.
-async fn receive_group(next: &mut &[BlockHeader], body: &mut BodyReader) -> (Vec<Parcel>, Result<(), ApiError>) {
+async fn receive_group(next: &mut &[BlockHeader], body: &mut BodyReader) -> (Vec<Parcel>, Result<(), Ended>) {
     let begun = Instant::now();
     let (mut parcels, mut bytes) = (Vec::new(), 0);
     while !next.is_empty() && bytes < limits::STORE_BYTES && begun.elapsed() <= limits::STORE_AFTER {
@@ -134,14 +150,15 @@ async fn receive_parcel(
     next: &mut &[BlockHeader],
     body: &mut BodyReader,
     parcels: &mut Vec<Parcel>,
-) -> Result<u64, ApiError> {
+) -> Result<u64, Ended> {
     let frame = body.exactly(Frame::BYTES).await.map_err(|error| broken(&error))?;
     let frame = frame.first_chunk().copied().unwrap_or_default();
     let (frame, plain) = Frame::parse(frame, next).map_err(|error| malformed(&error))?;
     let (these, rest) = next.split_at(frame.blocks.into());
     if frame.form == Form::Plain {
         for header in these {
-            let block = body.exactly(header.len as usize).await.map_err(|error| broken(&error))?;
+            let block = body.exactly_or_part(header.len as usize).await;
+            let block = block.map_err(|(error, part)| Ended { error: broken(&error), part })?;
             parcels.push(Parcel::plain(block));
         }
     } else {
@@ -167,7 +184,6 @@ mod tests {
     use crate::service::tests::{ANN, head, service};
     use axum::body::Body;
     use block_store::BlockStore;
-    use bytes::Bytes;
     use futures_util::{StreamExt, stream};
     use model::BlockHash;
     use std::io;
@@ -213,6 +229,38 @@ mod tests {
             assert_eq!(store.list(None, 10).expect("lists").len(), expected, "cut at {len}");
             assert_eq!(meta.noted.lock().expect("not poisoned").len(), expected, "cut at {len}");
             assert!(meta.committed.lock().expect("not poisoned").is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_arrived_of_a_block_is_kept_and_the_next_try_goes_on_behind_it() {
+        let unit = model::limits::BEGINNING_BYTES;
+        let block: Vec<u8> = (0..2 * unit + 1000).map(|n| (n % 251) as u8).collect();
+        let other = vec![9; 100];
+        for (cut, kept) in [(unit - 1, 0), (unit, unit), (2 * unit - 1, unit), (2 * unit + 999, 2 * unit)] {
+            let (service, store, meta) = service();
+            let whole = framed(&[&other, &block]);
+            let end = whole.len() - block.len() + cut;
+            let error = send(&service, whole[..end].to_vec()).await.expect_err("broke off");
+            assert_eq!(error.code, ErrorCode::BadRequest);
+            let beginning = BlockHash::of(&block[..kept]);
+            let is_noted = meta.noted.lock().expect("not poisoned").contains(&(ANN.account, beginning));
+            assert_eq!((is_noted, store.list(None, 10).expect("lists").len()), (kept > 0, 1 + usize::from(kept > 0)));
+            if kept == 0 {
+                continue;
+            }
+            let mut script = delta::Writer::default();
+            script.copy(0, 0, kept);
+            script.insert(&block[kept..]);
+            let script = script.finish();
+            let mut again = head(ANN, &[&block]);
+            let namespace = model::NamespaceId(ANN.account.0);
+            again.bases = Some(api::Bases { namespace, blocks: vec![beginning] });
+            let frame = Frame { form: Form::Delta, blocks: 1, len: script.len() as u32 };
+            let rest = [codec::encode_head(&again), frame.to_bytes().to_vec(), script].concat();
+            let reply = send(&service, rest).await.expect("commits");
+            assert!(reply.outcome.is_some() && reply.unmade.is_empty());
+            assert_eq!(store.get(&BlockHash::of(&block)).expect("reads").as_deref(), Some(block.as_slice()));
         }
     }
 

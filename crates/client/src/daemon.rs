@@ -117,8 +117,9 @@ impl Daemon {
         let lock = home.lock()?;
         let bandwidth = Arc::new(Bandwidth::new(config.bandwidth));
         let transport = Transport::new(config.server.parse()?, Some(home.load_token()?), Arc::clone(&bandwidth))?;
-        let transport = transport.with_thrift(config.thrift);
-        let (database, engine) = open_database(&home, &config).await?;
+        let transport = transport.with_thrift(config.thrift).with_root(config.namespace);
+        let (database, mut engine) = open_database(&home, &config).await?;
+        engine.tune(config.thrift.tuning());
 
         let (event_sender, events) = bounded(EVENT_QUEUE);
         let (ask_sender, ask_queue) = bounded(ASK_QUEUE);

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod deltas;
+mod resume;
 mod stall;
 mod upload;
 
@@ -15,16 +16,18 @@ use crate::bandwidth::Bandwidth;
 use api::{ApiError, ErrorCode, Token};
 use bytes::Bytes;
 use deltas::KnownSums;
-use model::limits;
+use model::{NamespaceId, limits};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
+use resume::{Interrupted, Places};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stall::Progress;
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use sync_engine::Tuning;
 use sync_engine::io::{Reply, Request, RequestError};
 
 /// How long a connection may take to open.
@@ -153,11 +156,16 @@ pub struct Transport {
     server: ServerUrl,
     token: Option<Token>,
     bandwidth: Arc<Bandwidth>,
-    thrift: Thrift,
+    /// Of this and all clones of it.
+    thrift: Arc<RwLock<Thrift>>,
     known_sums: Arc<KnownSums>,
+    interrupted: Arc<Interrupted>,
+    places: Arc<Places>,
+    /// The account's root namespace, once it is known.
+    root: Option<NamespaceId>,
 }
 
-/// What saves bytes, and can be left off.
+/// What saves bytes or time, and can be left off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Thrift {
@@ -167,11 +175,23 @@ pub struct Thrift {
     pub compress: bool,
     /// Whether blocks that local files have are copied and not fetched.
     pub reuse: bool,
+    /// Whether the upload of a large file is announced, and what others announce fetched before its commit.
+    pub prefetch: bool,
+    /// Whether a file is read as soon as its writer has closed it, where that is safe.
+    pub early_reading: bool,
+}
+
+impl Thrift {
+    /// The part of it that the engine performs.
+    #[must_use]
+    pub fn tuning(self) -> Tuning {
+        Tuning { prefetch: self.prefetch, read_closed_at_once: self.early_reading, ..Tuning::default() }
+    }
 }
 
 impl Default for Thrift {
     fn default() -> Self {
-        Self { delta: true, compress: true, reuse: true }
+        Self { delta: true, compress: true, reuse: true, prefetch: true, early_reading: true }
     }
 }
 
@@ -192,14 +212,31 @@ impl Transport {
             .tcp_keepalive_retries(ASKED_AT_MOST)
             .build()
             .map_err(|error| TransportError::Tls(innermost(&error)))?;
-        let (thrift, known_sums) = (Thrift::default(), Arc::default());
-        Ok(Self { client, server, token, bandwidth, thrift, known_sums })
+        let (thrift, known_sums, interrupted) = (Arc::default(), Arc::default(), Arc::default());
+        let places = Arc::default();
+        Ok(Self { client, server, token, bandwidth, thrift, known_sums, interrupted, places, root: None })
     }
 
     /// The same calls, with or without what saves bytes.
     #[must_use]
     pub fn with_thrift(self, thrift: Thrift) -> Self {
-        Self { thrift, ..self }
+        self.set_thrift(thrift);
+        self
+    }
+
+    /// From now on, with or without what saves bytes.
+    pub fn set_thrift(&self, thrift: Thrift) {
+        *self.thrift.write().unwrap_or_else(PoisonError::into_inner) = thrift;
+    }
+
+    fn thrift(&self) -> Thrift {
+        *self.thrift.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same calls, of an account with this root namespace: its uploads go on where they broke off.
+    #[must_use]
+    pub fn with_root(self, root: NamespaceId) -> Self {
+        Self { root: Some(root), ..self }
     }
 
     /// One call with a message each way.

@@ -164,7 +164,7 @@ fn perform(id: JobId, job: Job) -> Event {
             JobResult::Applied { root, results: vec![Err(StepError::Failed("refused".to_owned())); steps.len()] }
         }
         Job::Prepare(temps) => JobResult::Prepared { root, files: Ok(vec![None; temps.len()]) },
-        Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
+        Job::Probe { .. } => JobResult::Probed { present: Vec::new(), begun: Vec::new() },
         Job::CleanTemps { .. } => JobResult::Cleaned,
         Job::MarkExcluded(_) => JobResult::Marked { root, result: Ok(()) },
         Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(Settled::default()) },

@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use model::block::block_len;
+use model::limits::BEGINNING_BYTES;
 use model::{BLOCK_SIZE, BlockHash, Blocklist};
 use sync_engine::io::{BlockSource, BlockTarget, FileKind, Fingerprint, LocalPath, StepError, TempName};
 
 use crate::aside::{self, State};
-use crate::fs::{Fs, FsError, ListedEntry, OpenFile, TEMP_DIRECTORY, TempFile, own_path};
+use crate::fs::{Fs, FsError, ListedEntry, OpenFile, TEMP_DIRECTORY, TempFile, own_path, temp_path};
 use crate::jobs::{available_threads, step_error};
 
 /// Bytes of a file in the making after which they are synced although it is not complete.
 const SYNC_STRETCH: u64 = 64 * 1024 * 1024;
 /// Blocks from which on several threads copy: a tenth of a second for one.
 const SHARED_COPIES: usize = 16;
+/// Beginnings of blocks that are told of one file: those of the downloads that an end of the program interrupts.
+const BEGUN_BLOCKS: usize = 8;
 /// Attempts to find a free name for a file that is given back to the user.
 const RESCUE_ATTEMPTS: u32 = 1000;
 
@@ -24,7 +27,9 @@ const RESCUE_ATTEMPTS: u32 = 1000;
 /// # Errors
 /// [`StepError`], for [`sync_engine::io::Reply::Fetched`].
 pub fn write_block(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8]) -> Result<(), StepError> {
-    let file = open_or_create(fs, &target.temp).map_err(step_error)?;
+    // The first block of a file mostly makes it, and most files have no other.
+    let file = if target.offset == 0 { create_or_open(fs, &target.temp) } else { open_or_create(fs, &target.temp) };
+    let file = file.map_err(step_error)?;
     file.write_at(bytes, target.offset).map_err(step_error)?;
     if is_sync_point(target.offset, bytes.len() as u64) {
         // No promise rests on it: the whole file is synced before it is installed, which is quick if most of
@@ -44,8 +49,12 @@ fn open_or_create(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsE
         Err(FsError::NotFound) => {}
         opened => return opened,
     }
+    create_or_open(fs, temp)
+}
+
+fn create_or_open(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
     match fs.create_temp(temp) {
-        // Another download of the same file made it in between.
+        // Another download of the same file made it, or an earlier one.
         Err(FsError::AlreadyExists) => fs.open_temp(temp),
         created => created,
     }
@@ -72,16 +81,37 @@ pub fn read_blocks(fs: &dyn Fs, sources: &[BlockSource]) -> Result<Vec<Vec<u8>>,
     if missing.is_empty() { Ok(blocks) } else { Err(missing) }
 }
 
-/// Which blocks of a content are whole in a temporary file; none when there is no such file.
-pub(crate) fn present_blocks(fs: &dyn Fs, temp: &TempName, size: u64, blocks: &Blocklist) -> Vec<u32> {
-    let Ok(file) = fs.open_temp(temp) else {
-        return Vec::new();
-    };
-    let present = |index: u32, hash: &BlockHash| {
+/// Which blocks of a content are whole in a temporary file, and what may be the beginning of others; none when
+/// there is no such file.
+pub(crate) fn present_blocks(
+    fs: &dyn Fs,
+    temp: &TempName,
+    size: u64,
+    blocks: &Blocklist,
+) -> (Vec<u32>, Vec<(u32, BlockSource)>) {
+    let (mut present, mut begun) = (Vec::new(), Vec::new());
+    let (Ok(file), Ok(path)) = (fs.open_temp(temp), temp_path(temp)) else { return (present, begun) };
+    for (index, hash) in (0..).zip(&blocks.0) {
         let offset = u64::from(index) * BLOCK_SIZE;
-        read_block(&*file, offset, block_len(size, index.into()), hash).is_some()
-    };
-    (0..).zip(&blocks.0).filter(|(index, hash)| present(*index, hash)).map(|(index, _)| index).collect()
+        let Some(bytes) = read_at_most(&*file, offset, block_len(size, index.into())) else { continue };
+        if bytes.len() as u64 == block_len(size, index.into()) && BlockHash::of(&bytes) == *hash {
+            present.push(index);
+        } else if begun.len() < BEGUN_BLOCKS
+            && let Some((hash, len)) = beginning(&bytes)
+        {
+            begun.push((index, BlockSource { hash, len, path: path.clone(), offset }));
+        }
+    }
+    (present, begun)
+}
+
+/// What was written of a block from its beginning, if it was written piece by piece: what is not there yet reads
+/// as zeros.
+fn beginning(bytes: &[u8]) -> Option<(BlockHash, u32)> {
+    let mut pieces = bytes.chunks_exact(BEGINNING_BYTES);
+    let written = pieces.rposition(|piece| piece.iter().any(|byte| *byte != 0))? + 1;
+    let len = written * BEGINNING_BYTES;
+    Some((BlockHash::of(&bytes[..len]), u32::try_from(len).ok()?))
 }
 
 /// Copies blocks of local files into a temporary file, but for those `present` there. Gives the numbers of
@@ -153,6 +183,12 @@ pub fn read_stretch(fs: &dyn Fs, path: &LocalPath, offset: u64, len: usize) -> V
 
 /// The bytes at a place of a file, if they are the block `hash`.
 fn read_block<F: OpenFile + ?Sized>(file: &F, offset: u64, len: u64, hash: &BlockHash) -> Option<Vec<u8>> {
+    let bytes = read_at_most(file, offset, len)?;
+    (bytes.len() as u64 == len && BlockHash::of(&bytes) == *hash).then_some(bytes)
+}
+
+/// The bytes of a block, or fewer at the end of the file.
+fn read_at_most<F: OpenFile + ?Sized>(file: &F, offset: u64, len: u64) -> Option<Vec<u8>> {
     if len > BLOCK_SIZE {
         return None;
     }
@@ -160,11 +196,12 @@ fn read_block<F: OpenFile + ?Sized>(file: &F, offset: u64, len: u64, hash: &Bloc
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], offset + filled as u64).ok()? {
-            0 => return None,
+            0 => break,
             read => filled += read,
         }
     }
-    (BlockHash::of(&bytes) == *hash).then_some(bytes)
+    bytes.truncate(filled);
+    Some(bytes)
 }
 
 /// Removes all temporary files but those to keep. A file that a crash left aside is removed only if it

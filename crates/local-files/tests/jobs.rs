@@ -698,9 +698,9 @@ fn blocks_that_local_files_have_are_copied_unless_they_have_changed() {
     ];
     let temp = TempName("part".into());
     let job = |reuse| Job::Probe { temp: temp.clone(), size, blocks: blocks.clone(), reuse };
-    let JobResult::Probed { present } = run_job(&folder.disk, &job(reuse)) else { panic!("probes") };
+    let JobResult::Probed { present, .. } = run_job(&folder.disk, &job(reuse)) else { panic!("probes") };
     assert_eq!(present, [0, 1]);
-    let JobResult::Probed { present } = run_job(&folder.disk, &job(Vec::new())) else { panic!("probes") };
+    let JobResult::Probed { present, .. } = run_job(&folder.disk, &job(Vec::new())) else { panic!("probes") };
     assert_eq!(present, [0, 1], "they are in the temporary file");
 }
 
@@ -716,7 +716,7 @@ fn a_half_filled_download_tells_which_blocks_it_has() {
         &folder.disk,
         &Job::Probe { temp: temp.clone(), size, blocks: blocks.clone(), reuse: Vec::new() },
     ) {
-        JobResult::Probed { present } => present,
+        JobResult::Probed { present, .. } => present,
         other => panic!("{other:?}"),
     };
     let block = usize::try_from(BLOCK_SIZE).unwrap();

@@ -282,18 +282,18 @@ fn a_full_disk_fails_the_step_and_changes_nothing() {
     loop {
         let folder = folder_with_file();
         let step = replace_file(&folder);
-        let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let full = Arc::new(AtomicBool::new(false));
         let struck = Arc::clone(&full);
         let fs = Meddled::new(&folder.disk, move |what, number| {
             let takes_space = matches!(what, "rename_new" | "exchange" | "set_mtime" | "set_permissions");
             if number == at && takes_space {
-                struck.store(true, std::sync::atomic::Ordering::SeqCst);
+                struck.store(true, Ordering::SeqCst);
                 return Err(FsError::NoSpace);
             }
             Ok(())
         });
         let result = apply(&fs, vec![step]).remove(0);
-        if full.load(std::sync::atomic::Ordering::SeqCst) {
+        if full.load(Ordering::SeqCst) {
             assert_eq!(result, Err(StepError::NoSpace));
             assert_eq!(folder.texts(), ["OLD!"]);
             assert_eq!(folder.temps(), ["download"], "the download can be tried again");
@@ -337,14 +337,14 @@ fn a_root_that_goes_away_after_the_last_step_fails_every_step_too() {
     let folder = folder_with_file();
     let (root, away) = (folder.path(""), folder.dir.path().join("away"));
     let steps = vec![LocalStep::MakeDirectory { node: NODE, path: local("d") }, move_away(&folder)];
-    let synced = std::sync::atomic::AtomicBool::new(false);
+    let synced = AtomicBool::new(false);
     let fs = Meddled::new(&folder.disk, move |what, _| {
         // Behind the sync, which looks at the root itself.
-        if what == "root_state" && synced.load(std::sync::atomic::Ordering::SeqCst) {
+        if what == "root_state" && synced.load(Ordering::SeqCst) {
             fs::rename(&root, &away).unwrap();
             fs::create_dir(&root).unwrap();
         }
-        synced.fetch_or(what == "sync", std::sync::atomic::Ordering::SeqCst);
+        synced.fetch_or(what == "sync", Ordering::SeqCst);
         Ok(())
     });
     let results = apply(&fs, steps);

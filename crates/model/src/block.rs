@@ -1,6 +1,7 @@
 //! Blocks and the content hash.
 
 use crate::ids::hex_newtype;
+use crate::limits;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -24,6 +25,19 @@ impl BlockHash {
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
+}
+
+/// The beginnings of a block in multiples of [`limits::BEGINNING_BYTES`], the shortest first, without the block
+/// itself: their lengths and hashes.
+#[must_use]
+pub fn beginnings(block: &[u8]) -> Vec<(usize, BlockHash)> {
+    let mut hasher = Sha256::new();
+    let mut found = Vec::new();
+    for end in (limits::BEGINNING_BYTES..block.len()).step_by(limits::BEGINNING_BYTES) {
+        hasher.update(&block[end - limits::BEGINNING_BYTES..end]);
+        found.push((end, BlockHash(hasher.clone().finalize().into())));
+    }
+    found
 }
 
 /// A file's block hashes in order; empty for an empty file.

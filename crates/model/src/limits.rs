@@ -34,6 +34,8 @@ pub const BLOCKS_PER_REQUEST: usize = 4096;
 pub const BLOCK_BYTES_PER_REQUEST: u64 = 16 * 1024 * 1024;
 /// Blocks that the deltas of one upload or download may copy from.
 pub const BASES_PER_REQUEST: usize = 256;
+/// What arrived of a block when its transfer broke off counts in multiples of this many bytes.
+pub const BEGINNING_BYTES: usize = 256 * 1024;
 /// The smallest chunk, in bytes, that a server sums up: the sums are a sixteenth of it then.
 pub const SUMS_CHUNK_MIN: u32 = 128;
 /// Stretches of blocks in one request for sums.

@@ -386,9 +386,10 @@ pub enum JobResult {
         root: RootState,
         files: Result<Vec<Option<Fingerprint>>, StepError>,
     },
-    /// Indexes of whole blocks.
+    /// Indexes of whole blocks, and what may be the beginning of others in the temporary file.
     Probed {
         present: Vec<u32>,
+        begun: Vec<(u32, BlockSource)>,
     },
     Cleaned,
 }

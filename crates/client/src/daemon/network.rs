@@ -4,13 +4,13 @@ use super::{Input, report};
 use crate::backoff::jittered_interval;
 use crate::clock::Chance;
 use crate::events::{StreamEvent, follow};
-use crate::transport::{BlockFiles, Transport};
+use crate::transport::{BlockFiles, Thrift, Transport};
 use crossbeam_channel::Sender;
 use local_files::disk::Disk;
 use local_files::temps;
 use model::{BlockHash, limits};
 use std::sync::Arc;
-use sync_engine::io::{BlockSource, Event, FetchBlock, LocalPath, Request, RequestId, StepError};
+use sync_engine::io::{BlockSource, BlockTarget, Event, FetchBlock, LocalPath, Request, RequestId, StepError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +41,11 @@ impl Network {
         let files = Arc::new(DiskBlocks(disk));
         let (permits, runtime) = (Arc::new(Semaphore::new(CALLS)), tokio::runtime::Handle::current());
         Self { transport, files, events, tasks, cancelled, permits, runtime }
+    }
+
+    /// From now on, with or without what saves bytes.
+    pub(super) fn set_thrift(&self, thrift: Thrift) {
+        self.transport.set_thrift(thrift);
     }
 
     /// Performs a request and reports its reply, unless the daemon stops before.
@@ -81,8 +86,9 @@ impl BlockFiles for DiskBlocks {
         temps::read_stretch(self.0.as_ref(), path, offset, len)
     }
 
-    fn write(&self, block: &FetchBlock, bytes: &[u8]) -> Result<(), StepError> {
-        block.to.iter().try_for_each(|target| temps::write_block(self.0.as_ref(), target, bytes))
+    fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
+        let behind = |target: &BlockTarget| BlockTarget { temp: target.temp.clone(), offset: target.offset + offset };
+        block.to.iter().try_for_each(|target| temps::write_block(self.0.as_ref(), &behind(target), bytes))
     }
 }
 

@@ -1,10 +1,13 @@
 //! Blocks on their way down, into temporary files.
 
+use super::resume::{Claim, Places};
 use super::stall::Progress;
 use super::{Transport, TransportError};
 use api::{BlockHeader, BlocksHead, BlocksRequest, DecodeError, codec};
 use bytes::{Buf, Bytes, BytesMut};
 use delta::Script;
+use local_files::fs::temp_path;
+use model::block::BlockHasher;
 use model::{BlockHash, NamespaceId, limits};
 use parcels::{Form, Frame, Opened, ParcelError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +20,9 @@ use tokio::sync::mpsc;
 const WRITE_BATCH: usize = 1024 * 1024;
 /// Batches that wait for the disk.
 const WRITE_QUEUE: usize = 4;
+/// Bytes of a large block that go to the disk while the rest of it is on its way: what is there when a download
+/// breaks off need not come again.
+const PIECE_BYTES: usize = 2 * limits::BEGINNING_BYTES;
 /// Bases that one delta may copy from; each may be a block in memory.
 const BASES_AT_ONCE: usize = 8;
 /// Bases that stay in memory for the next delta.
@@ -33,11 +39,12 @@ pub trait BlockFiles: Send + Sync + 'static {
     /// Bytes of a file as they are now, for comparison: fewer at its end, none when it cannot be read.
     fn read_stretch(&self, path: &LocalPath, offset: u64, len: usize) -> Vec<u8>;
 
-    /// Writes a block to all its targets. The bytes were checked.
+    /// Writes bytes of a block to all its targets, behind the block's first `offset` bytes. They were checked,
+    /// or the block does not count before they are.
     ///
     /// # Errors
     /// [`StepError`], as the engine hears it.
-    fn write(&self, block: &FetchBlock, bytes: &[u8]) -> Result<(), StepError>;
+    fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError>;
 }
 
 impl Transport {
@@ -50,7 +57,12 @@ impl Transport {
         bases: Vec<BlockSource>,
         files: Arc<dyn BlockFiles>,
     ) -> Result<Reply, TransportError> {
-        let bases = if self.thrift.delta { bases } else { Vec::new() };
+        let with_deltas = self.thrift().delta;
+        let mut bases = if with_deltas { bases } else { Vec::new() };
+        if with_deltas {
+            bases.extend(self.interrupted.take_beginnings(wanted.iter().map(|block| &block.hash)));
+            bases.truncate(limits::BASES_PER_REQUEST);
+        }
         let wanted: BTreeMap<BlockHash, FetchBlock> = wanted.into_iter().map(|block| (block.hash, block)).collect();
         let (received, mut written) = self.fetch_once(call, namespace, wanted.clone(), bases, files.clone()).await?;
         let unmade = mem::take(&mut written.unmade);
@@ -83,7 +95,9 @@ impl Transport {
         let wanted = Arc::new(wanted);
         let (sender, receiver) = mpsc::channel(WRITE_QUEUE);
         let writer = {
-            let writer = Writer { wanted: Arc::clone(&wanted), bases, files, read: VecDeque::new() };
+            let (places, read) = (Arc::clone(&self.places), VecDeque::new());
+            let writer =
+                Writer { wanted: Arc::clone(&wanted), bases, files, read, open: None, places, overtaken: false };
             tokio::task::spawn_blocking(move || writer.run(receiver))
         };
         let progress = Progress::start();
@@ -95,7 +109,10 @@ impl Transport {
             })
             .await;
         drop(sender);
-        let written = writer.await.map_err(|_| TransportError::Unreachable("the download was stopped".into()))?;
+        let mut written = writer.await.map_err(|_| TransportError::Unreachable("the download was stopped".into()))?;
+        if let Some((block, beginning)) = written.begun.take() {
+            self.interrupted.download_broke_off(block, beginning);
+        }
         Ok((received, written))
     }
 
@@ -104,7 +121,7 @@ impl Transport {
         &self,
         response: reqwest::Response,
         wanted: &BTreeMap<BlockHash, FetchBlock>,
-        sender: &mpsc::Sender<Vec<Received>>,
+        sender: &mpsc::Sender<Vec<Arrival>>,
         progress: &Progress,
     ) -> Result<Vec<BlockHash>, TransportError> {
         let mut response = self.accept(response, progress).await?;
@@ -142,6 +159,21 @@ fn malformed(error: BlocksError) -> TransportError {
     }
 }
 
+/// What goes to the writer.
+#[derive(Debug)]
+enum Arrival {
+    Parcel(Received),
+    Piece(Piece),
+}
+
+/// A part of a large block that comes as it is.
+#[derive(Debug)]
+struct Piece {
+    block: BlockHeader,
+    offset: u32,
+    bytes: Bytes,
+}
+
 /// A parcel that arrived, not yet opened.
 #[derive(Debug)]
 struct Received {
@@ -150,26 +182,30 @@ struct Received {
     bytes: Bytes,
 }
 
-/// Parcels that go to the writer together.
+/// What goes to the writer together.
 #[derive(Debug, Default)]
 struct Batch {
-    parcels: Vec<Received>,
+    arrivals: Vec<Arrival>,
     bytes: usize,
 }
 
 impl Batch {
-    /// Takes all parcels that are complete.
+    /// Takes all parcels and pieces that are complete.
     fn fill(&mut self, decoder: &mut Decoder, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<(), BlocksError> {
-        while let Some(parcel) = decoder.next_parcel(wanted)? {
-            self.bytes += parcel.headers.iter().map(|header| header.len as usize).sum::<usize>();
-            self.parcels.push(parcel);
+        while let Some(arrival) = decoder.next_arrival(wanted)? {
+            self.bytes += match &arrival {
+                Arrival::Parcel(parcel) => parcel.headers.iter().map(|header| header.len as usize).sum(),
+                // It is on the disk at once.
+                Arrival::Piece(_) => WRITE_BATCH,
+            };
+            self.arrivals.push(arrival);
         }
         Ok(())
     }
 
-    fn take(&mut self) -> Vec<Received> {
+    fn take(&mut self) -> Vec<Arrival> {
         self.bytes = 0;
-        mem::take(&mut self.parcels)
+        mem::take(&mut self.arrivals)
     }
 }
 
@@ -181,6 +217,8 @@ struct Written {
     unmade: BTreeSet<BlockHash>,
     disk: Option<StepError>,
     damaged: Option<BlockHash>,
+    /// A block of which only the beginning came, and where that is.
+    begun: Option<(BlockHash, BlockSource)>,
 }
 
 impl Written {
@@ -191,7 +229,7 @@ impl Written {
     /// Together with what became of further blocks.
     fn and(mut self, more: Self) -> Self {
         self.blocks.extend(more.blocks);
-        Self { blocks: self.blocks, unmade: more.unmade, disk: more.disk, damaged: more.damaged }
+        Self { blocks: self.blocks, ..more }
     }
 }
 
@@ -203,21 +241,75 @@ struct Writer {
     files: Arc<dyn BlockFiles>,
     /// Bases that were read, the newest last: the next delta most likely copies from them too.
     read: VecDeque<(usize, Vec<u8>)>,
+    /// The block that comes in pieces.
+    open: Option<OpenBlock>,
+    /// Who may write pieces where.
+    places: Arc<Places>,
+    /// Another download has taken over the place of the block that comes in pieces.
+    overtaken: bool,
+}
+
+/// A block of which the first pieces are written.
+struct OpenBlock {
+    hash: BlockHash,
+    hasher: BlockHasher,
+    claims: Vec<Claim>,
 }
 
 impl Writer {
     /// Goes on until the channel ends, the disk fails, or a block is not what it says.
-    fn run(mut self, mut receiver: mpsc::Receiver<Vec<Received>>) -> Written {
+    fn run(mut self, mut receiver: mpsc::Receiver<Vec<Arrival>>) -> Written {
         let mut written = Written::default();
         while let Some(batch) = receiver.blocking_recv() {
-            for parcel in batch {
-                self.take(parcel, &mut written);
-                if written.is_broken() {
+            for arrival in batch {
+                match arrival {
+                    Arrival::Parcel(parcel) => self.take(parcel, &mut written),
+                    Arrival::Piece(piece) => self.take_piece(&piece, &mut written),
+                }
+                if written.is_broken() || self.overtaken {
                     return written;
                 }
             }
         }
+        written.begun = self.open.take().and_then(|open| self.beginning(open));
         written
+    }
+
+    fn take_piece(&mut self, piece: &Piece, written: &mut Written) {
+        let Piece { block: header, offset, bytes } = piece;
+        let Some(block) = self.wanted.get(&header.hash).cloned() else { return };
+        let mut open = match self.open.take().filter(|open| *offset > 0 && open.hash == header.hash) {
+            Some(open) => open,
+            None => OpenBlock { hash: header.hash, hasher: BlockHasher::new(), claims: self.places.claim(&block) },
+        };
+        open.hasher.update(bytes);
+        let Some(result) = hold_all(&open.claims, &|| self.files.write(&block, u64::from(*offset), bytes)) else {
+            // Another download of this block is under way, and what comes here is of no use.
+            return self.overtaken = true;
+        };
+        if let Err(error) = result {
+            return written.disk = Some(error);
+        }
+        if *offset as usize + bytes.len() < header.len as usize {
+            self.open = Some(open);
+            return;
+        }
+        self.places.release(open.claims);
+        if open.hasher.finish().0.0 == [header.hash] {
+            written.blocks.push(header.hash);
+        } else {
+            written.damaged = Some(header.hash);
+        }
+    }
+
+    /// What the next try may go on behind.
+    fn beginning(&self, open: OpenBlock) -> Option<(BlockHash, BlockSource)> {
+        self.places.release(open.claims);
+        let target = self.wanted.get(&open.hash)?.to.first()?;
+        let (blocks, len) = open.hasher.finish();
+        let (hash, len) = (*blocks.0.first()?, u32::try_from(len).ok()?);
+        let path = temp_path(&target.temp).ok()?;
+        Some((open.hash, BlockSource { hash, len, path, offset: target.offset }))
     }
 
     fn take(&mut self, parcel: Received, written: &mut Written) {
@@ -235,7 +327,10 @@ impl Writer {
                 return written.damaged = Some(header.hash);
             }
             let Some(target) = self.wanted.get(&header.hash) else { continue };
-            if let Err(error) = self.files.write(target, &bytes) {
+            let claims = if bytes.len() > PIECE_BYTES { self.places.claim(target) } else { Vec::new() };
+            let result = self.files.write(target, 0, &bytes);
+            self.places.release(claims);
+            if let Err(error) = result {
                 return written.disk = Some(error);
             }
             written.blocks.push(header.hash);
@@ -262,6 +357,14 @@ impl Writer {
             self.read.pop_front();
         }
         made.filter(|made| BlockHash::of(made) == header.hash).map(Bytes::from)
+    }
+}
+
+/// Does something by right of all claims, if all of them hold.
+fn hold_all<T>(claims: &[Claim], act: &dyn Fn() -> T) -> Option<T> {
+    match claims {
+        [] => Some(act()),
+        [first, rest @ ..] => first.holds(|| hold_all(rest, act)).flatten(),
     }
 }
 
@@ -296,6 +399,8 @@ struct Decoder {
     buffer: BytesMut,
     head: Option<BlocksHead>,
     next: usize,
+    /// The block that is handed on in pieces, and how much of it was.
+    open: Option<(BlockHeader, u32)>,
 }
 
 impl Decoder {
@@ -303,8 +408,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next parcel that is complete; `None`: more bytes are needed.
-    fn next_parcel(&mut self, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<Option<Received>, BlocksError> {
+    /// The next parcel or piece that is complete; `None`: more bytes are needed.
+    fn next_arrival(&mut self, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<Option<Arrival>, BlocksError> {
+        if self.open.is_some() {
+            return Ok(self.next_piece().map(Arrival::Piece));
+        }
         if self.head.is_none() {
             self.read_head(wanted)?;
         }
@@ -315,6 +423,11 @@ impl Decoder {
             return Ok(None);
         };
         let (frame, _) = Frame::parse(*frame, outstanding)?;
+        if frame.form == Form::Plain && frame.blocks == 1 && frame.len as usize > PIECE_BYTES {
+            self.open = outstanding.first().map(|header| (*header, 0));
+            self.buffer.advance(Frame::BYTES);
+            return Ok(self.next_piece().map(Arrival::Piece));
+        }
         let whole = Frame::BYTES + frame.len as usize;
         if self.buffer.len() < whole {
             self.buffer.reserve(whole - self.buffer.len());
@@ -324,7 +437,21 @@ impl Decoder {
         self.next += headers.len();
         self.buffer.advance(Frame::BYTES);
         let bytes = self.buffer.split_to(frame.len as usize).freeze();
-        Ok(Some(Received { headers, form: frame.form, bytes }))
+        Ok(Some(Arrival::Parcel(Received { headers, form: frame.form, bytes })))
+    }
+
+    fn next_piece(&mut self) -> Option<Piece> {
+        let (block, offset) = self.open?;
+        let len = PIECE_BYTES.min((block.len - offset) as usize);
+        if self.buffer.len() < len {
+            self.buffer.reserve(len - self.buffer.len());
+            return None;
+        }
+        let bytes = self.buffer.split_to(len).freeze();
+        let end = offset + u32::try_from(len).unwrap_or(u32::MAX);
+        self.open = (end < block.len).then_some((block, end));
+        self.next += usize::from(self.open.is_none());
+        Some(Piece { block, offset, bytes })
     }
 
     /// Reads the head if it is all there, and checks its promises before memory is spent on them.
@@ -382,14 +509,40 @@ mod tests {
     fn decode(pieces: &[&[u8]], wanted: &BTreeMap<BlockHash, FetchBlock>) -> Result<Vec<Bytes>, BlocksError> {
         let mut decoder = Decoder::default();
         let mut blocks = Vec::new();
+        let mut begun = Vec::new();
         for piece in pieces {
             decoder.push(piece);
-            while let Some(parcel) = decoder.next_parcel(wanted)? {
-                assert_eq!(BlockHash::of(&parcel.bytes), parcel.headers[0].hash);
-                blocks.push(parcel.bytes);
+            while let Some(arrival) = decoder.next_arrival(wanted)? {
+                match arrival {
+                    Arrival::Parcel(parcel) => {
+                        assert_eq!(BlockHash::of(&parcel.bytes), parcel.headers[0].hash);
+                        blocks.push(parcel.bytes);
+                    }
+                    Arrival::Piece(piece) => {
+                        assert_eq!(piece.offset as usize, begun.len());
+                        begun.extend_from_slice(&piece.bytes);
+                        if begun.len() == piece.block.len as usize {
+                            assert_eq!(BlockHash::of(&begun), piece.block.hash);
+                            blocks.push(mem::take(&mut begun).into());
+                        }
+                    }
+                }
             }
         }
         decoder.finish().map(|_| blocks)
+    }
+
+    #[test]
+    fn a_large_block_comes_in_pieces() {
+        for len in [PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES - 1] {
+            let large: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            let contents: [&[u8]; 3] = [b"before", &large, b"behind"];
+            let (wanted, body) = (wanted(&contents), body(&contents));
+            let pieces: Vec<&[u8]> = body.chunks(100_000).collect();
+            let expected: Vec<Bytes> = contents.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect();
+            assert_eq!(decode(&pieces, &wanted), Ok(expected));
+            assert_eq!(decode(&pieces[..pieces.len() - 1], &wanted), Err(BlocksError::BrokeOff));
+        }
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl BlockFiles for MemoryFiles {
         whole[..len.min(whole.len())].to_vec()
     }
 
-    fn write(&self, _: &FetchBlock, bytes: &[u8]) -> Result<(), StepError> {
+    fn write(&self, _: &FetchBlock, _: u64, bytes: &[u8]) -> Result<(), StepError> {
         self.disk_error.clone().map_or(Ok(()), Err)?;
         self.written.lock().expect("not poisoned").push(bytes.to_vec());
         Ok(())
@@ -239,6 +239,25 @@ async fn a_damaged_block_is_never_written() {
     let files = Arc::new(MemoryFiles::default());
     assert_eq!(fetch(blocks_body(b"sEcond"), Arc::clone(&files)).await, fetched(&[b"first"], None));
     assert_eq!(*files.written.lock().expect("not poisoned"), [b"first".to_vec()]);
+}
+
+/// Its first pieces are in the temporary file by the time it shows. So the block is asked for again, and the file is
+/// installed only when all its blocks have been right.
+#[tokio::test]
+async fn a_damaged_large_block_does_not_count() {
+    for damaged in [false, true] {
+        let block: Vec<u8> = (0..1_500_000_u32).map(|n| (n % 251) as u8).collect();
+        let header = BlockHeader { hash: BlockHash::of(&block), len: block.len() as u32 };
+        let head = BlocksHead { blocks: vec![header], unavailable: vec![] };
+        let frame = Frame { form: Form::Plain, blocks: 1, len: header.len }.to_bytes();
+        let mut body = [codec::encode_head(&head).as_slice(), &frame, &block].concat();
+        *body.last_mut().expect("not empty") ^= u8::from(damaged);
+        let (server, _task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
+        let wanted = FetchBlock { hash: header.hash, len: header.len, to: Vec::new() };
+        let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks: vec![wanted], bases: Vec::new() };
+        let reply = transport(server).perform(request, Arc::new(MemoryFiles::default())).await;
+        assert_eq!(reply.is_err(), damaged, "{reply:?}");
+    }
 }
 
 #[tokio::test]

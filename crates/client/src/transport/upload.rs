@@ -29,16 +29,31 @@ impl Transport {
         commit: Option<Commit>,
         files: Arc<dyn BlockFiles>,
     ) -> Result<Reply, TransportError> {
+        let reply = self.upload(blocks, former, commit, files).await;
+        if let Err(TransportError::Unreachable(_)) = &reply {
+            self.interrupted.upload_broke_off();
+        }
+        reply
+    }
+
+    async fn upload(
+        &self,
+        blocks: Vec<BlockSource>,
+        former: Vec<Former>,
+        commit: Option<Commit>,
+        files: Arc<dyn BlockFiles>,
+    ) -> Result<Reply, TransportError> {
         let (sources, reader) = (blocks.clone(), Arc::clone(&files));
         let contents: Vec<Bytes> = match blocking(move || reader.read(&sources)).await? {
             Ok(contents) => contents.into_iter().map(Bytes::from).collect(),
             Err(blocks) => return Ok(Reply::SourceChanged { blocks }),
         };
-        let deltas = if self.thrift.delta && !former.is_empty() {
+        let mut deltas = if self.thrift().delta && !former.is_empty() {
             self.find_deltas(&blocks, &contents, former, files).await?
         } else {
             Deltas::default()
         };
+        self.go_on(&blocks, &contents, &mut deltas).await?;
         let mut upload = Upload { headers: headers(&blocks), contents, deltas, commit };
         let mut reply = self.send_changeset(&upload).await?;
         if !reply.unmade.is_empty() {
@@ -59,7 +74,7 @@ impl Transport {
             commit: upload.commit.clone(),
         };
         let head = Bytes::from(codec::encode_head(&head));
-        let packing = upload.parcels(self.thrift.compress);
+        let packing = upload.parcels(self.thrift().compress);
         let progress = Arc::new(Progress::start());
         let plain: usize = packing.iter().map(|parcel| parcel.bytes.iter().map(Bytes::len).sum::<usize>()).sum();
         let body = if plain <= SMALL_BODY {

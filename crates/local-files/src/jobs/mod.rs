@@ -42,9 +42,10 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
         Job::MarkExcluded(nodes) => excluded::mark(fs, nodes),
         Job::Prepare(temps) => prepare::prepare(fs, temps),
         Job::Probe { temp, size, blocks, reuse } => {
-            let mut present = temps::present_blocks(fs, temp, *size, blocks);
+            let (mut present, mut begun) = temps::present_blocks(fs, temp, *size, blocks);
             present.extend(temps::reuse_blocks(fs, temp, reuse, &present));
-            JobResult::Probed { present }
+            begun.retain(|(number, _)| !present.contains(number));
+            JobResult::Probed { present, begun }
         }
         Job::CleanTemps { keep } => {
             temps::clean(fs, keep);

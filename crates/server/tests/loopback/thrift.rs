@@ -18,13 +18,35 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes that went through a proxy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wire {
     up: AtomicU64,
     down: AtomicU64,
+    /// More bytes than this in one direction break the connection.
+    breaks_after: AtomicU64,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self { up: AtomicU64::new(0), down: AtomicU64::new(0), breaks_after: AtomicU64::new(u64::MAX) }
+    }
 }
 
 impl Wire {
+    /// Lets so many bytes through each way from now on.
+    fn break_after(&self, bytes: u64) {
+        self.take();
+        self.breaks_after.store(bytes, Ordering::Relaxed);
+    }
+
+    fn mend(&self) {
+        self.break_after(u64::MAX);
+    }
+
+    fn lets_through(&self, so_far: u64) -> bool {
+        so_far <= self.breaks_after.load(Ordering::Relaxed)
+    }
+
     /// What went up and down since this was last asked.
     fn take(&self) -> (u64, u64) {
         (self.up.swap(0, Ordering::Relaxed), self.down.swap(0, Ordering::Relaxed))
@@ -41,18 +63,24 @@ async fn counted(server: SocketAddr) -> (SocketAddr, Arc<Wire>) {
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             let (up, down) = (Arc::clone(&counter), Arc::clone(&counter));
-            tokio::spawn(copy(from_client, to_server, move |bytes| up.up.fetch_add(bytes, Ordering::Relaxed)));
-            tokio::spawn(copy(from_server, to_client, move |bytes| down.down.fetch_add(bytes, Ordering::Relaxed)));
+            let sent = move |bytes| up.lets_through(bytes + up.up.fetch_add(bytes, Ordering::Relaxed));
+            let received = move |bytes| down.lets_through(bytes + down.down.fetch_add(bytes, Ordering::Relaxed));
+            tokio::spawn(async move {
+                // When one direction ends, both do.
+                tokio::select! {
+                    () = copy(from_client, to_server, sent) => {}
+                    () = copy(from_server, to_client, received) => {}
+                }
+            });
         }
     });
     (address, wire)
 }
 
-async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, count: impl Fn(u64) -> u64) {
+async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, passes: impl Fn(u64) -> bool) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        count(read as u64);
-        if to.write_all(&buffer[..read]).await.is_err() {
+    while let Ok(read) = from.read(&mut buffer).await {
+        if read == 0 || !passes(read as u64) || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
     }
@@ -81,15 +109,23 @@ impl BlockFiles for Folder {
         Ok(blocks.iter().map(path).collect())
     }
 
-    fn read_stretch(&self, _: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
+    fn read_stretch(&self, path: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
+        if path.to_string().ends_with("/t") {
+            let downloads = self.downloads.lock().expect("not poisoned");
+            return downloads.get(&offset).map(|bytes| bytes[..len.min(bytes.len())].to_vec()).unwrap_or_default();
+        }
         let file = self.file.lock().expect("not poisoned");
         let from = usize::try_from(offset).expect("fits").min(file.len());
         file[from..(from + len).min(file.len())].to_vec()
     }
 
-    fn write(&self, block: &FetchBlock, bytes: &[u8]) -> Result<(), StepError> {
+    fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
         let mut downloads = self.downloads.lock().expect("not poisoned");
-        downloads.extend(block.to.iter().map(|target| (target.offset, bytes.to_vec())));
+        for target in &block.to {
+            let there = downloads.entry(target.offset).or_default();
+            there.truncate(usize::try_from(offset).expect("fits"));
+            there.extend_from_slice(bytes);
+        }
         Ok(())
     }
 }
@@ -315,7 +351,7 @@ async fn text_is_compressed_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_saving_the_bytes_are_the_same_and_all_of_them_travel() {
-    let plain = Thrift { delta: false, compress: false, reuse: false };
+    let plain = Thrift { delta: false, compress: false, ..Thrift::default() };
     let on_server = ServerThrift { relay_deltas: false, compress: false };
     let mut pair = Pair::start(plain, on_server).await;
     let mut bytes = vec![b'x'; 1 << 20];
@@ -325,4 +361,66 @@ async fn without_any_saving_the_bytes_are_the_same_and_all_of_them_travel() {
     let (up, _) = pair.save(&bytes).await;
     let (_, down) = pair.follow(&old).await;
     assert!(up > 1 << 20 && down > 1 << 20, "{up} up and {down} down");
+}
+
+/// A block of its own, and a device that uploads or fetches it.
+fn one_block(pair: &Pair) -> (Vec<u8>, BlockSource) {
+    let bytes = noise(9, 4 << 20);
+    let block = sources(bytes.len(), &blocks_of(&bytes)).remove(0);
+    assert_eq!(pair.commits, 0);
+    (bytes, block)
+}
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_where_it_broke_off() {
+    let pair = Pair::start(Thrift::default(), ServerThrift::ALL).await;
+    let (bytes, block) = one_block(&pair);
+    pair.folders[0].write(&bytes);
+    let transport = pair.transports[0].clone().with_root(pair.device.link.root);
+    let request = || Request::Changeset { blocks: vec![block.clone()], former: Vec::new(), commit: None };
+    pair.wires[0].break_after(3 * MIB);
+    let broken = transport.perform(request(), pair.folders[0].clone()).await;
+    assert!(broken.is_err(), "{broken:?}");
+    pair.wires[0].mend();
+    let beginnings = model::block::beginnings(&bytes).into_iter().map(|(_, hash)| hash).collect();
+    let question = api::MissingRequest { blocks: beginnings };
+    let kept = async {
+        while transport.call::<_, api::MissingReply>("missing", &question).await.expect("answers").missing.len() == 15 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, kept).await.expect("the server keeps what arrived");
+    pair.wires[0].take();
+    let reply = transport.perform(request(), pair.folders[0].clone()).await;
+    assert!(matches!(reply, Ok(Reply::Changeset { .. })), "{reply:?}");
+    let (up, _) = pair.wires[0].take();
+    assert!(up < 4 * MIB - 3 * MIB + MIB / 2, "{up} bytes, of which a mebibyte had not arrived");
+    let question = api::MissingRequest { blocks: vec![block.hash] };
+    let reply: api::MissingReply = transport.call("missing", &question).await.expect("answers");
+    assert!(reply.missing.is_empty(), "the server has the whole block");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_goes_on_where_it_broke_off() {
+    for (thrift, most) in [(Thrift::default(), 2 * MIB), (Thrift { delta: false, ..Thrift::default() }, 5 * MIB)] {
+        let mut pair = Pair::start(thrift, ServerThrift::ALL).await;
+        let (bytes, block) = one_block(&pair);
+        pair.save(&bytes).await;
+        let target = BlockTarget { temp: TempName("t".into()), offset: 0 };
+        let wanted = FetchBlock { hash: block.hash, len: block.len, to: vec![target] };
+        let namespace = pair.device.link.root;
+        let request = || Request::Fetch { namespace, blocks: vec![wanted.clone()], bases: Vec::new() };
+        pair.wires[1].break_after(3 * MIB);
+        let broken = pair.transports[1].perform(request(), pair.folders[1].clone()).await;
+        assert!(broken.is_err(), "{broken:?}");
+        pair.wires[1].mend();
+        let reply = pair.perform(1, request()).await;
+        assert!(matches!(&reply, Reply::Fetched { written, .. } if *written == [block.hash]), "{reply:?}");
+        assert!(pair.folders[1].downloaded() == bytes, "other bytes");
+        let (_, down) = pair.wires[1].take();
+        assert!(down < most, "{down} bytes, of which a mebibyte had not arrived");
+        assert!(thrift.delta || down > 4 * MIB, "left off, all of it comes again");
+    }
 }

@@ -70,7 +70,7 @@ pub(super) fn brief_result(result: &JobResult) -> String {
         JobResult::Prepared { root, files } => {
             format!("{root:?} prepared {}", files.as_ref().map_or(0, Vec::len))
         }
-        JobResult::Probed { present } => format!("present {}", present.len()),
+        JobResult::Probed { present, .. } => format!("present {}", present.len()),
         JobResult::Cleaned => "cleaned".to_owned(),
     }
 }

@@ -194,7 +194,7 @@ impl Engine {
             JobResult::Settled { root, result } => self.settled(id, root, result, env.now),
             JobResult::Marked { root, result } => self.marked(id, root, result, env.now),
             JobResult::Prepared { root, files } => self.prepared(id, root, files, env),
-            JobResult::Probed { present } => self.probed(id, &present),
+            JobResult::Probed { present, begun } => self.probed(id, &present, begun),
             JobResult::Cleaned => self.local.cleaning = None,
         }
     }

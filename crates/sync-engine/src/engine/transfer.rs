@@ -85,6 +85,8 @@ struct Fetch {
     asked: BTreeSet<u32>,
     /// The job that looks at what an earlier run left in the temporary file.
     probe: Option<JobId>,
+    /// What the temporary file may hold of blocks that are not whole there.
+    begun: BTreeMap<u32, BlockSource>,
 }
 
 impl Fetch {
@@ -517,7 +519,8 @@ impl Engine {
         let temp = temp_name(node, &content.hash);
         let namespace = self.trees.remote_namespace(node);
         if let Some(Prefetched { wanted, asked }) = self.prefetches.take(node, &content.hash) {
-            let fetch = Fetch { content, namespace, blocks, temp, wanted, asked, probe: None };
+            let begun = BTreeMap::new();
+            let fetch = Fetch { content, namespace, blocks, temp, wanted, asked, probe: None, begun };
             if fetch.is_complete() {
                 self.trees.wake(node);
             }
@@ -531,7 +534,8 @@ impl Engine {
             self.start_job(Job::Probe { temp: temp.clone(), size: content.size, blocks, reuse })
         });
         let wanted = numbers.collect();
-        let fetch = Fetch { content, namespace, blocks, temp, wanted, asked: BTreeSet::new(), probe };
+        let (asked, begun) = (BTreeSet::new(), BTreeMap::new());
+        let fetch = Fetch { content, namespace, blocks, temp, wanted, asked, probe, begun };
         self.transfers.fetches.insert(node, fetch);
     }
 
@@ -572,7 +576,7 @@ impl Engine {
         left.into_iter().map(|block| block_of(&path, &old, block.number, block.hash)).collect()
     }
 
-    pub(super) fn probed(&mut self, id: JobId, present: &[u32]) {
+    pub(super) fn probed(&mut self, id: JobId, present: &[u32], begun: Vec<(u32, BlockSource)>) {
         let Some((node, fetch)) = self.transfers.fetches.iter_mut().find(|(_, fetch)| fetch.probe == Some(id)) else {
             return;
         };
@@ -580,6 +584,7 @@ impl Engine {
         for number in present {
             fetch.wanted.remove(number);
         }
+        fetch.begun = begun.into_iter().collect();
         let node = *node;
         self.trees.wake(node);
     }
@@ -599,11 +604,18 @@ impl Engine {
             for (node, number) in &numbers {
                 by_node.entry(*node).or_default().push(*number);
             }
+            let begun = numbers.iter().filter_map(|(node, number)| self.take_begun(*node, *number));
+            let begun: Vec<BlockSource> = begun.collect();
             let bases = by_node.iter().flat_map(|(node, numbers)| self.resembling(env, *node, numbers));
-            let bases = bases.take(limits::BASES_PER_REQUEST).collect();
+            let bases = begun.into_iter().chain(bases).take(limits::BASES_PER_REQUEST).collect();
             let id = self.send(Request::Fetch { namespace, blocks, bases });
             self.transfers.requests.insert(id, RequestKind::Fetch(numbers));
         }
+    }
+
+    /// The beginning of a block that was found in the temporary file; it serves once.
+    fn take_begun(&mut self, node: NodeId, number: u32) -> Option<BlockSource> {
+        self.transfers.fetches.get_mut(&node)?.begun.remove(&number)
     }
 
     /// What the server says now may be other content than what is being fetched. With many fetches that is

@@ -136,7 +136,7 @@ impl Disk {
             Job::Prepare(temps) => JobResult::Prepared { root: RootState::Present, files: Ok(vec![None; temps.len()]) },
             Job::Settle => JobResult::Settled { root: RootState::Present, result: Ok(Settled::default()) },
             Job::MarkExcluded(_) => JobResult::Marked { root: RootState::Present, result: Ok(()) },
-            Job::Probe { .. } => JobResult::Probed { present: Vec::new() },
+            Job::Probe { .. } => JobResult::Probed { present: Vec::new(), begun: Vec::new() },
             Job::CleanTemps { keep } => {
                 self.temps.retain(|name, _| keep.contains(name));
                 JobResult::Cleaned

@@ -89,7 +89,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "bases-for-anybody",
         about: "an upload may copy from blocks that its sender may not read",
         file: BASES,
-        old: ".map(|(hash, readable)| readable.then_some(*hash))",
+        old: ".map(|(hash, counts)| counts.then_some(*hash))",
         new: ".map(|(hash, _)| Some(*hash))",
         suites: &[BlockService],
     },
