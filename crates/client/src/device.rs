@@ -322,23 +322,19 @@ fn change_state(home: &Home, change: impl FnOnce(&mut EngineState)) -> Result<()
 fn settings(home: &Home) -> Result<SettingsReply, Failure> {
     let config = home.load_config().map_err(|error| home_failure(&error))?;
     let (_, state) = open_state(home)?;
-    let settings = Settings { guard: state.guard, bandwidth: config.bandwidth };
+    let settings = Settings { guard: state.guard, bandwidth: config.bandwidth, thrift: config.thrift };
     let entries = settings.texts().map(|(key, value)| SettingEntry { key: key.into(), value });
     Ok(SettingsReply { settings: entries.into() })
 }
 
 fn set(home: &Home, setting: Setting) -> Result<(), Failure> {
-    let change_config = |change: &dyn Fn(&mut Config)| {
-        let _lock = locked(home)?;
-        let mut config = home.load_config().map_err(|error| home_failure(&error))?;
-        change(&mut config);
-        home.save_config(&config).map_err(|error| home_failure(&error))
-    };
-    match setting {
-        Setting::DeleteGuard(guard) => change_state(home, |state| state.guard = guard),
-        Setting::UploadLimit(rate) => change_config(&|config| config.bandwidth.upload = rate),
-        Setting::DownloadLimit(rate) => change_config(&|config| config.bandwidth.download = rate),
+    if let Setting::DeleteGuard(guard) = setting {
+        return change_state(home, |state| state.guard = guard);
     }
+    let _lock = locked(home)?;
+    let mut config = home.load_config().map_err(|error| home_failure(&error))?;
+    setting.write_into(&mut config);
+    home.save_config(&config).map_err(|error| home_failure(&error))
 }
 
 /// Lets the engine take the command and keeps what it wants kept; the work that follows from it is

@@ -1,6 +1,8 @@
 //! The settings that `syncline config` shows and changes: their names, and their values as text.
 
 use crate::bandwidth::{Limits, MIN_BYTES_PER_SECOND};
+use crate::home::Config;
+use crate::transport::Thrift;
 use serde::{Deserialize, Serialize};
 use sync_engine::io::DeleteGuard;
 
@@ -12,6 +14,11 @@ pub enum Setting {
     /// Bytes per second; `None`: unlimited.
     UploadLimit(Option<u64>),
     DownloadLimit(Option<u64>),
+    Deltas(bool),
+    Compression(bool),
+    Reuse(bool),
+    Prefetch(bool),
+    EarlyReading(bool),
 }
 
 /// All settings.
@@ -19,10 +26,12 @@ pub enum Setting {
 pub struct Settings {
     pub guard: DeleteGuard,
     pub bandwidth: Limits,
+    pub thrift: Thrift,
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 3] = ["delete-guard", "upload-limit", "download-limit"];
+pub const KEYS: [&str; 8] =
+    ["delete-guard", "upload-limit", "download-limit", "deltas", "compression", "reuse", "prefetch", "early-reading"];
 
 /// A setting that cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,9 +53,10 @@ impl SettingError {
                  PERCENT of all"
                     .into()
             }
-            Self::BadValue { .. } => {
+            Self::BadValue { key: "upload-limit" | "download-limit", .. } => {
                 format!("it is `off` or bytes per second such as 500K or 2M, at least {MIN_BYTES_PER_SECOND}")
             }
+            Self::BadValue { .. } => "it is `on` or `off`".into(),
         }
     }
 }
@@ -62,7 +72,27 @@ impl Setting {
             "delete-guard" => parse_guard(value).map(Self::DeleteGuard).ok_or_else(|| bad(KEYS[0])),
             "upload-limit" => parse_rate(value).map(Self::UploadLimit).ok_or_else(|| bad(KEYS[1])),
             "download-limit" => parse_rate(value).map(Self::DownloadLimit).ok_or_else(|| bad(KEYS[2])),
+            "deltas" => parse_switch(value).map(Self::Deltas).ok_or_else(|| bad(KEYS[3])),
+            "compression" => parse_switch(value).map(Self::Compression).ok_or_else(|| bad(KEYS[4])),
+            "reuse" => parse_switch(value).map(Self::Reuse).ok_or_else(|| bad(KEYS[5])),
+            "prefetch" => parse_switch(value).map(Self::Prefetch).ok_or_else(|| bad(KEYS[6])),
+            "early-reading" => parse_switch(value).map(Self::EarlyReading).ok_or_else(|| bad(KEYS[7])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
+        }
+    }
+
+    /// Makes the setting, unless it is the guard, which the engine keeps.
+    pub(crate) const fn write_into(self, config: &mut Config) {
+        let (bandwidth, thrift) = (&mut config.bandwidth, &mut config.thrift);
+        match self {
+            Self::DeleteGuard(_) => {}
+            Self::UploadLimit(rate) => bandwidth.upload = rate,
+            Self::DownloadLimit(rate) => bandwidth.download = rate,
+            Self::Deltas(on) => thrift.delta = on,
+            Self::Compression(on) => thrift.compress = on,
+            Self::Reuse(on) => thrift.reuse = on,
+            Self::Prefetch(on) => thrift.prefetch = on,
+            Self::EarlyReading(on) => thrift.early_reading = on,
         }
     }
 }
@@ -70,13 +100,19 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 3] {
+    pub fn texts(&self) -> [(&'static str, String); 8] {
+        let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
-        let [guard, upload, download] = KEYS;
+        let [guard, upload, download, deltas, compression, reuse, prefetch, early_reading] = KEYS;
         [
             (guard, guard_text(self.guard)),
             (upload, rate(self.bandwidth.upload)),
             (download, rate(self.bandwidth.download)),
+            (deltas, switch(self.thrift.delta)),
+            (compression, switch(self.thrift.compress)),
+            (reuse, switch(self.thrift.reuse)),
+            (prefetch, switch(self.thrift.prefetch)),
+            (early_reading, switch(self.thrift.early_reading)),
         ]
     }
 }
@@ -85,6 +121,14 @@ fn guard_text(guard: DeleteGuard) -> String {
     match guard {
         DeleteGuard::Off => "off".into(),
         DeleteGuard::On { count, percent } => format!("{count},{percent}"),
+    }
+}
+
+fn parse_switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
     }
 }
 
@@ -147,6 +191,17 @@ mod tests {
         }
         for text in ["", "M", "-5", "1", "1.5M", "99999999999G", "5é"] {
             assert_eq!(parse_rate(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_saves_bytes_or_time_is_on_or_off() {
+        let settings = Settings { guard: DeleteGuard::Off, bandwidth: Limits::default(), thrift: Thrift::default() };
+        for (key, value) in &settings.texts()[3..] {
+            assert_eq!(value, "on", "{key}");
+            let error = Setting::parse(key, "maybe").expect_err("refused");
+            assert_eq!(error.hint(), "it is `on` or `off`", "{key}");
+            assert_ne!(Setting::parse(key, "on"), Setting::parse(key, "off"), "{key}");
         }
     }
 

@@ -166,7 +166,9 @@ pub fn settings(bytes: &[u8]) -> Verdict {
 
 /// How `syncline config list` shows a setting.
 fn shown(setting: Setting) -> (&'static str, String) {
-    let mut settings = Settings { guard: Default::default(), bandwidth: Default::default() };
+    let mut settings =
+        Settings { guard: Default::default(), bandwidth: Default::default(), thrift: Default::default() };
+    let thrift = &mut settings.thrift;
     let place = match setting {
         Setting::DeleteGuard(guard) => {
             settings.guard = guard;
@@ -179,6 +181,26 @@ fn shown(setting: Setting) -> (&'static str, String) {
         Setting::DownloadLimit(rate) => {
             settings.bandwidth.download = rate;
             2
+        }
+        Setting::Deltas(on) => {
+            thrift.delta = on;
+            3
+        }
+        Setting::Compression(on) => {
+            thrift.compress = on;
+            4
+        }
+        Setting::Reuse(on) => {
+            thrift.reuse = on;
+            5
+        }
+        Setting::Prefetch(on) => {
+            thrift.prefetch = on;
+            6
+        }
+        Setting::EarlyReading(on) => {
+            thrift.early_reading = on;
+            7
         }
     };
     settings.texts()[place].clone()

@@ -366,7 +366,8 @@ pub(crate) enum ConfigVerb {
     },
     /// Change a setting
     ///
-    /// delete-guard on|off|COUNT[,PERCENT], upload-limit and download-limit off|RATE
+    /// delete-guard on|off|COUNT[,PERCENT], upload-limit and download-limit off|RATE;
+    /// deltas, compression, reuse, prefetch and early-reading on|off
     Set {
         #[arg(value_name = "KEY")]
         key: String,

@@ -220,7 +220,10 @@ fn a_home_with_a_long_path_has_a_socket_too() {
 fn settings_can_be_changed_with_and_without_a_daemon() {
     let server = Server::start();
     let device = server.device("laptop");
-    let settings = |device: &Device| device.run(&["config", "list"]).ok().stdout;
+    let settings = |device: &Device| {
+        let all = device.run(&["config", "list"]).ok().stdout;
+        all.split_inclusive('\n').take(3).collect::<String>()
+    };
     device.run(&["config", "set", "delete-guard", "off"]).ok();
     device.run(&["bandwidth-limit", "2M", "off"]).ok();
     assert_eq!(settings(&device), "delete-guard    off\nupload-limit    2000000\ndownload-limit  off\n");
@@ -231,6 +234,19 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
     assert_eq!(device.json(&["config", "get", "delete-guard"])["value"], "10,25");
     device.run(&["stop"]).ok();
     assert_eq!(settings(&device), "delete-guard    10,25\nupload-limit    off\ndownload-limit  500000\n");
+    device.run(&["config", "set", "deltas", "off"]).ok();
+    device.run(&["start"]).ok();
+    device.run(&["config", "set", "prefetch", "off"]).ok();
+    let all = device.run(&["config", "list"]).ok().stdout;
+    let rest: String = all.split_inclusive('\n').skip(3).collect();
+    let expected = [
+        "deltas          off",
+        "compression     on",
+        "reuse           on",
+        "prefetch        off",
+        "early-reading   on",
+    ];
+    assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -38,6 +38,40 @@ fn what_one_device_does_the_other_has() {
     assert!(laptop.has("moved/er/empty") && !laptop.has("deep") && !laptop.has("Ünïcode 日本.txt"));
 }
 
+/// Large and small, new, edited in place, grown, copied and deleted: whatever a part of the program makes cheaper.
+#[test]
+fn whatever_saves_bytes_or_time_can_be_left_off_and_all_converges() {
+    let (_server, laptop, desktop) = two_devices();
+    let savings = ["deltas", "compression", "reuse", "prefetch", "early-reading"];
+    let noise = |seed: u32, len: u32| -> String {
+        let mix = |n: u32| (n ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(15).wrapping_mul(0x85eb_ca6b);
+        (0..len).map(|n| char::from(b' ' + (mix(n) >> 24) as u8 % 95)).collect()
+    };
+    for (seed, off) in (0..).zip(savings.iter().map(std::slice::from_ref).chain([savings.as_slice()])) {
+        let switch = |to: &str| {
+            for (device, saving) in
+                [&laptop, &desktop].into_iter().flat_map(|device| off.iter().map(move |s| (device, s)))
+            {
+                device.run(&["config", "set", saving, to]).ok();
+            }
+        };
+        switch("off");
+        let large = noise(seed, 9 << 20);
+        laptop.write("large", &large);
+        laptop.write("text", &"the same words ".repeat(20_000));
+        flush_both(&laptop, &desktop);
+        laptop.write("large", &format!("{}!{}more", &large[..5 << 20], &large[5 << 20..]));
+        fs::copy(laptop.folder.join("text"), laptop.folder.join("copy")).expect("copied");
+        flush_both(&laptop, &desktop);
+        assert_eq!(desktop.tree(), laptop.tree(), "without {off:?}");
+        fs::remove_file(desktop.folder.join("copy")).expect("removed");
+        fs::remove_file(desktop.folder.join("large")).expect("removed");
+        flush_both(&desktop, &laptop);
+        assert_eq!(laptop.tree(), desktop.tree(), "without {off:?}");
+        switch("on");
+    }
+}
+
 #[test]
 fn a_change_reaches_the_other_device_by_itself() {
     let (_server, laptop, desktop) = two_devices();

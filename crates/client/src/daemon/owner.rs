@@ -329,7 +329,8 @@ impl Owner {
     }
 
     fn settings(&self) -> SettingsReply {
-        let settings = Settings { guard: self.parts.engine.state().guard, bandwidth: self.parts.config.bandwidth };
+        let Config { bandwidth, thrift, .. } = self.parts.config;
+        let settings = Settings { guard: self.parts.engine.state().guard, bandwidth, thrift };
         let entries = settings.texts().map(|(key, value)| SettingEntry { key: key.into(), value });
         SettingsReply { settings: entries.into() }
     }
@@ -383,11 +384,10 @@ impl Owner {
 
     fn set(&mut self, setting: Setting, answer: Answer<()>) -> Result<(), DaemonError> {
         let mut config = self.parts.config.clone();
-        match setting {
-            Setting::DeleteGuard(guard) => return self.tell(Command::SetGuard(guard), answer),
-            Setting::UploadLimit(rate) => config.bandwidth.upload = rate,
-            Setting::DownloadLimit(rate) => config.bandwidth.download = rate,
+        if let Setting::DeleteGuard(guard) = setting {
+            return self.tell(Command::SetGuard(guard), answer);
         }
+        setting.write_into(&mut config);
         reply(answer, self.change_config(config));
         Ok(())
     }
@@ -395,6 +395,9 @@ impl Owner {
     fn change_config(&mut self, config: Config) -> Result<(), Failure> {
         self.parts.home.save_config(&config).map_err(|error| Failure::from_error(&error, error.hint()))?;
         self.parts.bandwidth.set(config.bandwidth);
+        self.parts.network.set_thrift(config.thrift);
+        self.parts.workers.set_reuse(config.thrift.reuse);
+        self.parts.engine.tune(config.thrift.tuning());
         self.parts.config = config;
         Ok(())
     }

@@ -42,6 +42,11 @@ impl Workers {
         Ok(Self { changes, hashes, reuse })
     }
 
+    /// From now on blocks are copied from local files, or not.
+    pub(super) const fn set_reuse(&mut self, reuse: bool) {
+        self.reuse = reuse;
+    }
+
     pub(super) fn submit(&self, id: JobId, mut job: Job) {
         if let (Job::Probe { reuse, .. }, false) = (&mut job, self.reuse) {
             reuse.clear();

@@ -315,6 +315,7 @@ fn settings() -> Vec<(&'static str, Vec<u8>)> {
         ("guard", b"delete-guard\n10, 25%".to_vec()),
         ("rate", b"upload-limit\n500K".to_vec()),
         ("off", b"download-limit\noff".to_vec()),
+        ("switch", b"deltas\noff".to_vec()),
         ("address", b"https://sync.example.org:8443/prefix/".to_vec()),
         ("address-with-user", b"http://ann:pw@example.org".to_vec()),
         ("unknown", b"colour\nblue".to_vec()),
