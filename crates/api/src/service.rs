@@ -3,7 +3,7 @@
 
 use crate::error::ApiError;
 use crate::messages::{ServerReply, Token};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position};
+use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Who a token belongs to.
@@ -100,17 +100,23 @@ pub trait MetaForCleanUp: Send + Sync {
 
     /// Condemns up to `limit` blocks that have been marked for the grace and that nobody names, and those
     /// whose removal was begun long ago by somebody who did not end it. No more are due when there are none.
+    /// Called twice, it condemns others the second time; those of a call whose answer was lost are taken up
+    /// when their removal has not ended for long.
     ///
     /// # Errors
     /// `Unavailable`, `NoSpace`.
-    fn condemn(&self, limit: usize) -> Result<Vec<BlockHash>, ApiError>;
+    fn condemn(&self, limit: usize) -> Result<Condemned, ApiError>;
 
-    /// Forgets condemned blocks whose bytes are gone.
+    /// Forgets condemned blocks whose bytes are gone, but for those whose removal somebody else has begun
+    /// since.
     ///
     /// # Errors
     /// `Unavailable`, `NoSpace`.
-    fn removed(&self, blocks: &[BlockHash]) -> Result<(), ApiError>;
+    fn removed(&self, condemned: &Condemned) -> Result<(), ApiError>;
+}
 
+/// The meta service as whoever compares it with the block store sees it.
+pub trait MetaForVerify: Send + Sync {
     /// Up to `limit` of the blocks that any journal names, rising, behind `after`; fewer only at the end.
     ///
     /// # Errors
@@ -124,8 +130,16 @@ pub trait MetaForCleanUp: Send + Sync {
     fn in_use(&self, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError>;
 }
 
+/// Blocks whose removal begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condemned {
+    pub blocks: Vec<BlockHash>,
+    /// Tells this removal of a block from a later one.
+    pub time: Timestamp,
+}
+
 /// Whether the clean-up acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CleanUpMode {
     Act,
     /// Only looks, and says what it would do.
@@ -133,7 +147,7 @@ pub enum CleanUpMode {
 }
 
 /// What the clean-up found about some blocks of the store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marked {
     /// Nobody names them; marked now for the first time.
     pub fresh: u64,

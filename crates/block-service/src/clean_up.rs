@@ -123,16 +123,17 @@ impl CleanUp {
             self.go_on()?;
             let since = Instant::now();
             let condemned = self.meta.condemn(SWEEP_BLOCKS).map_err(CleanUpError::Meta)?;
-            if condemned.is_empty() {
+            let blocks = &condemned.blocks;
+            if blocks.is_empty() {
                 return Ok(());
             }
-            let bytes = self.bytes(&condemned)?;
+            let bytes = self.bytes(blocks)?;
             if since.elapsed() > SWEEP_PATIENCE {
                 return Err(CleanUpError::Late);
             }
-            self.store.remove(&condemned).map_err(CleanUpError::Store)?;
+            self.store.remove(blocks).map_err(CleanUpError::Store)?;
             self.meta.removed(&condemned).map_err(CleanUpError::Meta)?;
-            report.removed += count(condemned.len());
+            report.removed += count(blocks.len());
             report.removed_bytes += bytes;
         }
     }

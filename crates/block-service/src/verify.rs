@@ -3,7 +3,7 @@
 //! names is the clean-up's.
 
 use api::ApiError;
-use api::service::MetaForCleanUp;
+use api::service::MetaForVerify;
 use block_store::{BlockStore, StoreError};
 use model::BlockHash;
 use std::collections::VecDeque;
@@ -74,7 +74,7 @@ pub enum VerifyError {
 /// [`VerifyError`].
 pub fn verify(
     store: &dyn BlockStore,
-    meta: &dyn MetaForCleanUp,
+    meta: &dyn MetaForVerify,
     progress: &mut dyn FnMut(&VerifyReport),
 ) -> Result<VerifyReport, VerifyError> {
     let mut report = VerifyReport::default();
@@ -150,23 +150,13 @@ fn read_all(store: &dyn BlockStore, blocks: Vec<BlockHash>, report: &mut VerifyR
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::service::{CleanUpMode, Marked};
     use block_store::{Block, MemoryBlockStore};
     use bytes::Bytes;
 
     /// A meta service whose journals name these blocks.
     struct Names(Vec<BlockHash>);
 
-    impl MetaForCleanUp for Names {
-        fn mark(&self, _: &[BlockHash], _: CleanUpMode) -> Result<Marked, ApiError> {
-            panic!("nothing is marked")
-        }
-        fn condemn(&self, _: usize) -> Result<Vec<BlockHash>, ApiError> {
-            panic!("nothing is condemned")
-        }
-        fn removed(&self, _: &[BlockHash]) -> Result<(), ApiError> {
-            panic!("nothing is removed")
-        }
+    impl MetaForVerify for Names {
         fn named(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<BlockHash>, ApiError> {
             Ok(self.0.iter().filter(|hash| Some(**hash) > after).take(limit).copied().collect())
         }

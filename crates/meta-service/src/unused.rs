@@ -11,7 +11,7 @@
 
 use crate::failure::Failure;
 use crate::service::{MetaService, before};
-use api::service::{CleanUpMode, Marked, MetaForCleanUp};
+use api::service::{CleanUpMode, Condemned, Marked, MetaForCleanUp, MetaForVerify};
 use api::{ApiError, ErrorCode};
 use metadata_store::UnusedBlock;
 use model::{BlockHash, Timestamp, limits};
@@ -94,10 +94,10 @@ impl MetaForCleanUp for MetaService {
         Ok(found)
     }
 
-    fn condemn(&self, limit: usize) -> Result<Vec<BlockHash>, ApiError> {
+    fn condemn(&self, limit: usize) -> Result<Condemned, ApiError> {
         loop {
             let now = self.environment.now();
-            let (seen, condemned) = self.write(|tx, _| {
+            let (seen, blocks) = self.write(|tx, _| {
                 let due = tx.unused_since(before(now, limits::UNUSED_BLOCK_GRACE), limit)?;
                 let due: Vec<BlockHash> = due.into_iter().map(|block| block.hash).collect();
                 let (marks, in_use) = (tx.lock_unused(&due)?, tx.blocks_in_use(&due)?);
@@ -118,16 +118,23 @@ impl MetaForCleanUp for MetaService {
                 Ok::<_, Failure>((spare.len(), remove))
             })?;
             // Where all were spared there may be others behind them.
-            if !condemned.is_empty() || seen < limit {
-                return Ok(condemned);
+            if !blocks.is_empty() || seen < limit {
+                return Ok(Condemned { blocks, time: now });
             }
         }
     }
 
-    fn removed(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
-        self.write(|tx, _| Ok(tx.forget_unused(blocks)?))
+    fn removed(&self, condemned: &Condemned) -> Result<(), ApiError> {
+        self.write(|tx, _| {
+            // A word that comes late must not lift a removal that somebody else is in the middle of.
+            let marks = tx.lock_unused(&condemned.blocks)?.into_iter().flatten();
+            let ended = marks.filter(|mark| mark.condemned == Some(condemned.time)).map(|mark| mark.hash);
+            Ok(tx.forget_unused(&ended.collect::<Vec<_>>())?)
+        })
     }
+}
 
+impl MetaForVerify for MetaService {
     fn named(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<BlockHash>, ApiError> {
         self.snapshot(|reading| Ok(reading.all_named_blocks(after, limit)?))
     }

@@ -10,7 +10,9 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where a server listens when nobody says otherwise: this machine only.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8420";
@@ -33,6 +35,8 @@ pub struct Config {
     pub blocks: Blocks,
     /// Where the meta service keeps what it has read of journals.
     pub cache: CacheKind,
+    /// When blocks are cleaned up.
+    pub clean_up: CleanUpTimes,
     /// Which part of the server this process is.
     pub role: ProcessRole,
     /// How it meets the other parts.
@@ -144,6 +148,38 @@ impl CacheKind {
             "memory" => Ok(Self::Memory),
             url => Servers::from_url(url).map(Self::Memcached),
         }
+    }
+}
+
+/// When blocks are cleaned up. A block goes a day or two after its last use anyway, and each run lists all of
+/// them. Up to as much again is added at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CleanUpTimes {
+    /// From the start of the process to the first run, and from a run that failed to the next.
+    first_seconds: NonZeroU32,
+    /// From one run to the next.
+    every_seconds: NonZeroU32,
+}
+
+impl CleanUpTimes {
+    const STANDARD: Self = Self {
+        first_seconds: NonZeroU32::new(20 * 60).expect("is not 0"),
+        every_seconds: NonZeroU32::new(6 * 3600).expect("is not 0"),
+    };
+
+    pub(crate) fn first(self) -> Duration {
+        Duration::from_secs(self.first_seconds.get().into())
+    }
+
+    pub(crate) fn every(self) -> Duration {
+        Duration::from_secs(self.every_seconds.get().into())
+    }
+}
+
+impl Default for CleanUpTimes {
+    fn default() -> Self {
+        Self::STANDARD
     }
 }
 
@@ -289,6 +325,8 @@ struct ConfigFile {
     metadata_password_file: Option<PathBuf>,
     #[serde(default)]
     thrift: ServerThrift,
+    #[serde(default)]
+    clean_up: CleanUpTimes,
     blocks: Option<String>,
     /// Relative to the file's own directory.
     blocks_credentials_file: Option<PathBuf>,
@@ -308,8 +346,8 @@ impl Config {
     pub fn embedded(data_dir: PathBuf, listen: SocketAddr) -> Self {
         let (metadata, blocks) = (Metadata::InDataDir, Blocks::InDataDir);
         let (services, thrift) = (ServiceSettings::default(), ServerThrift::ALL);
-        let (cache, role) = (CacheKind::default(), ProcessRole::All);
-        Self { data_dir, listen, metadata, blocks, thrift, cache, role, services }
+        let (cache, clean_up, role) = (CacheKind::default(), CleanUpTimes::default(), ProcessRole::All);
+        Self { data_dir, listen, metadata, blocks, thrift, cache, clean_up, role, services }
     }
 
     /// The settings that the command line and the file (if there is one) give together.
@@ -343,7 +381,8 @@ impl Config {
         };
         let cache = overrides.cache.or(read.cache).map_or(Ok(CacheKind::default()), |text| CacheKind::parse(&text));
         let cache = cache.map_err(|source| ConfigError::BadCache { source })?;
-        Ok(Self { data_dir, listen, metadata, blocks, thrift: read.thrift, cache, role, services })
+        let (thrift, clean_up) = (read.thrift, read.clean_up);
+        Ok(Self { data_dir, listen, metadata, blocks, thrift, cache, clean_up, role, services })
     }
 }
 
@@ -545,6 +584,17 @@ mod tests {
         let overrides = Overrides { cache: Some("off".into()), ..Overrides::default() };
         assert_eq!(load(&format!("data = \"d\"\ncache = {url:?}"), overrides).expect("is valid").cache, CacheKind::Off);
         assert!(matches!(cache("cache = \"h1:1\""), Err(ConfigError::BadCache { .. })));
+    }
+
+    #[test]
+    fn the_clean_up_has_its_times() {
+        let times = |text: &str| load(&format!("data = \"d\"\n[clean_up]\n{text}"), Overrides::default());
+        let hours = |times: CleanUpTimes| (times.first().as_secs(), times.every().as_secs());
+        assert_eq!(hours(times("").expect("is valid").clean_up), (1200, 21_600));
+        assert_eq!(hours(times("first_seconds = 1\nevery_seconds = 2").expect("is valid").clean_up), (1, 2));
+        for wrong in ["first_seconds = 0", "every_seconds = -1", "often = 3"] {
+            assert!(matches!(times(wrong), Err(ConfigError::Invalid { .. })), "{wrong}");
+        }
     }
 
     fn of_role(role: ProcessRole, text: &str) -> Result<Config, ConfigError> {

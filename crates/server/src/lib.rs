@@ -31,7 +31,8 @@ pub use block_service::Thrift as ServerThrift;
 pub use block_service::{CleanUpReport, VerifyReport};
 pub use block_store_s3::Credentials;
 pub use config::{
-    Blocks, CacheKind, Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, ProcessRole, Secret, ServiceSettings,
+    Blocks, CacheKind, CleanUpTimes, Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, ProcessRole, Secret,
+    ServiceSettings,
 };
 pub use error::ServerError;
 pub use run::{open, run, runtime};

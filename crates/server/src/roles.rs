@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | all | everything | nothing | nobody |
 //! | meta | all calls without blocks | who, what may be read, commits, heads | the metadata database; tells hubs |
-//! | block | `changeset`, `blocks`, `prefetch`, `sums` | nothing | the meta service, the block store |
+//! | block | `changeset`, `blocks`, `prefetch`, `sums` | nothing | the meta service, the block store; cleans it up |
 //! | notify-hub | nothing | announcements, edges | nobody |
 //! | notify-edge | `events` | nothing | the meta service; listens to hubs |
 
@@ -14,7 +14,7 @@ use crate::health::{Need, client_health};
 use crate::metrics::{CountedAnnounce, Metrics};
 use crate::router::router;
 use crate::world;
-use crate::{Blocks, CacheKind, Config, Metadata, ProcessRole, Secret, ServerError};
+use crate::{Blocks, CacheKind, CleanUpTimes, Config, Metadata, ProcessRole, Secret, ServerError};
 use api::ApiError;
 use api::service::{Announce, CleanUpMode, MetaForStart};
 use axum::Router;
@@ -45,12 +45,6 @@ const RECENT_BLOCK_BYTES: u64 = 64 * 1024 * 1024;
 const JOURNAL_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// How often rows without meaning are removed from the metadata database.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
-/// How often blocks are cleaned up. A block goes a day or two after its last use anyway, and each run lists all
-/// of them.
-const BLOCKS_CLEAN_UP_INTERVAL: Duration = Duration::from_secs(6 * 3600);
-/// When they are for the first time, and again after a run that failed: what that one had begun to remove is
-/// taken up then.
-const BLOCKS_CLEAN_UP_SOON: Duration = Duration::from_secs(20 * 60);
 /// How long a process waits at its start for a meta service: they may start together.
 const META_PATIENCE: Duration = Duration::from_secs(60);
 /// How often it asks until then.
@@ -126,7 +120,10 @@ impl Part {
             for_services: Router::new(),
             need,
             notification: Notification::Streams(hub),
-            background: vec![Box::pin(clean_up_regularly(meta)), Box::pin(clean_up_blocks_regularly(clean_up.clone()))],
+            background: vec![
+                Box::pin(clean_up_regularly(meta)),
+                Box::pin(clean_up_blocks_regularly(clean_up.clone(), config.clean_up)),
+            ],
             clean_up: Some(clean_up),
             lock: Some(lock),
         })
@@ -170,6 +167,7 @@ impl Part {
             tokio::task::spawn_blocking(move || open_blocks(&data_dir, &blocks, instance, BlocksFor::Everything)).await;
         let store = opened.map_err(|panic| ServerError::Runtime { source: std::io::Error::other(panic) })??;
         let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
+        let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta).with_thrift(config.thrift));
         let need = Need::Meta(upstream.clone());
         let calls = router([block_service::routes(blocks, tasks.clone()), client_health(need.clone())]);
@@ -178,8 +176,11 @@ impl Part {
             for_services: Router::new(),
             need,
             notification: Notification::None,
-            background: vec![Box::pin(upstream.look_after())],
-            clean_up: None,
+            background: vec![
+                Box::pin(upstream.look_after()),
+                Box::pin(clean_up_blocks_regularly(clean_up.clone(), config.clean_up)),
+            ],
+            clean_up: Some(clean_up),
             lock,
         })
     }
@@ -363,13 +364,14 @@ async fn clean_up_regularly(meta: Arc<MetaService>) {
     }
 }
 
-/// Never ends.
-async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>) {
-    let mut pause = BLOCKS_CLEAN_UP_SOON;
+/// Never ends. Processes that start together do not list all blocks at the same time.
+async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>, times: CleanUpTimes) {
+    let mut pause = times.first();
     loop {
-        sleep(pause).await;
+        sleep(pause + pause.mul_f64(world::below(1000) as f64 / 1000.0)).await;
         let clean_up = clean_up.clone();
-        pause = BLOCKS_CLEAN_UP_SOON;
+        // What a run that failed had begun to remove is taken up then.
+        pause = times.first();
         match tokio::task::spawn_blocking(move || clean_up.run(CleanUpMode::Act)).await {
             Ok(Ok(report)) => {
                 let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, compacted_bytes } = report;
@@ -382,7 +384,7 @@ async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>) {
                     compacted_bytes,
                     "blocks were cleaned up"
                 );
-                pause = BLOCKS_CLEAN_UP_INTERVAL;
+                pause = times.every();
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "blocks could not be cleaned up");

@@ -1,7 +1,7 @@
 //! The clean-up of blocks against uploads and commits, on the real services: nothing goes that anybody
 //! needs, and what nobody needs goes. On SQLite and on a real MariaDB.
 
-use api::service::{CleanUpMode, Identity, MetaForBlocks, MetaForCleanUp};
+use api::service::{CleanUpMode, Identity, MetaForBlocks, MetaForCleanUp, MetaForVerify};
 use api::{ApiError, BlockHeader, BlocksRequest, ChangesetHead, ErrorCode, LinkRequest};
 use block_service::{BlockService, CleanUp, CleanUpReport, Parcel};
 use block_store::{BlockStore, MemoryBlockStore};
@@ -145,6 +145,7 @@ const RULES: &[(&str, Rule)] = &[
     ("scenario 52: a block that is stored between mark and sweep stays until its commit", stored_before_the_sweep),
     ("a block that is being removed cannot be stored until it is gone", nothing_overtakes_a_removal),
     ("a removal that was broken off is ended by another run", a_broken_removal_is_ended),
+    ("a late word that a removal has ended does not end another's", a_late_word_ends_no_other_removal),
     ("of two clean-ups at once each block is removed by one", two_clean_ups),
 ];
 
@@ -271,12 +272,12 @@ fn nothing_overtakes_a_removal(world: &World) {
     let (who, root) = server.device();
     marked(world, &server, who, b"going");
     let condemned = server.meta.condemn(10).expect("condemns");
-    assert_eq!(condemned, [BlockHash::of(b"going")]);
+    assert_eq!(condemned.blocks, [BlockHash::of(b"going")]);
     let upload = || other.service.changeset(who, changeset(root, 1, b"going"), bytes(&[b"going"]));
     let refused = upload().expect_err("is refused");
     assert!(refused.code.is_transient() && refused.retry_after_ms.is_some(), "{refused:?}");
-    assert_eq!(MetaForBlocks::missing(&*other.meta, who, &condemned).expect("answers"), [true]);
-    world.blocks.remove(&condemned).expect("removes");
+    assert_eq!(MetaForBlocks::missing(&*other.meta, who, &condemned.blocks).expect("answers"), [true]);
+    world.blocks.remove(&condemned.blocks).expect("removes");
     assert_eq!(upload().expect_err("is refused").code, ErrorCode::Unavailable);
     server.meta.removed(&condemned).expect("forgets");
     assert!(matches!(upload().expect("commits").outcome, Some(CommitOutcome::Accepted { .. })));
@@ -287,12 +288,29 @@ fn a_broken_removal_is_ended(world: &World) {
     let (server, other) = (world.server(), world.server());
     let (who, _) = server.device();
     marked(world, &server, who, b"going");
-    assert_eq!(server.meta.condemn(10).expect("condemns").len(), 1);
+    assert_eq!(server.meta.condemn(10).expect("condemns").blocks.len(), 1);
     assert_eq!(other.sweep(), 0, "somebody is at it");
     world.pass(HOUR);
     assert_eq!(other.sweep(), 1);
     assert!(!world.has(b"going"));
     other.upload(who, &[b"going"]).expect("can come back");
+}
+
+fn a_late_word_ends_no_other_removal(world: &World) {
+    let (server, other) = (world.server(), world.server());
+    let (who, root) = server.device();
+    marked(world, &server, who, b"going");
+    let slow = server.meta.condemn(10).expect("condemns");
+    world.pass(HOUR);
+    let quick = other.meta.condemn(10).expect("takes it up");
+    assert_eq!(slow.blocks, quick.blocks);
+    server.meta.removed(&slow).expect("answers");
+    let upload = || other.service.changeset(who, changeset(root, 1, b"going"), bytes(&[b"going"]));
+    assert_eq!(upload().expect_err("the other one removes it").code, ErrorCode::Unavailable);
+    world.blocks.remove(&quick.blocks).expect("removes");
+    other.meta.removed(&quick).expect("forgets");
+    assert!(matches!(upload().expect("commits").outcome, Some(CommitOutcome::Accepted { .. })));
+    assert!(other.reads(who, root, b"going"));
 }
 
 fn two_clean_ups(world: &World) {

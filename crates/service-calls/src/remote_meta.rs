@@ -1,8 +1,11 @@
 //! The meta service in another process.
 
 use crate::upstream::Upstream;
-use crate::wire::{self, Authenticate, Call, Missing, Readable, Stored};
-use api::service::{Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
+use crate::wire::{self, Authenticate, Call, Mark, Missing, Readable, Stored};
+use api::service::{
+    CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
+    MetaForStart, StoredBlock,
+};
 use api::{ApiError, ErrorCode, ServerReply, Token};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, NamespaceId};
 use serde::Serialize;
@@ -81,6 +84,20 @@ impl MetaForBlocks for RemoteMeta {
     ) -> Result<Option<CommitOutcome>, ApiError> {
         let request = Stored { who, blocks: blocks.to_vec(), commit: commit.cloned() };
         self.call(wire::STORED, &request)
+    }
+}
+
+impl MetaForCleanUp for RemoteMeta {
+    fn mark(&self, blocks: &[BlockHash], mode: CleanUpMode) -> Result<Marked, ApiError> {
+        self.call(wire::MARK, &Mark { blocks: blocks.to_vec(), mode })
+    }
+
+    fn condemn(&self, limit: usize) -> Result<Condemned, ApiError> {
+        self.call(wire::CONDEMN, &u32::try_from(limit).unwrap_or(u32::MAX))
+    }
+
+    fn removed(&self, condemned: &Condemned) -> Result<(), ApiError> {
+        self.call(wire::REMOVED, condemned)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Answering the calls of other services.
 
 use crate::secret::ServiceSecret;
-use crate::wire::{self, Authenticate, DEADLINE, Missing, Readable, SERVICE_PREFIX, Stored};
-use api::service::{Identity, MetaForBlocks, MetaForNotification, MetaForStart};
+use crate::wire::{self, Authenticate, DEADLINE, Mark, Missing, Readable, SERVICE_PREFIX, Stored};
+use api::service::{Condemned, Identity, MetaForBlocks, MetaForCleanUp, MetaForNotification, MetaForStart};
 use api::{ApiError, CONTENT_TYPE, ErrorCode, codec};
 use axum::Router;
 use axum::body::Body;
@@ -28,8 +28,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(20);
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The meta service as other processes see it.
-pub trait RemoteCallable: MetaForStart + MetaForBlocks + MetaForNotification {}
-impl<T: MetaForStart + MetaForBlocks + MetaForNotification> RemoteCallable for T {}
+pub trait RemoteCallable: MetaForStart + MetaForBlocks + MetaForCleanUp + MetaForNotification {}
+impl<T: MetaForStart + MetaForBlocks + MetaForCleanUp + MetaForNotification> RemoteCallable for T {}
 
 struct Door<M> {
     meta: Arc<M>,
@@ -63,6 +63,18 @@ pub fn meta_routes<M: RemoteCallable + 'static>(meta: Arc<M>) -> Router {
     router = call(router, wire::STORED, |meta, body| {
         with(body, |Stored { who, blocks, commit }| meta.stored(who, &blocks, commit.as_ref()))
     });
+    router = call(router, wire::MARK, |meta, body| {
+        with(body, |Mark { blocks, mode }| {
+            let fits = blocks.len() <= wire::MARKED;
+            if fits { meta.mark(&blocks, mode) } else { Err(malformed("too many blocks at a time")) }
+        })
+    });
+    router = call(router, wire::CONDEMN, |meta, body| {
+        with(body, |limit: u32| {
+            meta.condemn(usize::try_from(limit).map_or(wire::CONDEMNED, |n| n.min(wire::CONDEMNED)))
+        })
+    });
+    router = call(router, wire::REMOVED, |meta, body| with(body, |condemned: Condemned| meta.removed(&condemned)));
     router = call(router, wire::HEADS, |meta, body| with(body, |account: AccountId| meta.heads(account)));
     router = call(router, wire::REVIEW, |meta, body| {
         with(body, |devices: Vec<Identity>| {

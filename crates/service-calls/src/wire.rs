@@ -1,8 +1,8 @@
 //! The calls by name, and what travels in them.
 
-use api::service::{Identity, StoredBlock};
+use api::service::{CleanUpMode, Identity, StoredBlock};
 use api::{Notification, Token};
-use model::{AccountId, BlockHash, Commit, DeviceId, NamespaceId, Position};
+use model::{AccountId, BlockHash, Commit, DeviceId, NamespaceId, Position, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -56,6 +56,18 @@ pub const STORED: Call = Call {
     patience: Duration::from_secs(40),
     repeat: Repeat::Harmless,
 };
+/// [`Mark`] to what was found about the blocks. A block is marked once, however often it is said.
+pub const MARK: Call = reading("mark");
+/// How many blocks to condemn, [`CONDEMNED`] at most, to those. Twice it condemns others; what was condemned for
+/// an answer that was lost is taken up later. Shorter than whoever removes blocks waits between this and that.
+pub const CONDEMN: Call = Call {
+    name: "condemn",
+    deadline: Duration::from_secs(60),
+    patience: Duration::from_secs(25),
+    repeat: Repeat::Harmless,
+};
+/// Blocks whose bytes are gone, to nothing. They are forgotten once.
+pub const REMOVED: Call = reading("removed");
 /// An account to what it follows.
 pub const HEADS: Call = reading("heads");
 /// Devices to what each of them follows, if it is still linked.
@@ -89,6 +101,10 @@ pub const ALIVE: Call = Call {
     repeat: Repeat::Harmless,
 };
 
+/// Blocks in one [`MARK`].
+pub const MARKED: usize = limits::BLOCKS_PER_REQUEST;
+/// Blocks that one [`CONDEMN`] is answered with.
+pub const CONDEMNED: usize = 1024;
 /// Devices in one [`REVIEW`].
 pub const REVIEWED: usize = 256;
 /// Namespaces in one [`ANNOUNCE`], [`FOLLOW`] or [`RelayFrame`].
@@ -121,6 +137,13 @@ pub struct Stored {
     pub who: Identity,
     pub blocks: Vec<StoredBlock>,
     pub commit: Option<Commit>,
+}
+
+/// What [`MARK`] asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mark {
+    pub blocks: Vec<BlockHash>,
+    pub mode: CleanUpMode,
 }
 
 /// What [`AUTHENTICATE`] asks.

@@ -1,10 +1,14 @@
 //! Calls between processes, over real connections on this machine.
 
-use api::service::{Announce, Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
+use api::service::{
+    Announce, CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
+    MetaForStart, StoredBlock,
+};
 use api::{ApiError, ErrorCode, ServerReply, Token};
 use axum::Router;
 use model::{
     AccountId, BlockHash, Commit, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position,
+    Timestamp,
 };
 use service_calls::wire::{self, Announcement};
 use service_calls::{Links, Publisher, RemoteMeta, ServiceSecret, Upstream, alive_routes, guard, meta_routes};
@@ -65,6 +69,22 @@ impl MetaForBlocks for Meta {
         let mut stored = self.stored.lock().expect("not poisoned");
         stored.push((blocks.to_vec(), commit.map(|commit| commit.key)));
         Ok(commit.map(|_| CommitOutcome::Rejected(Vec::new())))
+    }
+}
+
+impl MetaForCleanUp for Meta {
+    fn mark(&self, blocks: &[BlockHash], mode: CleanUpMode) -> Result<Marked, ApiError> {
+        assert_eq!(mode, CleanUpMode::Act);
+        Ok(Marked { fresh: 1, waiting: blocks.len() as u64, due: blocks[..1].to_vec() })
+    }
+
+    fn condemn(&self, limit: usize) -> Result<Condemned, ApiError> {
+        Ok(Condemned { blocks: vec![BlockHash([8; 32]); limit], time: Timestamp(7) })
+    }
+
+    fn removed(&self, condemned: &Condemned) -> Result<(), ApiError> {
+        assert_eq!(condemned.time, Timestamp(7));
+        Ok(())
     }
 }
 
@@ -158,6 +178,13 @@ async fn every_call_arrives_and_its_answer_returns() {
     assert_eq!(ask(&remote, move |meta| meta.readable(WHO, SPACE, &blocks)).await, Ok(vec![true, false]));
     assert_eq!(ask(&remote, move |meta| meta.missing(WHO, &blocks)).await, Ok(vec![false, true]));
     assert_eq!(ask(&remote, move |meta| meta.renew(&blocks)).await, Ok(()));
+    let marked = ask(&remote, |meta| meta.mark(&[BlockHash([3; 32]), BlockHash([4; 32])], CleanUpMode::Act)).await;
+    assert_eq!(marked, Ok(Marked { fresh: 1, waiting: 2, due: vec![BlockHash([3; 32])] }));
+    let condemned = ask(&remote, |meta| meta.condemn(5)).await.expect("answers");
+    assert_eq!((condemned.blocks.len(), condemned.time), (5, Timestamp(7)));
+    assert_eq!(ask(&remote, move |meta| meta.removed(&condemned)).await, Ok(()));
+    let most = ask(&remote, |meta| meta.condemn(1_000_000)).await.expect("answers");
+    assert_eq!(most.blocks.len(), wire::CONDEMNED);
     let refused = ask(&remote, |meta| meta.renew(&[BlockHash([9; 32])])).await;
     assert_eq!(refused.expect_err("refused").code, ErrorCode::Unavailable);
     let stored = StoredBlock { hash: blocks[0], len: 5 };

@@ -5,9 +5,12 @@
 
 #![expect(clippy::print_stdout, reason = "its table is what it is for")]
 
-use api::service::{Announce, Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
+use api::service::{
+    Announce, CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
+    MetaForStart, StoredBlock,
+};
 use api::{ApiError, ErrorCode, PREFIX, ServerReply, Token};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, limits};
+use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, Timestamp, limits};
 use service_calls::{Links, Publisher, alive_routes, meta_routes};
 use std::fs;
 use std::net::TcpListener as FreePort;
@@ -74,6 +77,20 @@ impl MetaForBlocks for Meta {
 
     fn stored(&self, _: Identity, _: &[StoredBlock], _: Option<&Commit>) -> Result<Option<CommitOutcome>, ApiError> {
         Ok(None)
+    }
+}
+
+impl MetaForCleanUp for Meta {
+    fn mark(&self, _: &[BlockHash], _: CleanUpMode) -> Result<Marked, ApiError> {
+        Ok(Marked::default())
+    }
+
+    fn condemn(&self, _: usize) -> Result<Condemned, ApiError> {
+        Ok(Condemned { blocks: Vec::new(), time: Timestamp(0) })
+    }
+
+    fn removed(&self, _: &Condemned) -> Result<(), ApiError> {
+        Ok(())
     }
 }
 

@@ -4,9 +4,11 @@
 mod cluster;
 mod support;
 
+use block_store_s3::private_server::PrivateServer as Bucket;
 use cache::private_server::PrivateServer as PrivateMemcached;
-use cluster::{Cluster, Part, Sizes, get};
+use cluster::{Cluster, More, Part, Sizes, get};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::time::{Duration, Instant};
 use support::{Device, eventually};
 
@@ -144,7 +146,10 @@ fn figure(cluster: &Cluster, name: &str) -> u64 {
 #[test]
 fn devices_that_link_late_read_what_others_have_read_before_and_miss_nothing_without_the_cache() {
     let mut memcached = PrivateMemcached::start();
-    let cluster = Cluster::start_with(&PAIRS, &["--cache".to_owned(), memcached.url()]);
+    let cluster = {
+        let for_meta = vec!["--cache".to_owned(), memcached.url()];
+        Cluster::start_with(&PAIRS, &More { for_meta, ..More::default() })
+    };
     let a = cluster.running_device("a");
     for number in 0..300 {
         a.write(&format!("folder/file {number}"), "content");
@@ -166,4 +171,49 @@ fn devices_that_link_late_read_what_others_have_read_before_and_miss_nothing_wit
     assert!(figure(&cluster, "syncline_cache_failures ") > 0);
     memcached.run();
     late("f");
+}
+
+#[test]
+fn block_services_on_one_bucket_clean_it_up_by_themselves() {
+    let bucket = Bucket::start();
+    let settings = tempfile::TempDir::new().expect("a temporary directory");
+    let file = |name: &str, text: &str| {
+        let path = settings.path().join(name);
+        fs::write(&path, text).expect("written");
+        support::text(&path).to_owned()
+    };
+    let credentials = file("credentials", &Bucket::credentials_text());
+    let times = file("times.toml", "[clean_up]\nfirst_seconds = 1\nevery_seconds = 1\n");
+    let for_block = ["--blocks", &bucket.url("team"), "--blocks-credentials-file", &credentials, "--config", &times];
+    let for_block = for_block.map(str::to_owned).to_vec();
+    let cluster = Cluster::start_with(&PAIRS, &More { for_block, more_blocks: 1, ..More::default() });
+    let a = cluster.running_device("a");
+    for name in ["kept", "lost", "lost too"] {
+        a.write(name, name);
+    }
+    a.flush();
+    let is_there = |name: &str| {
+        let hash = model::BlockHash::of(name.as_bytes()).to_string();
+        bucket.objects().join("team/blocks").join(&hash[..2]).join(&hash).exists()
+    };
+    assert!(is_there("kept") && is_there("lost") && is_there("lost too"));
+    // As if their uploads had never been followed by a commit, long ago.
+    let forget = |table: &str, other_than: &str| {
+        let hash = model::BlockHash::of(other_than.as_bytes());
+        cluster.database.as_root(&format!("DELETE FROM syncline.{table} WHERE hash <> X'{hash}'"));
+    };
+    forget("namespace_blocks", "kept");
+    forget("uploaded_blocks", "kept");
+    eventually("they are marked", || cluster.database.ask::<u64>("SELECT COUNT(*) FROM syncline.unused_blocks") == 2);
+    assert!(is_there("lost") && is_there("lost too"), "within the grace they stay");
+    let days = 2 * 24 * 3600 * 1000;
+    cluster.database.as_root(&format!("UPDATE syncline.unused_blocks SET since = since - {days}"));
+    eventually("they are removed", || !is_there("lost") && !is_there("lost too"));
+    eventually("and forgotten", || cluster.database.ask::<u64>("SELECT COUNT(*) FROM syncline.unused_blocks") == 0);
+    assert!(is_there("kept"));
+    for part in ["block1", "block2"] {
+        eventually("both have looked", || cluster.parts[part].log().contains("blocks were cleaned up"));
+    }
+    let b = cluster.running_device("b");
+    eventually("what is named can be read", || b.has("kept") && b.read("kept") == "kept");
 }

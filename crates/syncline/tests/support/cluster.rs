@@ -30,7 +30,7 @@ pub struct Cluster {
     pub address: String,
     // Dropped in this order, the folder last.
     _balancer: Running,
-    _database: PrivateServer,
+    pub database: PrivateServer,
     directory: TempDir,
 }
 
@@ -41,13 +41,23 @@ pub struct Sizes {
     pub edges: usize,
 }
 
+/// What else is on the command lines.
+#[derive(Default)]
+pub struct More {
+    pub for_meta: Vec<String>,
+    pub for_block: Vec<String>,
+    /// Block services beside the first one, which takes a bucket for the blocks.
+    pub more_blocks: usize,
+}
+
 impl Cluster {
     pub fn start(sizes: &Sizes) -> Self {
-        Self::start_with(sizes, &[])
+        Self::start_with(sizes, &More::default())
     }
 
-    /// As [`Cluster::start`], with more on the meta services' command lines.
-    pub fn start_with(sizes: &Sizes, for_meta: &[String]) -> Self {
+    /// As [`Cluster::start`], with more on the command lines.
+    pub fn start_with(sizes: &Sizes, more: &More) -> Self {
+        let More { for_meta, for_block, more_blocks } = more;
         let directory = TempDir::new().expect("a temporary directory");
         let database = PrivateServer::start();
         let path = |name: &str| directory.path().join(name);
@@ -73,8 +83,11 @@ impl Cluster {
         for (number, addresses) in hubs.into_iter().enumerate() {
             plan.push((format!("hub{}", number + 1), "notify-hub", addresses, Vec::new()));
         }
-        let more = [&data("blocks")[..], &["--meta".to_owned(), meta_list.clone()]].concat();
-        plan.push(("block1".to_owned(), "block", (free_address(), free_address()), more));
+        for number in 1..=1 + more_blocks {
+            let name = format!("block{number}");
+            let more = [&data(&name)[..], &["--meta".to_owned(), meta_list.clone()], for_block].concat();
+            plan.push((name, "block", (free_address(), free_address()), more));
+        }
         for number in 0..sizes.edges {
             let more = ["--meta", &meta_list, "--hubs", &hub_list].map(str::to_owned).to_vec();
             plan.push((format!("edge{}", number + 1), "notify-edge", (free_address(), free_address()), more));
@@ -101,7 +114,7 @@ impl Cluster {
         }
         let (address, balancer) = balance(&parts, directory.path());
         let address = format!("http://{address}");
-        Self { parts, address, _balancer: balancer, _database: database, directory }
+        Self { parts, address, _balancer: balancer, database, directory }
     }
 
     pub fn part(&mut self, name: &str) -> &mut Part {

@@ -14,6 +14,14 @@ const UNUSED: &str = "crates/meta-service/src/unused.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "late-words-end-removals",
+        about: "a clean-up that was slow lifts the removal that another one is in the middle of",
+        file: UNUSED,
+        old: "mark.condemned == Some(condemned.time)",
+        new: "mark.condemned.is_some()",
+        suites: &[CleanUp],
+    },
+    Mutant {
         name: "uploads-are-not-hashed",
         about: "a block is kept under whatever name its sender gives it",
         file: BLOCK,
