@@ -33,10 +33,7 @@ const WIRING: &[&str] = &["server", "simulation", "fuzzing", "xtask"];
 /// Lines in a file that a reader can still hold.
 const FILE_LINES: usize = 800;
 /// Longer files, each with the reason why it is better whole.
-const LONG_FILES: &[(&str, &str)] = &[
-    ("crates/block-service/src/service.rs", "half of it are its tests, which use what is private there"),
-    ("crates/sync-engine/src/engine/transfer.rs", "uploads and downloads share their windows and their state"),
-];
+const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Names that say nothing about what they name.
 const EMPTY_MODULES: &[&str] = &["utils", "util", "helpers", "helper", "common"];

@@ -1,17 +1,20 @@
 //! Content on its way: which blocks go up before a commit, and which come down before an install.
 
+mod resembling;
+
 use super::Engine;
 use super::local::Blame;
 use super::prefetch::{Prefetched, block_at};
 use crate::io::{
-    BlockSource, BlockTarget, Environment, FetchBlock, Former, FormerBlock, Job, JobId, LocalPath, Request, RequestId,
-    StepError, TempName,
+    BlockSource, BlockTarget, Environment, FetchBlock, Former, Job, JobId, LocalPath, Request, RequestId, StepError,
+    TempName,
 };
 use crate::plan::BlockPlan;
 use crate::tree::{Content, FileContent, Seen};
 use api::{MissingReply, MissingRequest};
 use model::block::block_len;
 use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Commit, ContentHash, NamespaceId, NodeId, Operation, limits};
+use resembling::left_over;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -25,11 +28,6 @@ pub(super) const FETCH_BYTES: u64 = 8 * 1024 * 1024;
 const FETCHES: usize = 4;
 /// Files that are being fetched, or fetched and not in place yet: bounds the temporary files.
 const FETCH_WINDOW: usize = 2_000;
-/// Blocks before and behind those that are sent or fetched, in which they may have been before: an edit
-/// moves what follows it by the bytes that it adds or removes.
-const NEAR_BLOCKS: u32 = 8;
-/// Shorter blocks, in bytes, are sent faster than compared.
-const RESEMBLING_MIN: u32 = 512;
 /// Bytes of a file that make it worth to look at one node for the same content.
 const BYTES_PER_LOOK: u64 = 64;
 /// With more fetches than this, it is looked only now and then whether all are still wanted.
@@ -739,26 +737,6 @@ pub(super) fn temp_name(node: NodeId, hash: &ContentHash) -> TempName {
     TempName(format!("{node}-{}", &hash.to_string()[..16]))
 }
 
-/// Blocks of an old version that the new one does not have, near the new one's blocks `numbers` (rising).
-fn left_over(old: &Blocklist, old_size: u64, new: &Blocklist, numbers: &[u32]) -> Vec<FormerBlock> {
-    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
-    let near = first.saturating_sub(NEAR_BLOCKS)..=last.saturating_add(NEAR_BLOCKS);
-    // What was near and has not moved far is near still.
-    let (from, to) =
-        (near.start().saturating_sub(NEAR_BLOCKS) as usize, near.end().saturating_add(NEAR_BLOCKS) as usize);
-    let kept: BTreeSet<&BlockHash> = new.0.iter().take(to.saturating_add(1)).skip(from).collect();
-    let block = |(number, hash): (u32, &BlockHash)| {
-        let len = u32::try_from(block_len(old_size, number.into())).ok()?;
-        (len >= RESEMBLING_MIN && !kept.contains(hash)).then_some(FormerBlock { number, hash: *hash, len })
-    };
-    (0..)
-        .zip(&old.0)
-        .skip(*near.start() as usize)
-        .take_while(|(number, _)| near.contains(number))
-        .filter_map(block)
-        .collect()
-}
-
 /// Where a local file has its block `number`.
 fn block_of(path: &LocalPath, content: &FileContent, number: u32, hash: BlockHash) -> BlockSource {
     let len = u32::try_from(block_len(content.size, number.into())).unwrap_or(0);
@@ -769,39 +747,4 @@ fn block_of(path: &LocalPath, content: &FileContent, number: u32, hash: BlockHas
 pub(super) fn without_repeats(blocks: Vec<BlockSource>) -> Vec<BlockSource> {
     let mut seen = BTreeSet::new();
     blocks.into_iter().filter(|block| seen.insert(block.hash)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(names: &[u8]) -> Blocklist {
-        Blocklist(names.iter().map(|name| BlockHash([*name; 32])).collect())
-    }
-
-    fn left(old: &[u8], new: &[u8], numbers: &[u32]) -> Vec<u32> {
-        let left = left_over(&list(old), (BLOCK_SIZE * old.len() as u64).saturating_sub(5), &list(new), numbers);
-        assert!(left.iter().all(|block| block.hash.0[0] == old[block.number as usize]));
-        left.into_iter().map(|block| block.number).collect()
-    }
-
-    #[test]
-    fn a_changed_block_resembles_what_was_in_its_place() {
-        assert_eq!(left(&[1, 2, 3, 4], &[1, 9, 3, 4], &[1]), [1]);
-        assert_eq!(left(&[1, 2, 3], &[1, 2, 3, 4], &[3]), Vec::<u32>::new());
-    }
-
-    #[test]
-    fn what_an_insertion_moved_resembles_what_is_near() {
-        assert_eq!(left(&[1, 2, 3, 4], &[11, 12, 13, 14, 15], &[2, 3]), [0, 1, 2, 3]);
-        let (old, new): (Vec<u8>, Vec<u8>) = ((1..101).collect(), (101..201).collect());
-        let near: Vec<u32> = (42..=59).collect();
-        assert_eq!(left(&old, &new, &[50, 51]), near);
-    }
-
-    #[test]
-    fn a_shorter_file_has_nothing_left_where_it_ended() {
-        assert_eq!(left(&[1], &[11, 12], &[1]), [0]);
-        assert_eq!(left(&[], &[11], &[0]), Vec::<u32>::new());
-    }
 }
