@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Bounds every walk towards the root: mounts may nest one tree in another once.
-const MAX_WALK: usize = 2 * limits::TREE_DEPTH + 4;
+pub(crate) const MAX_WALK: usize = 2 * limits::TREE_DEPTH + 4;
 
 /// Versions of one file that are remembered while it is out of sync.
 const MAX_PASSED: usize = 64;

@@ -345,6 +345,7 @@ fn two_perturbations_of_one_tree_converge_and_lose_nothing() {
     let mut failing = Vec::new();
     for seed in first..first + cases {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, &mut coverage))).is_err() {
+            println!("case {seed} failed");
             failing.push(seed);
             if failing.len() >= FAILURES {
                 break;

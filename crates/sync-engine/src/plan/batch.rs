@@ -3,7 +3,7 @@
 use super::{DEPENDENCY_DEPTH, NAME_ATTEMPTS, Naming, Queues};
 use crate::io::{Expect, LocalPath, LocalStep, TempName};
 use crate::tree::{Content, FileContent, Local, PARKED, Place, Seen};
-use crate::trees::Trees;
+use crate::trees::{MAX_WALK, Trees};
 use crate::verdict::{Context, Label, Pull, Verdict, decide};
 use model::conflict::conflicted_name;
 use model::{Name, NameKey, NodeId};
@@ -94,8 +94,8 @@ pub struct BatchBuilder<'a, 'c> {
     pub fetched: &'a dyn Fn(NodeId, &FileContent) -> Option<TempName>,
     steps: Vec<PlannedStep>,
     touched: BTreeSet<NodeId>,
-    /// Nodes that the batch puts somewhere, with their path.
-    put: BTreeMap<NodeId, LocalPath>,
+    /// Nodes that the batch makes, with their folder, and their path when they are made.
+    put: BTreeMap<NodeId, (NodeId, LocalPath)>,
     taken: BTreeMap<(NodeId, NameKey), NodeId>,
     /// Nodes that the batch takes away from where they are.
     gone: BTreeSet<NodeId>,
@@ -270,10 +270,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
 
     /// The folder in which a node is at this point of the batch.
     fn parent_on_disk(&self, id: NodeId) -> Option<NodeId> {
-        if self.put.contains_key(&id) {
-            return self.trees.remote(id).map(|remote| remote.place.parent);
-        }
-        self.trees.local(id).map(|local| local.place.parent)
+        self.put.get(&id).map(|(parent, _)| *parent).or_else(|| self.trees.local_parent(id))
     }
 
     fn delete(&mut self, id: NodeId) -> Result<(), Blocked> {
@@ -369,7 +366,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     }
 
     fn put(&mut self, id: NodeId, place: &Place, path: LocalPath) {
-        self.put.insert(id, path);
+        self.put.insert(id, (place.parent, path));
         self.taken.insert((place.parent, place.name.key()), id);
     }
 
@@ -412,14 +409,14 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
     /// The path of a node on disk at this point of the batch. What lies in a folder that the batch
     /// moves has to wait: should that move fail, the path would be another folder's.
     fn path(&self, id: NodeId) -> Result<LocalPath, Blocked> {
-        if let Some(path) = self.put.get(&id) {
-            return Ok(path.clone());
-        }
-        let mut chain = std::iter::once(id).chain(self.trees.local_ancestors(id));
+        let mut chain = std::iter::successors(Some(id), |at| self.parent_on_disk(*at)).take(MAX_WALK);
         if let Some(moved) = chain.find(|above| self.gone.contains(above)) {
             return Err(Blocked::On(moved));
         }
-        self.trees.local_path(id).ok_or(Blocked::On(id))
+        match self.put.get(&id) {
+            Some((_, path)) => Ok(path.clone()),
+            None => self.trees.local_path(id).ok_or(Blocked::On(id)),
+        }
     }
 
     fn occupant(&self, folder: NodeId, key: &NameKey) -> Option<NodeId> {

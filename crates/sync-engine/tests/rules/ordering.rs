@@ -12,7 +12,7 @@ use sync_engine::io::{
     Action, Command, DeleteGuard, DirectoryScan, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult,
     LocalPath, LocalStep, Reply, Request, RequestError, RootState, ScanError, ScanTarget,
 };
-use sync_engine::tree::{Content, NodeRow, Seen};
+use sync_engine::tree::{Content, NodeRow, Place, Seen};
 
 fn entry(position: u64, node: NodeId, change: Change) -> JournalEntry {
     JournalEntry { position: Position(position), node, change, device: None, time: Timestamp(0) }
@@ -731,4 +731,38 @@ fn what_failed_and_is_kept_off_the_device_since_holds_nobody_up() {
     script.answer_scans(&[Found { kind: FileKind::Directory, ..found_file("a", print(9, 0)) }]);
     let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("theirs keeps the name");
     assert!(matches!(&job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Move { .. }])), "{job:?}");
+}
+
+/// A folder was made in another one that then moved away, and whose place a third one took, all in one batch. A
+/// file that was to move into the new folder went to the path at which that had been made.
+#[test]
+fn nothing_is_put_into_a_folder_that_the_batch_has_moved_since_it_was_made() {
+    let (fresh, outer, other, moving) = (A, B, C, NodeId([4; 16]));
+    let folder = |name: &str, inode: u64, now: Place| NodeRow {
+        remote: remote(now, Content::Directory),
+        ..agreed_folder(&at_root(name), inode)
+    };
+    let rows = vec![
+        (fresh, NodeRow { local: None, synced: None, remote: remote(in_folder(outer, "n"), Content::Directory) }),
+        (outer, folder("c", 10, in_folder(other, "x"))),
+        (other, folder("b", 11, at_root("c"))),
+        (
+            moving,
+            NodeRow {
+                remote: remote(in_folder(fresh, "f"), Content::File(file("bytes"))),
+                ..agreed_file(&at_root("d"), "bytes", 12)
+            },
+        ),
+    ];
+    let entries = [
+        found("b", FileKind::Directory, print(11, 0)),
+        found("c", FileKind::Directory, print(10, 0)),
+        found_file("d", print(12, 5)),
+    ];
+    let mut script = Script::at_rest(state(), rows, &entries);
+    let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("there is much to do");
+    let Job::Apply(steps) = job else { unreachable!("asked for") };
+    let at = |node: NodeId| steps.iter().position(|step| step.node() == node);
+    assert!(at(fresh) < at(outer) && at(outer) < at(other) && at(fresh).is_some(), "{steps:?}");
+    assert!(at(moving).is_none(), "its folder is elsewhere by then: {steps:?}");
 }
