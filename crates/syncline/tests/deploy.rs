@@ -5,8 +5,12 @@ mod support;
 use server::{Config, Overrides, ProcessRole};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The number of the signal.
+const SIGTERM: i32 = 15;
 
 fn deploy(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name)
@@ -42,9 +46,23 @@ fn haproxy_accepts_its_configurations() {
     check("haproxy", &["-c", "-f"], &deploy("compose/haproxy.cfg"));
 }
 
+/// Where its configuration has a script, keepalived 2.2 ends its check by terminating its process group, itself
+/// included, whatever it has found. What it finds it says.
 #[test]
 fn keepalived_accepts_its_configuration() {
-    check("keepalived", &["-t", "-f"], &deploy("keepalived.conf"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let found_in = |text: &str| {
+        let path = directory.path().join("keepalived.conf");
+        fs::write(&path, text).expect("written");
+        let output = Command::new("keepalived").args(["-t", "-f"]).arg(&path).process_group(0).output();
+        let output = output.expect("keepalived is installed");
+        let ended = output.status.success() || output.status.signal() == Some(SIGTERM);
+        (ended, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let text = fs::read_to_string(deploy("keepalived.conf")).expect("is there");
+    assert_eq!(found_in(&text), (true, String::new()));
+    let (_, said) = found_in(&text.replace("nopreempt", "no_such_word"));
+    assert!(said.contains("no_such_word"), "{said}");
 }
 
 #[test]
