@@ -379,7 +379,7 @@ impl World {
         let mut environment = Environment { now, today: TODAY, random: &mut random, blocklists: &device.database };
         let actions = engine.handle(event, &mut environment);
         if engine.missed() > 0 {
-            let found: Vec<String> = actions.iter().map(brief_action).collect();
+            let found: Vec<String> = actions.iter().map(|action| format!("{action:?}")).collect();
             return Err(violation(format!("I17: device {number} had work that nothing woke: {}", found.join(", "))));
         }
         self.perform(number, actions)?;
