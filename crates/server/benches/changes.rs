@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "its table is what it is for")]
 
+mod settings;
+
 use api::service::Identity;
 use api::{ChangesRequest, LinkRequest};
 use cache::private_server::PrivateServer as PrivateMemcached;
@@ -16,9 +18,9 @@ use model::{
     BlockHash, Blocklist, Body, Commit, CommitKey, CommitOutcome, Cursor, Mtime, Name, NamespaceId, NodeId, Operation,
     Position,
 };
-use server::{Config, Overrides, Secret};
+use server::Config;
+use settings::{embedded, shared};
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -62,20 +64,6 @@ fn main() {
             read_by_all(name, kind, &config, &devices, root, Some(new));
         }
     }
-}
-
-fn embedded(folder: &Path) -> Config {
-    Config::embedded(folder.join("sqlite"), ([127, 0, 0, 1], 0).into())
-}
-
-fn shared(folder: &Path, database: &PrivateServer) -> Config {
-    let overrides = Overrides {
-        data_dir: Some(folder.join("mariadb")),
-        metadata: Some(database.url(PrivateServer::DATABASE)),
-        metadata_password: Some(Secret::from(PrivateServer::PASSWORD.to_owned())),
-        ..Overrides::default()
-    };
-    Config::load(None, overrides).expect("valid settings")
 }
 
 fn devices(meta: &MetaService) -> (NamespaceId, Vec<Identity>) {

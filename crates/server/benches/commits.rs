@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "its table is what it is for")]
 
+mod settings;
+
 use api::LinkRequest;
 use api::service::Identity;
 use meta_service::MetaService;
@@ -13,7 +15,7 @@ use model::{
     Blocklist, Body, Commit, CommitKey, CommitOutcome, Epoch, Mtime, Name, NamespaceId, NodeId, Operation, Position,
 };
 use mysql::prelude::Queryable;
-use server::{Config, Overrides, Secret};
+use settings::{embedded, shared};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,20 +42,6 @@ fn main() {
     }
     let mariadb = server::open(&shared(folder.path(), &database)).expect("opens");
     service("MariaDB", &mariadb, time);
-}
-
-fn embedded(folder: &Path) -> Config {
-    Config::embedded(folder.join("sqlite"), ([127, 0, 0, 1], 0).into())
-}
-
-fn shared(folder: &Path, database: &PrivateServer) -> Config {
-    let overrides = Overrides {
-        data_dir: Some(folder.join("mariadb")),
-        metadata: Some(database.url(PrivateServer::DATABASE)),
-        metadata_password: Some(Secret::from(PrivateServer::PASSWORD.to_owned())),
-        ..Overrides::default()
-    };
-    Config::load(None, overrides).expect("valid settings")
 }
 
 /// One row in one durable transaction, as the engine does it by itself.
