@@ -257,6 +257,10 @@ impl Engine {
                 continue;
             }
             let (Some(local), Some(path)) = (self.trees.local(*node), self.trees.local_path(*node)) else { continue };
+            // Nothing is planned, and so nothing leaves the queue, while the journal is half read.
+            if local.seen != Seen::File(None) {
+                continue;
+            }
             if large_is_read && local.print.size >= HASH_BYTES {
                 continue;
             }

@@ -513,6 +513,23 @@ fn nothing_is_sent_while_it_is_open_which_epoch_this_is() {
     assert!(script.request(|_| Some(())).is_none());
 }
 
+/// It was read again and again until the server answered: the queue of what to read is made by planning.
+#[test]
+fn a_file_is_read_once_while_the_server_is_lost_in_the_middle_of_a_journal() {
+    let mut script = Script::at_rest(state(), Vec::new(), &[found_file("b", print(12, 4))]);
+    let asks = |request: &Request| matches!(request, Request::Changes(_)).then_some(());
+    script.tell(Event::StreamOpened);
+    let (id, ()) = script.request(asks).expect("it asks for changes");
+    let create = Change::Create { parent: ROOT.root(), name: name("c"), body: Body::Directory };
+    let entries = vec![entry(2, A, create)];
+    let part = NamespaceChanges { namespace: ROOT, role: Some(model::Role::Owner), entries, head: Position(3) };
+    script.reply(id, Ok(Reply::Changes(ChangesReply { namespaces: vec![part] })));
+    let (id, ()) = script.request(asks).expect("and for the rest");
+    script.lose(id);
+    hash(&mut script, "mine");
+    assert!(script.job(|job| matches!(job, Job::Hash(_))).is_none());
+}
+
 #[test]
 fn a_folder_that_both_sides_made_becomes_one_as_soon_as_the_journal_says_so() {
     let folder = Found { kind: FileKind::Directory, ..found_file("a", print(11, 0)) };
