@@ -397,6 +397,7 @@ impl Engine {
 
     /// Starts everything that can go on.
     fn drive(&mut self, env: &mut Environment<'_>) {
+        self.follow_relabelled();
         self.start_recovery();
         let scan_first = self.local.scan_is_due && !self.observer.is_idle();
         if scan_first {
@@ -404,6 +405,7 @@ impl Engine {
         }
         if self.may_plan() {
             self.plan(env);
+            self.follow_relabelled();
         }
         self.start_scan(env.random);
         self.start_hashing(env.now);
@@ -415,6 +417,12 @@ impl Engine {
         self.schedule_second_look(env.now);
         self.schedule_review(env.now);
         self.schedule_persist(env.now);
+    }
+
+    fn follow_relabelled(&mut self) {
+        for (from, to) in self.trees.take_relabelled() {
+            self.observer.relabelled(from, to);
+        }
     }
 
     /// Whether the trees are whole enough to decide on.

@@ -37,6 +37,8 @@ pub struct Trees {
     deleted_files: u64,
     /// How often a node appeared on disk, or was not agreed on any more.
     turns: u64,
+    /// Which node became which since [`Trees::take_relabelled`] was last called.
+    relabelled: Vec<(NodeId, NodeId)>,
 }
 
 /// The nodes whose three trees do not agree.
@@ -92,6 +94,7 @@ impl Trees {
             synced_files: 0,
             deleted_files: 0,
             turns: 0,
+            relabelled: Vec::new(),
         };
         for (id, row) in rows {
             trees.put(id, &row);
@@ -243,6 +246,12 @@ impl Trees {
                 self.set_local(child, Some(below));
             }
         }
+        self.relabelled.push((from, to));
+    }
+
+    /// Which node on disk became which, in order, since this was last called.
+    pub fn take_relabelled(&mut self) -> Vec<(NodeId, NodeId)> {
+        std::mem::take(&mut self.relabelled)
     }
 
     /// The children of a folder in the local tree.

@@ -41,6 +41,13 @@ impl Observer {
         }
     }
 
+    /// A folder that could not be read turned out to be another node.
+    pub(super) fn failure_passes_on(&mut self, from: NodeId, to: NodeId) {
+        if let Some(failed) = self.failed.remove(&from) {
+            self.failed.insert(to, failed);
+        }
+    }
+
     /// How often in a row the look has failed that has failed least often, if there is one.
     #[must_use]
     pub fn fewest_failures(&self) -> Option<u32> {

@@ -1,5 +1,6 @@
 //! What is to be looked at, and where.
 
+use super::Observer;
 use crate::io::Extent;
 use model::NodeId;
 use std::collections::BTreeMap;
@@ -35,4 +36,19 @@ pub(super) fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Lo
         Some(there) => there.and(look),
     };
     queue.insert(folder, look);
+}
+
+impl Observer {
+    /// A node on disk turned out to be another: what was to be looked at in it still is.
+    pub fn relabelled(&mut self, from: NodeId, to: NodeId) {
+        for queue in [&mut self.next, &mut self.round] {
+            if let Some(look) = queue.remove(&from) {
+                merge(queue, to, look);
+            }
+        }
+        self.failure_passes_on(from, to);
+        if self.unconfirmed.remove(&from) {
+            self.unconfirmed.insert(to);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Small trees, written down.
 
 use model::block::BlockHasher;
-use model::{Blocklist, Mtime, Name, NamespaceId, NodeId, Position};
+use model::{Blocklist, Change, JournalEntry, Mtime, Name, NamespaceId, NodeId, Position, Timestamp};
 use std::collections::BTreeSet;
 use sync_engine::io::{
     DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, LocalPath, ScanError, ScanTarget,
@@ -96,4 +96,8 @@ pub(crate) fn listing(folder: Fingerprint, entries: Vec<Found>) -> DirectoryList
 
 pub(crate) fn scan(directory: &str, result: Result<DirectoryListing, ScanError>) -> DirectoryScan {
     DirectoryScan { target: ScanTarget { directory: path(directory), extent: Extent::All }, result }
+}
+
+pub(crate) fn entry(position: u64, node: NodeId, change: Change) -> JournalEntry {
+    JournalEntry { position: Position(position), node, change, device: None, time: Timestamp(0) }
 }

@@ -6,6 +6,7 @@ mod coming;
 mod deciding;
 mod echo;
 mod excluding;
+mod looking;
 mod observing;
 mod ordering;
 mod power;

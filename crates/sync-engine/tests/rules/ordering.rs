@@ -1,10 +1,10 @@
 //! What the engine does before what, and what it makes of answers that are late, lost or wrong.
 
 use crate::build::{
-    A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, found, found_file, in_folder, listing, local,
-    name, path, print, remote,
+    A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, entry, file, found, found_file, in_folder, listing,
+    local, name, path, print, remote,
 };
-use crate::script::{Script, state};
+use crate::script::{Script, hash, state};
 use api::{ApiError, ChangesReply, ErrorCode, NamespaceChanges, ServerReply};
 use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
 use sync_engine::Tuning;
@@ -13,10 +13,6 @@ use sync_engine::io::{
     LocalPath, LocalStep, Reply, Request, RequestError, RootState, ScanError, ScanTarget,
 };
 use sync_engine::tree::{Content, NodeRow, Place, Seen};
-
-fn entry(position: u64, node: NodeId, change: Change) -> JournalEntry {
-    JournalEntry { position: Position(position), node, change, device: None, time: Timestamp(0) }
-}
 
 fn body(bytes: &str) -> Body {
     let content = file(bytes);
@@ -110,13 +106,6 @@ fn edit(script: &mut Script) {
     script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
     script.answer_scans(&[found_file("a", changed(print(11, 5)))]);
     hash(script, "mine!");
-}
-
-fn hash(script: &mut Script, bytes: &str) {
-    let (id, job) = script.job(|job| matches!(job, Job::Hash(_))).expect("the file is read");
-    let Job::Hash(tasks) = job else { unreachable!("asked for") };
-    let hashed = HashResult::Hashed { content: file(bytes), blocks: blocks(bytes) };
-    script.tell(Event::JobDone(id, JobResult::Hashed(vec![(tasks[0].node, hashed)])));
 }
 
 #[test]
@@ -511,23 +500,6 @@ fn nothing_is_sent_while_it_is_open_which_epoch_this_is() {
     assert!(script.request(|_| Some(())).is_none(), "and nothing else");
     script.tell(Event::StreamOpened);
     assert!(script.request(|_| Some(())).is_none());
-}
-
-/// It was read again and again until the server answered: the queue of what to read is made by planning.
-#[test]
-fn a_file_is_read_once_while_the_server_is_lost_in_the_middle_of_a_journal() {
-    let mut script = Script::at_rest(state(), Vec::new(), &[found_file("b", print(12, 4))]);
-    let asks = |request: &Request| matches!(request, Request::Changes(_)).then_some(());
-    script.tell(Event::StreamOpened);
-    let (id, ()) = script.request(asks).expect("it asks for changes");
-    let create = Change::Create { parent: ROOT.root(), name: name("c"), body: Body::Directory };
-    let entries = vec![entry(2, A, create)];
-    let part = NamespaceChanges { namespace: ROOT, role: Some(model::Role::Owner), entries, head: Position(3) };
-    script.reply(id, Ok(Reply::Changes(ChangesReply { namespaces: vec![part] })));
-    let (id, ()) = script.request(asks).expect("and for the rest");
-    script.lose(id);
-    hash(&mut script, "mine");
-    assert!(script.job(|job| matches!(job, Job::Hash(_))).is_none());
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! An engine that is told event by event what happens.
 
-use crate::build::{ROOT, blocks, listing, print, scan};
+use crate::build::{ROOT, blocks, file, listing, print, scan};
 use api::{ChangesReply, NamespaceChanges};
 use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, NodeId, Position, Role};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync_engine::io::{
-    Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, Job, JobId, JobResult, LocalPath, Reply,
-    Request, RequestError, RequestId, RootState, Settled, StepError, Write,
+    Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, HashResult, Job, JobId, JobResult,
+    LocalPath, Reply, Request, RequestError, RequestId, RootState, Settled, StepError, Write,
 };
 use sync_engine::tree::NodeRow;
 use sync_engine::{Engine, Tuning};
@@ -219,4 +219,12 @@ impl Script {
         }
         (nodes, state)
     }
+}
+
+/// Answers that the file that is to be read has these bytes.
+pub(crate) fn hash(script: &mut Script, bytes: &str) {
+    let (id, job) = script.job(|job| matches!(job, Job::Hash(_))).expect("the file is read");
+    let Job::Hash(tasks) = job else { unreachable!("asked for") };
+    let hashed = HashResult::Hashed { content: file(bytes), blocks: blocks(bytes) };
+    script.tell(Event::JobDone(id, JobResult::Hashed(vec![(tasks[0].node, hashed)])));
 }
