@@ -5,7 +5,7 @@ use block_store_s3::{Credentials, S3Options};
 use cache::{BadServers, Servers};
 use metadata_store_mysql::{BadOptions, MysqlOptions};
 use serde::Deserialize;
-use service_calls::{BadSecret, ServiceSecret};
+use service_calls::{BadSecret, ServiceSecret, TlsFiles};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -99,8 +99,11 @@ impl ProcessRole {
 pub struct ServiceSettings {
     /// The address for other services, balancers and monitoring; no client may reach it.
     pub listen: Option<SocketAddr>,
-    /// What every call between services carries. Without it, the address must be this machine's own.
+    /// What every call between services carries. Without it, callers must show certificates or the address must be
+    /// this machine's own.
     pub secret: Option<ServiceSecret>,
+    /// The certificate and key of this process, if calls between services are encrypted.
+    pub tls: Option<TlsFiles>,
     /// The meta services, as `host:port` each of their service addresses.
     pub meta: Vec<String>,
     /// The hubs, as `host:port` each of their service addresses, alike in every process.
@@ -225,6 +228,9 @@ pub struct Overrides {
     pub role: ProcessRole,
     pub service_listen: Option<String>,
     pub service_secret_file: Option<PathBuf>,
+    pub service_certificate_file: Option<PathBuf>,
+    pub service_key_file: Option<PathBuf>,
+    pub service_ca_file: Option<PathBuf>,
     /// Empty: as the file says.
     pub meta: Vec<String>,
     /// Empty: as the file says.
@@ -262,6 +268,8 @@ pub enum ConfigError {
     UnreadableSecret { path: PathBuf, source: io::Error },
     #[error("the services' secret in {path} is none")]
     BadSecret { path: PathBuf, source: BadSecret },
+    #[error("of the services' certificate and its key only one is named, or an authority and neither")]
+    IncompleteTls,
     #[error("this role is called by other services and has no address for that")]
     NoServiceListen,
     #[error("this role asks the meta service, and none is named")]
@@ -272,7 +280,7 @@ pub enum ConfigError {
     BadTarget { text: String },
     #[error("more than {TARGETS} instances of one service are named")]
     TooManyTargets,
-    #[error("{address} can be reached from other machines, and the services have no secret")]
+    #[error("{address} can be reached from other machines, and the services have no secret and no authority")]
     OpenServiceAddress { address: SocketAddr },
 }
 
@@ -284,18 +292,22 @@ impl ConfigError {
             Self::Unreadable { .. } => "check that the file exists and that this user may read it",
             Self::Invalid { .. } => {
                 "the settings are `data`, `listen`, `metadata`, `metadata_password_file`, `blocks`, \
-                 `blocks_credentials_file`, `cache`, `service_listen` and `service_secret_file`, each a text in quotes, and \
-                 `meta` and `hubs`, each a list of such texts"
+                 `blocks_credentials_file`, `cache`, `service_listen`, `service_secret_file`, `service_certificate_file`, \
+                 `service_key_file` and `service_ca_file`, each a text in quotes, and `meta` and `hubs`, each a list of \
+                 such texts"
             }
             Self::UnreadableSecret { .. } => "the file holds the secret alone, readable for this user",
             Self::BadSecret { .. } => "make one with `openssl rand -hex 32`, the same for all processes of the server",
+            Self::IncompleteTls => {
+                "set `service_certificate_file` and `service_key_file`, and `service_ca_file` if callers are to show one too"
+            }
             Self::NoServiceListen => "pass `--service-listen ADDR`, or set `service_listen` in the configuration file",
             Self::NoMeta => "pass `--meta HOST:PORT,...` with the service addresses of the meta services",
             Self::NoHubs => "pass `--hubs HOST:PORT,...` with the service addresses of all hubs",
             Self::BadTarget { .. } => "write it like meta.example.org:8430, 10.0.0.7:8430 or [::1]:8430",
             Self::TooManyTargets => "give them one name with many addresses",
             Self::OpenServiceAddress { .. } => {
-                "pass `--service-secret-file FILE`, the same secret for all processes of the server"
+                "pass `--service-secret-file FILE`, the same secret for all processes of the server, or give them certificates"
             }
             Self::NoDataDir => "pass `--data DIR`, or set `data` in the configuration file",
             Self::BadMetadata { source } => source.hint(),
@@ -332,8 +344,11 @@ struct ConfigFile {
     blocks_credentials_file: Option<PathBuf>,
     cache: Option<String>,
     service_listen: Option<String>,
-    /// Relative to the file's own directory.
+    /// Relative to the file's own directory, as the next three.
     service_secret_file: Option<PathBuf>,
+    service_certificate_file: Option<PathBuf>,
+    service_key_file: Option<PathBuf>,
+    service_ca_file: Option<PathBuf>,
     #[serde(default)]
     meta: Vec<String>,
     #[serde(default)]
@@ -413,11 +428,13 @@ impl ServiceSettings {
         let listen = listen.map(|text| address(text.clone())).transpose()?;
         let secret = overrides.service_secret_file.as_deref().or(file.service_secret_file.as_deref());
         let secret = secret.map(read_secret).transpose()?;
+        let tls = tls_files(file, overrides)?;
+        let knows_callers = secret.is_some() || tls.as_ref().is_some_and(|files| files.authority.is_some());
         let meta = targets(&overrides.meta, &file.meta)?;
         let hubs = targets(&overrides.hubs, &file.hubs)?;
         match listen {
             None if role.is_called() => return Err(ConfigError::NoServiceListen),
-            Some(address) if role != ProcessRole::All && secret.is_none() && !address.ip().is_loopback() => {
+            Some(address) if role != ProcessRole::All && !knows_callers && !address.ip().is_loopback() => {
                 return Err(ConfigError::OpenServiceAddress { address });
             }
             None | Some(_) => {}
@@ -428,7 +445,7 @@ impl ServiceSettings {
         if matches!(role, ProcessRole::Meta | ProcessRole::NotifyEdge) && hubs.is_empty() {
             return Err(ConfigError::NoHubs);
         }
-        Ok(Self { listen, secret, meta, hubs })
+        Ok(Self { listen, secret, tls, meta, hubs })
     }
 }
 
@@ -446,6 +463,18 @@ fn targets(overrides: &[String], file: &[String]) -> Result<Vec<String>, ConfigE
     match targets.iter().find(|target| port_of(target).is_none()) {
         Some(text) => Err(ConfigError::BadTarget { text: text.clone() }),
         None => Ok(targets.to_vec()),
+    }
+}
+
+/// The files for TLS between services: all that it takes, or none.
+fn tls_files(file: &ConfigFile, overrides: &Overrides) -> Result<Option<TlsFiles>, ConfigError> {
+    let chosen = |first: &Option<PathBuf>, second: &Option<PathBuf>| first.clone().or_else(|| second.clone());
+    let certificate = chosen(&overrides.service_certificate_file, &file.service_certificate_file);
+    let key = chosen(&overrides.service_key_file, &file.service_key_file);
+    match (certificate, key, chosen(&overrides.service_ca_file, &file.service_ca_file)) {
+        (Some(certificate), Some(key), authority) => Ok(Some(TlsFiles { certificate, key, authority })),
+        (None, None, None) => Ok(None),
+        (Some(_), None, _) | (None, Some(_), _) | (None, None, Some(_)) => Err(ConfigError::IncompleteTls),
     }
 }
 
@@ -479,6 +508,9 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     file.metadata_password_file = file.metadata_password_file.map(|file| base.join(file));
     file.blocks_credentials_file = file.blocks_credentials_file.map(|file| base.join(file));
     file.service_secret_file = file.service_secret_file.map(|file| base.join(file));
+    file.service_certificate_file = file.service_certificate_file.map(|file| base.join(file));
+    file.service_key_file = file.service_key_file.map(|file| base.join(file));
+    file.service_ca_file = file.service_ca_file.map(|file| base.join(file));
     Ok(file)
 }
 
@@ -633,6 +665,22 @@ mod tests {
         fs::write(&file, "a secret of some length".replace(' ', "-") + "\n").expect("writes");
         let config = with().expect("is valid");
         assert!(config.services.secret.is_some() && !format!("{config:?}").contains("some-length"));
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_an_authority_knows_callers_without_a_secret() {
+        let open = "service_listen = \"0.0.0.0:1\"";
+        let with = |files: &[&str]| {
+            let lines = files.iter().map(|name| format!("\nservice_{name}_file = \"{name}.pem\""));
+            of_role(ProcessRole::NotifyHub, &format!("{open}{}", lines.collect::<String>()))
+        };
+        for incomplete in [&["certificate"][..], &["key"], &["ca"], &["ca", "key"], &["ca", "certificate"]] {
+            assert!(matches!(with(incomplete), Err(ConfigError::IncompleteTls)), "{incomplete:?}");
+        }
+        let encrypted_alone = with(&["certificate", "key"]);
+        assert!(matches!(encrypted_alone, Err(ConfigError::OpenServiceAddress { .. })), "anybody could call");
+        let tls = with(&["certificate", "key", "ca"]).expect("is valid").services.tls.expect("is kept");
+        assert!(tls.key.is_absolute() && tls.authority.is_some_and(|file| file.ends_with("ca.pem")));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum ServerError {
     Metadata { place: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("cannot open the metadata database")]
     Database { source: metadata_store_mysql::OpenError },
+    #[error("the calls between services cannot be encrypted")]
+    ServiceTls { source: service_calls::BadTls },
     #[error("the meta service does not answer")]
     NoMeta { source: api::ApiError },
     #[error("cannot start the server's threads")]
@@ -58,9 +60,10 @@ impl ServerError {
                 "check that the bucket exists, the endpoint, the region, `path_style` and the credentials"
             }
             Self::Database { source } => source.hint(),
+            Self::ServiceTls { source } => source.hint(),
             Self::Metadata { .. } => "check the disk, and run `syncline admin verify`",
             Self::NoMeta { .. } => {
-                "check that a meta service runs at one of the addresses of `--meta`, with the same secret"
+                "check that a meta service runs at one of the addresses of `--meta`, with the same secret and authority"
             }
             Self::Runtime { .. } => "check the limits on threads and memory of this user",
         }

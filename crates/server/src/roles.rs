@@ -27,7 +27,7 @@ use metadata_store::{Chunking, JournalCache, MetadataStore};
 use metadata_store_mysql::{MysqlStore, Pauses};
 use model::InstanceId;
 use notification_service::{Edge, Events, Hub, Relay};
-use service_calls::{Links, Publisher, RemoteMeta, Upstream};
+use service_calls::{Links, Publisher, RemoteMeta, ServiceTls, Upstream};
 use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
@@ -84,13 +84,15 @@ impl Part {
         config: &Config,
         tasks: &TaskTracker,
         metrics: &Arc<Metrics>,
+        tls: Option<&ServiceTls>,
     ) -> Result<Self, ServerError> {
+        let links = links(config, tls)?;
         match config.role {
             ProcessRole::All => Self::all(config, tasks, metrics),
-            ProcessRole::Meta => Self::meta(config, metrics),
-            ProcessRole::Block => Self::block(config, tasks).await,
+            ProcessRole::Meta => Self::meta(config, links, metrics),
+            ProcessRole::Block => Self::block(config, links, tasks).await,
             ProcessRole::NotifyHub => Ok(Self::hub(metrics)),
-            ProcessRole::NotifyEdge => Ok(Self::edge(config, metrics)),
+            ProcessRole::NotifyEdge => Ok(Self::edge(config, links, metrics)),
         }
     }
 
@@ -129,11 +131,11 @@ impl Part {
         })
     }
 
-    fn meta(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, ServerError> {
+    fn meta(config: &Config, links: Links, metrics: &Arc<Metrics>) -> Result<Self, ServerError> {
         let data_dir = DataDir::prepare(&config.data_dir)?;
         // A file takes one server; what a database is for is to be shared.
         let lock = matches!(config.metadata, Metadata::InDataDir).then(|| data_dir.lock()).transpose()?;
-        let publisher = Publisher::new(links(config), config.services.hubs.clone());
+        let publisher = Publisher::new(links, config.services.hubs.clone());
         let announce = Arc::new(CountedAnnounce { inner: publisher.clone(), metrics: metrics.clone() });
         let meta = Arc::new(with_cache(open_meta(&data_dir, &config.metadata, announce)?, &config.cache, metrics));
         let (failed, dropped) = (publisher.clone(), publisher.clone());
@@ -156,11 +158,11 @@ impl Part {
         })
     }
 
-    async fn block(config: &Config, tasks: &TaskTracker) -> Result<Self, ServerError> {
+    async fn block(config: &Config, links: Links, tasks: &TaskTracker) -> Result<Self, ServerError> {
         let data_dir = DataDir::prepare(&config.data_dir)?;
         // Files take one process; what a bucket is for is to be shared.
         let lock = matches!(config.blocks, Blocks::InDataDir).then(|| data_dir.lock()).transpose()?;
-        let (upstream, meta) = remote_meta(config);
+        let (upstream, meta) = remote_meta(config, links);
         let instance = ask_which_server(meta.clone()).await?;
         let blocks = config.blocks.clone();
         let opened =
@@ -201,9 +203,9 @@ impl Part {
         }
     }
 
-    fn edge(config: &Config, metrics: &Arc<Metrics>) -> Self {
-        let (upstream, meta) = remote_meta(config);
-        let edge = Edge::new(meta, links(config), config.services.hubs.clone());
+    fn edge(config: &Config, links: Links, metrics: &Arc<Metrics>) -> Self {
+        let (upstream, meta) = remote_meta(config, links.clone());
+        let edge = Edge::new(meta, links, config.services.hubs.clone());
         let (streams, linked) = (edge.clone(), edge.clone());
         metrics.gauge("syncline_streams", "Open notification streams", move || streams.hub().streams() as u64);
         metrics.gauge("syncline_hubs_linked", "Hubs that this edge listens to", move || linked.linked() as u64);
@@ -238,12 +240,20 @@ impl Notification {
     }
 }
 
-fn links(config: &Config) -> Links {
-    Links::new(config.services.secret.clone(), world::below)
+/// How this process calls others.
+///
+/// # Errors
+/// [`ServerError::ServiceTls`].
+fn links(config: &Config, tls: Option<&ServiceTls>) -> Result<Links, ServerError> {
+    let links = Links::new(config.services.secret.clone(), world::below);
+    match tls {
+        Some(tls) => links.encrypted(tls.clone()).map_err(|source| ServerError::ServiceTls { source }),
+        None => Ok(links),
+    }
 }
 
-fn remote_meta(config: &Config) -> (Arc<Upstream>, Arc<RemoteMeta>) {
-    let upstream = Upstream::new(links(config), config.services.meta.clone());
+fn remote_meta(config: &Config, links: Links) -> (Arc<Upstream>, Arc<RemoteMeta>) {
+    let upstream = Upstream::new(links, config.services.meta.clone());
     let meta = Arc::new(RemoteMeta::new(upstream.clone(), Handle::current()));
     (upstream, meta)
 }

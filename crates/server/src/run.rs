@@ -10,7 +10,7 @@ use crate::router::router;
 use crate::{Config, ProcessRole, ServerError};
 use meta_service::MetaService;
 use notification_service::Hub;
-use service_calls::{alive_routes, guard};
+use service_calls::{Admission, ServiceTls, alive_routes, guard};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,14 +64,17 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServerError> {
     let (metrics, tasks) = (Arc::new(Metrics::default()), TaskTracker::new());
+    let tls = config.services.tls.as_ref().map(ServiceTls::open).transpose();
+    let tls = tls.map_err(|source| ServerError::ServiceTls { source })?;
     let for_clients = (config.role != ProcessRole::NotifyHub).then(|| bind(config.listen)).transpose()?;
     let for_services = config.services.listen.map(bind).transpose()?;
     let addresses = [&for_clients, &for_services].map(|bound| bound.as_ref().map(|(_, address)| *address));
-    let mut part = Part::open(&config, &tasks, &metrics).await?;
+    let mut part = Part::open(&config, &tasks, &metrics, tls.as_ref()).await?;
     let lock = part.lock.take();
     if let Some(address) = addresses[0].or(addresses[1]) {
         ready(address);
     }
+    let for_services = for_services.map(|(listener, _)| (listener, tls));
     let [clients, services] = addresses.map(|address| address.map(|address| address.to_string()));
     tracing::info!(role = ?config.role, clients, services, data = %config.data_dir.display(), "the server is running");
     serve(&config, part, metrics, for_clients, for_services, shutdown).await;
@@ -97,7 +100,7 @@ async fn serve(
     part: Part,
     metrics: Arc<Metrics>,
     for_clients: Option<(TcpListener, SocketAddr)>,
-    for_services: Option<(TcpListener, SocketAddr)>,
+    for_services: Option<(TcpListener, Option<ServiceTls>)>,
     shutdown: impl Future<Output = ()>,
 ) {
     let (draining, drains) = watch::channel(false);
@@ -118,7 +121,7 @@ async fn serve(
             Some((purpose, (listener, _))) => {
                 let purpose = match purpose {
                     Purpose::Calls(calls) => Purpose::Calls(observed(router([calls]), Side::Clients, metrics.clone())),
-                    streams @ Purpose::Streams(_) => streams,
+                    other @ (Purpose::EncryptedCalls(..) | Purpose::Streams(_)) => other,
                 };
                 connections::serve(listener, purpose, (Side::Clients, metrics.clone()), until, || {
                     notification.say_farewell();
@@ -136,9 +139,10 @@ async fn serve(
         drop(stop);
     };
     let services = async {
-        let Some((listener, _)) = for_services else { return };
+        let Some((listener, tls)) = for_services else { return };
         let calls = calls.merge(alive_routes(drains.clone()));
-        let guarded = guard(calls, config.services.secret.clone());
+        let certificate = tls.as_ref().is_some_and(ServiceTls::knows_callers);
+        let guarded = guard(calls, Admission { secret: config.services.secret.clone(), certificate });
         let health = service_health(need, drains, metrics.clone());
         // Unknown calls are answered in no form that a caller could take for a service's word.
         let all = observed(guarded.merge(health), Side::Services, metrics.clone());
@@ -146,7 +150,11 @@ async fn serve(
         let mut stopped = stopped;
         // The sender says nothing, it only goes.
         let until = async { drop(stopped.changed().await) };
-        connections::serve(listener, Purpose::Calls(all), count, until, || ()).await;
+        let purpose = match tls {
+            Some(tls) => Purpose::EncryptedCalls(all, tls),
+            None => Purpose::Calls(all),
+        };
+        connections::serve(listener, purpose, count, until, || ()).await;
     };
     tokio::join!(clients, services);
     if let Some(clean_up) = clean_up {

@@ -7,12 +7,15 @@
 //! ([`wire::Repeat`]). docs/protocol.md has the calls.
 
 mod balancer;
+#[cfg(feature = "private-authority")]
+pub mod private_authority;
 mod publisher;
 mod ranking;
 mod remote_meta;
 mod request_id;
 mod routes;
 mod secret;
+mod tls;
 mod upstream;
 pub mod wire;
 
@@ -20,6 +23,7 @@ pub use publisher::{Publisher, PublisherCounts};
 pub use ranking::{FOLLOWED_HUBS, hubs_of};
 pub use remote_meta::RemoteMeta;
 pub use request_id::{REQUEST_ID, RequestId, RequestIds};
-pub use routes::{alive_routes, answer_call, guard, meta_routes, read_call};
+pub use routes::{Admission, alive_routes, answer_call, guard, meta_routes, read_call};
 pub use secret::{BadSecret, ServiceSecret};
+pub use tls::{BadTls, Caller, ServiceTls, TlsFiles};
 pub use upstream::{CallError, Chance, Links, Upstream};

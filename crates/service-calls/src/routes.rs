@@ -1,6 +1,7 @@
 //! Answering the calls of other services.
 
 use crate::secret::ServiceSecret;
+use crate::tls::Caller;
 use crate::wire::{self, Authenticate, DEADLINE, Mark, Missing, Readable, SERVICE_PREFIX, Stored};
 use api::service::{Condemned, Identity, MetaForBlocks, MetaForCleanUp, MetaForNotification, MetaForStart};
 use api::{ApiError, CONTENT_TYPE, ErrorCode, codec};
@@ -169,16 +170,36 @@ pub fn alive_routes(draining: watch::Receiver<bool>) -> Router {
     Router::new().route(&format!("{SERVICE_PREFIX}/{}", wire::ALIVE.name), post(alive))
 }
 
-/// Lets only calls through that carry the secret, if there is one.
-pub fn guard(router: Router, secret: Option<ServiceSecret>) -> Router {
-    let check = move |State(secret): State<Arc<Option<ServiceSecret>>>, request: Request, next: Next| async move {
-        let header = request.headers().get(header::AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
-        if secret.as_ref().as_ref().is_some_and(|secret| !secret.is_in(header)) {
-            // In no form that a caller could pass on: a device must not take this for word that it was unlinked.
-            let words = "the call does not carry the services' secret\n";
-            return (StatusCode::UNAUTHORIZED, words).into_response();
+/// By what a call of another service is known.
+#[derive(Debug, Clone, Default)]
+pub struct Admission {
+    /// It carries this secret.
+    pub secret: Option<ServiceSecret>,
+    /// It comes over a connection whose [`Caller`] has shown a certificate.
+    pub certificate: bool,
+}
+
+impl Admission {
+    /// Why this request is none of another service's.
+    fn objection(&self, request: &Request) -> Option<&'static str> {
+        let caller = request.extensions().get::<Caller>().copied().unwrap_or(Caller::Unknown);
+        if self.certificate && caller != Caller::Service {
+            return Some("the caller has shown no certificate of the services' authority\n");
         }
-        next.run(request).await
+        let header = request.headers().get(header::AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+        let stranger = self.secret.as_ref().is_some_and(|secret| !secret.is_in(header));
+        stranger.then_some("the call does not carry the services' secret\n")
+    }
+}
+
+/// Lets only calls through that have all that is asked for.
+pub fn guard(router: Router, admission: Admission) -> Router {
+    let check = move |State(admission): State<Arc<Admission>>, request: Request, next: Next| async move {
+        match admission.objection(&request) {
+            // In no form that a caller could pass on: a device must not take this for word that it was unlinked.
+            Some(words) => (StatusCode::UNAUTHORIZED, words).into_response(),
+            None => next.run(request).await,
+        }
     };
-    router.layer(middleware::from_fn_with_state(Arc::new(secret), check))
+    router.layer(middleware::from_fn_with_state(Arc::new(admission), check))
 }

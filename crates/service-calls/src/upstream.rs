@@ -3,15 +3,16 @@
 use crate::balancer::{Balancer, Ended};
 use crate::request_id::{REQUEST_ID, RequestId};
 use crate::secret::ServiceSecret;
+use crate::tls::{BadTls, ServiceTls};
 use crate::wire::{self, Call, DEADLINE, Repeat, SERVICE_PREFIX};
 use api::{ApiError, CONTENT_TYPE, ErrorCode, codec};
 use bytes::Bytes;
 use model::limits;
-use reqwest::{Client, Response, header};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::lookup_host;
@@ -45,6 +46,7 @@ pub type Chance = fn(u64) -> u64;
 pub struct Links {
     client: Client,
     secret: Option<ServiceSecret>,
+    tls: Option<ServiceTls>,
     chance: Chance,
 }
 
@@ -62,6 +64,8 @@ pub enum CallError {
     Broken { address: String, source: reqwest::Error },
     #[error("{address} did not answer within {patience:?}")]
     Silent { address: String, patience: Duration },
+    #[error("{address} takes no calls of this process: its secret is another one, or it has seen no certificate")]
+    Stranger { address: String },
     #[error("{address} answers with something else than a service's reply")]
     Foreign { address: String },
 }
@@ -70,16 +74,33 @@ impl Links {
     /// Calls that carry this secret.
     #[must_use]
     pub fn new(secret: Option<ServiceSecret>, chance: Chance) -> Self {
-        let client = Client::builder()
-            .connect_timeout(CONNECT_PATIENCE)
-            .pool_idle_timeout(IDLE_LIFE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build();
         // Only a missing source of certificates lets this fail, and none is used.
-        Self { client: client.unwrap_or_default(), secret, chance }
+        Self { client: plain().build().unwrap_or_default(), secret, tls: None, chance }
+    }
+
+    /// The same calls, encrypted.
+    ///
+    /// # Errors
+    /// [`BadTls::Calls`].
+    pub fn encrypted(self, tls: ServiceTls) -> Result<Self, BadTls> {
+        let client = tls.prepare(plain()).build().map_err(|source| BadTls::Calls { source })?;
+        Ok(Self { client, tls: Some(tls), ..self })
+    }
+
+    /// How calls reach the instance of a target (`host:port`) that has this address. Where they are encrypted they
+    /// go by the name that the instance's certificate must have, which here stands for the one address.
+    fn route(&self, target: &str, address: SocketAddr) -> Route {
+        let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+        let pinned = match &self.tls {
+            Some(tls) if host.trim_matches(['[', ']']).parse::<IpAddr>().is_err() => {
+                tls.prepare(plain()).resolve(host, address).build().ok()
+            }
+            Some(_) | None => None,
+        };
+        match pinned {
+            Some(client) => Route { links: Self { client, ..self.clone() }, authority: target.to_owned() },
+            None => Route { links: self.clone(), authority: address.to_string() },
+        }
     }
 
     /// A random moment within a window.
@@ -130,9 +151,10 @@ impl Links {
     ) -> Result<Response, CallError> {
         let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let id = RequestId::current().unwrap_or_else(|| RequestId::from_bits((self.chance)(u64::MAX)));
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         let mut request = self
             .client
-            .post(format!("http://{address}{SERVICE_PREFIX}/{}", call.name))
+            .post(format!("{scheme}://{address}{SERVICE_PREFIX}/{}", call.name))
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
             .header(DEADLINE, millis)
             .header(REQUEST_ID, id.as_str());
@@ -147,12 +169,26 @@ impl Links {
     }
 }
 
+/// What all connections to other services have in common.
+fn plain() -> ClientBuilder {
+    Client::builder()
+        .connect_timeout(CONNECT_PATIENCE)
+        .pool_idle_timeout(IDLE_LIFE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+}
+
 /// The message in an answer of a service.
 async fn read<R: DeserializeOwned>(address: &str, mut response: Response) -> Result<R, CallError> {
     let foreign = || CallError::Foreign { address: address.to_owned() };
     let content_type = response.headers().get(header::CONTENT_TYPE);
     if content_type.is_none_or(|value| value.as_bytes() != CONTENT_TYPE.as_bytes()) {
-        return Err(foreign());
+        return Err(match response.status() {
+            StatusCode::UNAUTHORIZED => CallError::Stranger { address: address.to_owned() },
+            _ => foreign(),
+        });
     }
     let success = response.status().is_success();
     let mut bytes = Vec::new();
@@ -176,9 +212,19 @@ pub struct Upstream {
     /// `host:port` each; a name may stand for many addresses, and for others tomorrow.
     targets: Vec<String>,
     balancer: Mutex<Balancer>,
+    /// How the instances are called: one for each that the balancer has.
+    routes: Mutex<BTreeMap<SocketAddr, Route>>,
     begun: Instant,
     /// How often each instance has been found dead, so that calls which wait for it stop waiting.
     deaths: watch::Sender<BTreeMap<SocketAddr, u64>>,
+}
+
+/// The way to one instance.
+#[derive(Debug, Clone)]
+struct Route {
+    links: Links,
+    /// The host and port of its URL.
+    authority: String,
 }
 
 impl Upstream {
@@ -186,8 +232,8 @@ impl Upstream {
     #[must_use]
     pub fn new(links: Links, targets: Vec<String>) -> Arc<Self> {
         let (deaths, _) = watch::channel(BTreeMap::new());
-        let (balancer, begun) = (Mutex::default(), Instant::now());
-        Arc::new(Self { links, targets, balancer, begun, deaths })
+        let (balancer, routes, begun) = (Mutex::default(), Mutex::default(), Instant::now());
+        Arc::new(Self { links, targets, balancer, routes, begun, deaths })
     }
 
     /// Whether an instance is known that works as far as anybody has heard.
@@ -239,14 +285,14 @@ impl Upstream {
         *avoid = Some(address);
         let mut turn = Turn { upstream: self, address, ended: Ended::GivenUp };
         let patience = call.patience.min(until.saturating_duration_since(Instant::now()));
-        let text = address.to_string();
+        let Route { links, authority } = self.route(address);
         let mut deaths = self.deaths.subscribe();
         let before = deaths.borrow_and_update().get(&address).copied();
         let died = deaths.wait_for(|deaths| deaths.get(&address).copied() > before);
         let result = tokio::select! {
-            result = self.links.send(&text, call, patience, body) => result,
+            result = links.send(&authority, call, patience, body) => result,
             // Whoever looks after the instances has found it dead; it would be silent for much longer.
-            _ = died => Err(CallError::Silent { address: text, patience: SILENT_LOOKS * wire::ALIVE.patience }),
+            _ = died => Err(CallError::Silent { address: authority.clone(), patience: SILENT_LOOKS * wire::ALIVE.patience }),
         };
         turn.ended = match &result {
             Ok(_) | Err(CallError::Refused(_)) => Ended::Answered,
@@ -281,10 +327,8 @@ impl Upstream {
             });
             let mut looks = tokio::task::JoinSet::new();
             for address in addresses {
-                let links = self.links.clone();
-                looks.spawn(
-                    async move { (address, links.call::<(), ()>(&address.to_string(), wire::ALIVE, &()).await) },
-                );
+                let Route { links, authority } = self.route(address);
+                looks.spawn(async move { (address, links.call::<(), ()>(&authority, wire::ALIVE, &()).await) });
             }
             while let Some(look) = looks.join_next().await {
                 if let Ok((address, found)) = look {
@@ -326,19 +370,34 @@ impl Upstream {
 
     /// Names that cannot be resolved now keep nothing alive, unless none can.
     async fn resolve(&self) {
-        let mut found = BTreeSet::new();
+        let mut found = BTreeMap::new();
         for target in &self.targets {
             let until = Instant::now() + CONNECT_PATIENCE;
             match timeout_at(until, lookup_host(target.as_str())).await {
-                Ok(Ok(addresses)) => found.extend(addresses),
+                // Of two names for one instance the first counts.
+                Ok(Ok(addresses)) => addresses.for_each(|address| {
+                    found.entry(address).or_insert(target.as_str());
+                }),
                 Ok(Err(error)) => tracing::debug!(target, %error, "a name cannot be resolved"),
                 Err(_) => tracing::debug!(target, "a name is not resolved in time"),
             }
         }
-        if !found.is_empty() {
-            let found = found.into_iter().take(INSTANCES).collect();
-            self.balancer().update(&found);
+        if found.is_empty() {
+            return;
         }
+        let found: BTreeMap<_, _> = found.into_iter().take(INSTANCES).collect();
+        self.balancer().update(&found.keys().copied().collect());
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.retain(|address, _| found.contains_key(address));
+        for (address, target) in found {
+            routes.entry(address).or_insert_with(|| self.links.route(target, address));
+        }
+    }
+
+    fn route(&self, address: SocketAddr) -> Route {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain = || Route { links: self.links.clone(), authority: address.to_string() };
+        routes.get(&address).cloned().unwrap_or_else(plain)
     }
 
     fn now(&self) -> Duration {
@@ -368,9 +427,10 @@ impl Drop for Turn<'_> {
 fn may_repeat(call: Call, error: &CallError) -> bool {
     match error {
         CallError::NoInstance | CallError::Unreachable { .. } => true,
-        CallError::Broken { .. } | CallError::Silent { .. } | CallError::Foreign { .. } => {
-            call.repeat == Repeat::Harmless
-        }
+        CallError::Broken { .. }
+        | CallError::Silent { .. }
+        | CallError::Stranger { .. }
+        | CallError::Foreign { .. } => call.repeat == Repeat::Harmless,
         CallError::Refused(_) => false,
     }
 }

@@ -11,7 +11,9 @@ use model::{
     Timestamp,
 };
 use service_calls::wire::{self, Announcement};
-use service_calls::{Links, Publisher, RemoteMeta, ServiceSecret, Upstream, alive_routes, guard, meta_routes};
+use service_calls::{
+    Admission, Links, Publisher, RemoteMeta, ServiceSecret, Upstream, alive_routes, guard, meta_routes,
+};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -118,7 +120,7 @@ impl Process {
         let listener = TcpListener::bind(address).await.expect("the port is free");
         let address = listener.local_addr().expect("has one");
         let (draining, drains) = watch::channel(false);
-        let routes = guard(routes.merge(alive_routes(drains)), secret);
+        let routes = guard(routes.merge(alive_routes(drains)), Admission { secret, certificate: false });
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.expect("serves") });
         Self { address, draining, serving }
     }

@@ -188,6 +188,15 @@ pub(crate) struct ServiceOptions {
     /// The file with the secret that the services share
     #[arg(long, value_name = "FILE")]
     pub(crate) service_secret_file: Option<PathBuf>,
+    /// The file with this process's certificate, by which other services know it; calls are then encrypted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_certificate_file: Option<PathBuf>,
+    /// The file with the certificate's key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_key_file: Option<PathBuf>,
+    /// The file with the authority of all services' certificates; who calls must then show one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_ca_file: Option<PathBuf>,
     /// The service addresses of the meta services, or a name that stands for them, for `block` and `notify-edge`
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub(crate) meta: Vec<String>,

@@ -3,6 +3,7 @@
 mod support;
 
 use server::{Config, Overrides, ProcessRole};
+use service_calls::ServiceTls;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -76,6 +77,37 @@ fn memcached_starts_with_its_settings() {
     assert!(server.try_wait().expect("is watched").is_none());
     server.kill().expect("ends");
     server.wait().expect("has ended");
+}
+
+#[test]
+fn the_script_for_certificates_makes_such_as_every_service_accepts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path().join("certificates");
+    let make = |hosts: &[&str]| {
+        let output = Command::new("sh").arg(deploy("certificates.sh")).arg(&folder).args(hosts).output();
+        let output = output.expect("there is a shell");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    make(&["meta1.internal", "10.0.0.7"]);
+    let authority = fs::read(folder.join("ca.pem")).expect("is made");
+    make(&["hub1.internal", "fd00::7"]);
+    assert_eq!(fs::read(folder.join("ca.pem")).expect("is there"), authority, "there is one authority");
+    let settings = fs::read_to_string(deploy("syncline.toml")).expect("is there");
+    let lines = settings.lines().filter_map(|line| line.strip_prefix("# service_"));
+    let lines: String = lines.map(|line| format!("service_{line}\n")).collect();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    for host in ["meta1.internal", "10.0.0.7", "hub1.internal", "fd00::7"] {
+        let path = folder.join("syncline.toml");
+        fs::write(&path, lines.replace("HOST", host)).expect("written");
+        let overrides = Overrides {
+            role: ProcessRole::NotifyEdge,
+            meta: vec!["m:1".into()],
+            hubs: vec!["h:1".into()],
+            ..Overrides::default()
+        };
+        let config = Config::load(Some(&path), overrides).expect("is valid");
+        ServiceTls::open(&config.services.tls.expect("is named")).unwrap_or_else(|error| panic!("{host}: {error:?}"));
+    }
 }
 
 #[test]

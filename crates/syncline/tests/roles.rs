@@ -133,6 +133,22 @@ fn the_service_address_takes_no_call_without_the_secret() {
     assert!(get(listen, "/metrics", "").expect("answers").starts_with("HTTP/1.1 404"));
 }
 
+#[test]
+fn with_certificates_everything_works_and_no_call_is_taken_from_who_has_none() {
+    let mut cluster = Cluster::start_with(&PAIRS, &More { encrypted: true, ..More::default() });
+    let (a, b) = (cluster.running_device("a"), cluster.running_device("b"));
+    arrives(&a, &b, "first");
+    for name in ["meta1", "hub1", "edge1"] {
+        cluster.part(name).kill();
+        arrives(&a, &b, &format!("without {name}"));
+        cluster.part(name).restart();
+        arrives(&b, &a, &format!("with {name} again"));
+    }
+    let plain = cluster::post(&cluster.parts["meta1"].service, "/service/v1/server", "").expect("answers");
+    assert!(plain.starts_with("HTTP/1.1 400") && plain.contains("encrypted calls only"), "{plain}");
+    eventually("it is in the log", || cluster.parts["meta1"].log().contains("a caller is refused"));
+}
+
 /// A figure of all meta services together.
 fn figure(cluster: &Cluster, name: &str) -> u64 {
     let of = |part: &Part| -> u64 {

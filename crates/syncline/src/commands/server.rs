@@ -27,6 +27,9 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
         role: role_of(*role),
         service_listen: services.service_listen.clone(),
         service_secret_file: services.service_secret_file.clone(),
+        service_certificate_file: services.service_certificate_file.clone(),
+        service_key_file: services.service_key_file.clone(),
+        service_ca_file: services.service_ca_file.clone(),
         meta: services.meta.clone(),
         hubs: services.hubs.clone(),
         ..overrides(data.as_ref(), listen.as_ref(), metadata, blocks)
@@ -36,8 +39,10 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
     let where_to = same_settings(options, &config);
     let runtime = server::runtime().map_err(|error| server_failure(&error))?;
     let json = context.json;
+    // For clients there is no TLS here. A hub tells its other address.
+    let scheme = if config.role == ProcessRole::NotifyHub && config.services.tls.is_some() { "https" } else { "http" };
     let ready = move |address: SocketAddr| {
-        let listening = Listening { address: format!("http://{address}") };
+        let listening = Listening { address: format!("{scheme}://{address}") };
         let told = if json {
             output::json(&listening)
         } else {

@@ -4,6 +4,7 @@
 
 use crate::support::{ALICE, Device, PASSWORD, Running, eventually, program, run_with_input, text};
 use metadata_store_mysql::private_server::PrivateServer;
+use service_calls::private_authority::{PrivateAuthority, Validity};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -22,6 +23,8 @@ pub struct Part {
     arguments: Vec<String>,
     log: PathBuf,
     pub running: Running,
+    /// Whose certificate it has, if its service address is encrypted.
+    authority: Option<PathBuf>,
 }
 
 /// The processes, by name: `meta1`, `block1`, `hub1`, `edge1` and so on.
@@ -48,6 +51,8 @@ pub struct More {
     pub for_block: Vec<String>,
     /// Block services beside the first one, which takes a bucket for the blocks.
     pub more_blocks: usize,
+    /// Calls between services are encrypted, and callers show certificates.
+    pub encrypted: bool,
 }
 
 impl Cluster {
@@ -57,8 +62,9 @@ impl Cluster {
 
     /// As [`Cluster::start`], with more on the command lines.
     pub fn start_with(sizes: &Sizes, more: &More) -> Self {
-        let More { for_meta, for_block, more_blocks } = more;
+        let More { for_meta, for_block, more_blocks, encrypted } = more;
         let directory = TempDir::new().expect("a temporary directory");
+        let authority = encrypted.then(|| PrivateAuthority::new(directory.path(), "services"));
         let database = PrivateServer::start();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("secret"), SECRET).expect("written");
@@ -104,10 +110,18 @@ impl Cluster {
             if !listen.is_empty() {
                 arguments.extend(["--listen".to_owned(), listen.clone()]);
             }
+            if let Some(authority) = &authority {
+                let files = authority.sign(&name, &["127.0.0.1", "localhost"], Validity::Now);
+                let option = |name: &str, file: &Path| [format!("--service-{name}-file"), text(file).to_owned()];
+                arguments.extend(option("certificate", &files.certificate));
+                arguments.extend(option("key", &files.key));
+                arguments.extend(option("ca", &authority.file()));
+            }
             arguments.extend(more);
             let log = path(&format!("{name}.log"));
             let running = spawn(&arguments, &log);
-            parts.insert(name, Part { listen, service, arguments, log, running });
+            let authority = authority.as_ref().map(PrivateAuthority::file);
+            parts.insert(name, Part { listen, service, arguments, log, running, authority });
         }
         for part in parts.values() {
             part.wait_until_ready();
@@ -154,7 +168,10 @@ impl Part {
 
     /// A page on its service address, head and all.
     pub fn get(&self, page: &str) -> Option<String> {
-        get(&self.service, page, "")
+        match &self.authority {
+            Some(authority) => get_encrypted(&self.service, page, authority),
+            None => get(&self.service, page, ""),
+        }
     }
 
     pub fn log(&self) -> String {
@@ -165,6 +182,14 @@ impl Part {
 /// Asks for a page as a program of another make would.
 pub fn get(address: &str, page: &str, headers: &str) -> Option<String> {
     ask(address, &format!("GET {page} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"))
+}
+
+/// As [`get`], from whom an authority knows, without showing anything oneself.
+fn get_encrypted(address: &str, page: &str, authority: &Path) -> Option<String> {
+    let words = ["--silent", "--include", "--max-time", "5", "--cacert", text(authority)];
+    let output = Command::new("curl").args(words).arg(format!("https://{address}{page}")).output();
+    let output = output.expect("the tests need the Debian package curl");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Makes a call without a body.
@@ -205,7 +230,8 @@ fn balance(parts: &BTreeMap<String, Part>, directory: &Path) -> (String, Running
             ["bind", _] => lines.push(format!("    bind {}", free_address())),
             ["server", name, ..] => lines.extend(parts.get(*name).map(|part| {
                 let port = part.service.rsplit_once(':').expect("a port").1;
-                format!("    server {name} {} check port {port}", part.listen)
+                let check = part.authority.as_deref().map(|file| encrypted_check(&template, file)).unwrap_or_default();
+                format!("    server {name} {} check port {port} {check}", part.listen)
             })),
             _ => lines.push(line.to_owned()),
         }
@@ -219,6 +245,14 @@ fn balance(parts: &BTreeMap<String, Part>, directory: &Path) -> (String, Running
         get(&address, "/healthz", "").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     });
     (address, running)
+}
+
+/// What the configuration says that stands behind a server's port where the services have certificates.
+/// HAProxy knows hosts by name alone.
+fn encrypted_check(template: &str, authority: &Path) -> String {
+    let words = template.lines().find_map(|line| line.trim().strip_prefix("# check-ssl ")).expect("is explained");
+    let words = words.replace("/etc/haproxy/services-ca.pem", text(authority)).replace("NAME", "localhost");
+    format!("check-ssl {words}")
 }
 
 fn free_address() -> String {
