@@ -276,6 +276,37 @@ fn an_edit_followed_by_a_crash_survives_wherever_both_strike() {
     }
 }
 
+/// The former version came back as a file of its own.
+#[test]
+fn a_version_that_was_replaced_stays_away_when_its_user_deletes_the_file_and_an_operation_fails() {
+    for plan in [replace_file, replace_by_symlink] {
+        let mut deleted_at = 0;
+        let mut calls = usize::MAX;
+        while deleted_at < calls {
+            for failing in deleted_at..64 {
+                let folder = folder_with_file();
+                let step = plan(&folder);
+                let target = folder.path("f");
+                let fs = Meddled::new(&folder.disk, move |_, number| {
+                    if number == deleted_at {
+                        fs::remove_file(&target).unwrap();
+                    }
+                    if number == failing { Err(broken()) } else { Ok(()) }
+                });
+                apply(&fs, vec![step]);
+                calls = fs.calls();
+                folder.clean();
+                let texts = folder.texts();
+                assert!(!texts.contains(&"OLD!".to_owned()), "deleted at {deleted_at}, {failing} fails: {texts:?}");
+                if calls <= failing {
+                    break;
+                }
+            }
+            deleted_at += 1;
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_fails_the_step_and_changes_nothing() {
     let mut at = 0;

@@ -279,8 +279,9 @@ impl<'a> Batch<'a> {
     /// target in that moment; then it is theirs.
     fn exchange_back(&self, aside: &LocalPath, new_path: &LocalPath, new: &Fingerprint, target: &LocalPath) {
         if let Err(error) = self.fs.exchange(aside, target) {
-            tracing::warn!(path = %target, %error, "cannot exchange back; the former file is kept");
-            temps::rescue(self.fs, aside);
+            tracing::warn!(path = %target, %error, "cannot exchange back");
+            // Who deletes the file at its target in that moment has seen the new one: the former was to go.
+            temps::discard_aside(self.fs, aside);
             return;
         }
         match self.look_aside(aside, new) {
