@@ -1,14 +1,18 @@
 //! The files in `deploy` are accepted by the programs that they are for.
 
+#[path = "support/cluster.rs"]
+mod cluster;
 mod support;
 
+use cluster::{Cluster, More, Sizes, for_balancer, get, get_encrypted};
 use server::{Config, Overrides, ProcessRole};
 use service_calls::ServiceTls;
+use service_calls::private_authority::PrivateAuthority;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// The number of the signal.
 const SIGTERM: i32 = 15;
@@ -45,6 +49,64 @@ fn haproxy_accepts_its_configurations() {
     fs::write(&path, text).expect("written");
     check("haproxy", &["-c", "-f"], &path);
     check("haproxy", &["-c", "-f"], &deploy("compose/haproxy.cfg"));
+}
+
+/// How many streams the balancer has ever passed on.
+fn streams_begun(cluster: &Cluster) -> u64 {
+    let table = cluster.balancer.tell("show stat");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    let column = rows[0].iter().position(|name| *name == "stot").expect("is told");
+    let row = rows.iter().find(|row| row[..].starts_with(&["notify-edges", "BACKEND"])).expect("is told");
+    row[column].parse().expect("a number")
+}
+
+#[test]
+fn devices_sync_through_tls_at_the_balancer_and_keep_their_streams_when_its_certificate_is_renewed() {
+    let cluster =
+        Cluster::start_with(&Sizes { meta: 1, hubs: 1, edges: 1 }, &More { encrypted: true, ..More::default() });
+    let (a, b) = (cluster.running_device("a"), cluster.running_device("b"));
+    let arrives = |from: &support::Device, to: &support::Device, name: &str| {
+        from.write(name, name);
+        support::eventually(name, || to.has(name));
+    };
+    arrives(&a, &b, "first");
+    assert!(cluster.address.starts_with("https://"));
+    let plain = get(&cluster.balancer.plain, "/sync/v1/server", "").expect("answers");
+    assert!(plain.starts_with("HTTP/1.1 308") && plain.contains("location: https://"), "{plain}");
+
+    support::eventually("both have their streams", || streams_begun(&cluster) >= 2);
+    let before = streams_begun(&cluster);
+    let other = PrivateAuthority::new(&cluster.path(""), "other");
+    let address = cluster.balancer.encrypted.as_deref().expect("is encrypted");
+    let known_by_other = || get_encrypted(address, "/healthz", &other.file()).is_some();
+    assert!(!known_by_other());
+    let trusted = cluster.path(support::TRUSTED);
+    let both = [fs::read(&trusted), fs::read(other.file())].map(|file| file.expect("is there")).concat();
+    fs::write(&trusted, both).expect("written");
+    fs::write(&cluster.balancer.certificate, for_balancer(&other, "renewed")).expect("written");
+    let renewed = renew(&cluster);
+    assert!(renewed.status.success(), "{}", String::from_utf8_lossy(&renewed.stderr));
+    assert!(known_by_other(), "whoever comes now sees the new one");
+    arrives(&b, &a, "renewed");
+    assert_eq!(streams_begun(&cluster), before, "nobody had to come again");
+
+    let c = cluster.running_device("c");
+    support::eventually("a device that links now has everything", || c.tree() == a.tree());
+    let version = ["--silent", "--http2", "--output", "/dev/null", "--write-out", "%{http_version}", "--cacert"];
+    let curl = Command::new("curl").args(version).arg(&trusted).arg(format!("{}/healthz", cluster.address)).output();
+    assert_eq!(String::from_utf8_lossy(&curl.expect("curl is installed").stdout), "2");
+
+    let broken = String::from_utf8(for_balancer(&other, "broken")).expect("is PEM").replace("PRIVATE KEY", "NOTHING");
+    fs::write(&cluster.balancer.certificate, broken).expect("written");
+    let refused = renew(&cluster);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("HAProxy does not take"));
+    assert!(known_by_other(), "the one before stays");
+}
+
+fn renew(cluster: &Cluster) -> Output {
+    let mut script = Command::new("sh");
+    script.arg(deploy("renew-certificate.sh")).args([&cluster.balancer.certificate, &cluster.balancer.socket]);
+    script.output().expect("there is a shell")
 }
 
 /// Where its configuration has a script, keepalived 2.2 ends its check by terminating its process group, itself

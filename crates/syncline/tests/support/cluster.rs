@@ -1,14 +1,15 @@
 //! A server of several processes on this machine, behind HAProxy with the configuration of `deploy`.
 
-#![allow(unreachable_pub, reason = "what the tests share is marked alike everywhere")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
-use crate::support::{ALICE, Device, PASSWORD, Running, eventually, program, run_with_input, text};
+use crate::support::{ALICE, Device, PASSWORD, Running, TRUSTED, eventually, program, run_with_input, text};
 use metadata_store_mysql::private_server::PrivateServer;
 use service_calls::private_authority::{PrivateAuthority, Validity};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -30,11 +31,24 @@ pub struct Part {
 /// The processes, by name: `meta1`, `block1`, `hub1`, `edge1` and so on.
 pub struct Cluster {
     pub parts: BTreeMap<String, Part>,
+    /// What devices link to.
     pub address: String,
+    pub balancer: Balancer,
     // Dropped in this order, the folder last.
-    _balancer: Running,
     pub database: PrivateServer,
     directory: TempDir,
+}
+
+/// HAProxy before them.
+pub struct Balancer {
+    /// Without TLS.
+    pub plain: String,
+    /// With TLS, if there is an authority for it.
+    pub encrypted: Option<String>,
+    pub certificate: PathBuf,
+    /// Where it takes commands.
+    pub socket: PathBuf,
+    _running: Running,
 }
 
 /// How many processes of each role.
@@ -51,7 +65,7 @@ pub struct More {
     pub for_block: Vec<String>,
     /// Block services beside the first one, which takes a bucket for the blocks.
     pub more_blocks: usize,
-    /// Calls between services are encrypted, and callers show certificates.
+    /// Calls of devices are encrypted, and so are those between services, where callers show certificates.
     pub encrypted: bool,
 }
 
@@ -126,9 +140,17 @@ impl Cluster {
         for part in parts.values() {
             part.wait_until_ready();
         }
-        let (address, balancer) = balance(&parts, directory.path());
-        let address = format!("http://{address}");
-        Self { parts, address, _balancer: balancer, database, directory }
+        let balancer = Balancer::start(&parts, directory.path(), authority.as_ref());
+        let address = match &balancer.encrypted {
+            Some(address) => format!("https://{address}"),
+            None => format!("http://{}", balancer.plain),
+        };
+        Self { parts, address, balancer, database, directory }
+    }
+
+    /// A path that nothing is at yet, unless a device of this name is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     pub fn part(&mut self, name: &str) -> &mut Part {
@@ -137,8 +159,7 @@ impl Cluster {
 
     /// A device of Alice's that is linked and runs.
     pub fn running_device(&self, name: &str) -> Device {
-        let path = |suffix: &str| self.directory.path().join(format!("{name}{suffix}"));
-        let device = Device { home: path("-home"), folder: path("") };
+        let device = Device { home: self.path(&format!("{name}-home")), folder: self.path(name) };
         device.link(&self.address, ALICE, PASSWORD).ok();
         device.run(&["start"]).ok();
         device
@@ -185,8 +206,8 @@ pub fn get(address: &str, page: &str, headers: &str) -> Option<String> {
 }
 
 /// As [`get`], from whom an authority knows, without showing anything oneself.
-fn get_encrypted(address: &str, page: &str, authority: &Path) -> Option<String> {
-    let words = ["--silent", "--include", "--max-time", "5", "--cacert", text(authority)];
+pub fn get_encrypted(address: &str, page: &str, authority: &Path) -> Option<String> {
+    let words = ["--silent", "--http1.1", "--include", "--max-time", "5", "--cacert", text(authority)];
     let output = Command::new("curl").args(words).arg(format!("https://{address}{page}")).output();
     let output = output.expect("the tests need the Debian package curl");
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -214,42 +235,85 @@ fn spawn(arguments: &[String], log: &Path) -> Running {
     Running { child: command.stdout(Stdio::null()).stderr(log).spawn().expect("runs") }
 }
 
-/// HAProxy before the processes: the configuration that operators get, with other addresses.
-fn balance(parts: &BTreeMap<String, Part>, directory: &Path) -> (String, Running) {
-    let address = free_address();
-    let template = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/haproxy.cfg")).expect("read");
-    let mut lines = Vec::new();
-    for line in template.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            ["bind", ":80"] => lines.push(format!("    bind {address}")),
-            // Without certificates, and without what needs a system's places.
-            ["bind", ":443", ..] | ["http-request", "redirect", ..] | ["log", "/dev/log", ..] | ["stats", ..] => {}
-            // As many as any machine allows.
-            ["maxconn", "40000"] => lines.push("    maxconn 2000".to_owned()),
-            ["bind", _] => lines.push(format!("    bind {}", free_address())),
-            ["server", name, ..] => lines.extend(parts.get(*name).map(|part| {
-                let port = part.service.rsplit_once(':').expect("a port").1;
-                let check = part.authority.as_deref().map(|file| encrypted_check(&template, file)).unwrap_or_default();
-                format!("    server {name} {} check port {port} {check}", part.listen)
-            })),
-            _ => lines.push(line.to_owned()),
+impl Balancer {
+    /// Starts it with the configuration that operators get, with other addresses.
+    fn start(parts: &BTreeMap<String, Part>, directory: &Path, authority: Option<&PrivateAuthority>) -> Self {
+        let plain = free_address();
+        let encrypted = authority.map(|_| free_address().replace("127.0.0.1", "localhost"));
+        let path = |name: &str| directory.join(name);
+        let (settings, socket, certificate) = (path("haproxy.cfg"), path("admin.sock"), path("syncline.pem"));
+        if let Some(authority) = authority {
+            fs::write(&certificate, for_balancer(authority, "balancer")).expect("written");
+            fs::copy(authority.file(), path(TRUSTED)).expect("copied");
         }
+        let mut lines = Vec::new();
+        for line in deploy("haproxy.cfg").lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match (words.as_slice(), &encrypted) {
+                (["bind", ":80"], _) => lines.push(format!("    bind {plain}")),
+                (["bind", ":443", ..], Some(address)) => {
+                    lines.push(line.replace(":443", address).replace("/etc/haproxy/syncline.pem", text(&certificate)));
+                }
+                // Without certificates.
+                (["bind", ":443", ..] | ["http-request", "redirect", ..], None) => {}
+                // What needs a system's places.
+                (["log", "/dev/log", ..], _) => {}
+                (["stats", "socket", ..], _) => {
+                    lines.push(line.replace("/run/haproxy/admin.sock", text(&socket)));
+                }
+                // As many as any machine allows.
+                (["maxconn", "40000"], _) => lines.push("    maxconn 2000".to_owned()),
+                (["bind", _], _) => lines.push(format!("    bind {}", free_address())),
+                (["server", name, ..], _) => lines.extend(parts.get(*name).map(|part| {
+                    let port = part.service.rsplit_once(':').expect("a port").1;
+                    let check = part.authority.as_deref().map(encrypted_check).unwrap_or_default();
+                    format!("    server {name} {} check port {port} {check}", part.listen)
+                })),
+                _ => lines.push(line.to_owned()),
+            }
+        }
+        fs::write(&settings, lines.join("\n") + "\n").expect("written");
+        let log = File::create(path("haproxy.log")).expect("a log");
+        let child =
+            Command::new("haproxy").args(["-db", "-f", text(&settings)]).stdout(Stdio::null()).stderr(log).spawn();
+        let _running = Running { child: child.expect("HAProxy is installed and runs") };
+        let balancer = Self { plain, encrypted, certificate, socket, _running };
+        eventually("the balancer has found the processes", || {
+            let answer = match (&balancer.encrypted, authority) {
+                (Some(address), Some(authority)) => get_encrypted(address, "/healthz", &authority.file()),
+                (None, _) | (_, None) => get(&balancer.plain, "/healthz", ""),
+            };
+            answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
+        balancer
     }
-    let path = directory.join("haproxy.cfg");
-    fs::write(&path, lines.join("\n") + "\n").expect("written");
-    let log = File::create(directory.join("haproxy.log")).expect("a log");
-    let child = Command::new("haproxy").args(["-db", "-f", text(&path)]).stdout(Stdio::null()).stderr(log).spawn();
-    let running = Running { child: child.expect("HAProxy is installed and runs") };
-    eventually("the balancer has found the processes", || {
-        get(&address, "/healthz", "").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
-    });
-    (address, running)
+
+    /// What it says to a command.
+    pub fn tell(&self, command: &str) -> String {
+        let mut socket = UnixStream::connect(&self.socket).expect("it listens");
+        socket.write_all(format!("{command}\n").as_bytes()).expect("it reads");
+        let mut said = String::new();
+        socket.read_to_string(&mut said).expect("it answers");
+        said
+    }
+}
+
+/// A file of `deploy`.
+fn deploy(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    fs::read_to_string(folder.join(name)).expect("is there")
+}
+
+/// A certificate and its key in one, as HAProxy wants them.
+pub fn for_balancer(authority: &PrivateAuthority, name: &str) -> Vec<u8> {
+    let files = authority.sign(name, &["localhost"], Validity::Now);
+    [files.certificate, files.key].map(|file| fs::read(file).expect("is made")).concat()
 }
 
 /// What the configuration says that stands behind a server's port where the services have certificates.
 /// HAProxy knows hosts by name alone.
-fn encrypted_check(template: &str, authority: &Path) -> String {
+fn encrypted_check(authority: &Path) -> String {
+    let template = deploy("haproxy.cfg");
     let words = template.lines().find_map(|line| line.trim().strip_prefix("# check-ssl ")).expect("is explained");
     let words = words.replace("/etc/haproxy/services-ca.pem", text(authority)).replace("NAME", "localhost");
     format!("check-ssl {words}")

@@ -20,6 +20,8 @@ pub const ALICE: &str = "alice@example.org";
 pub const BOB: &str = "bob@example.org";
 /// Seconds that a sync of a few files may take on a busy machine.
 pub const FLUSH_SECONDS: &str = "60";
+/// The file with the authorities that devices trust.
+pub const TRUSTED: &str = "trusted.pem";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command said and how it ended.
@@ -86,8 +88,12 @@ pub fn run(args: &[&str]) -> Ran {
 
 /// Runs the program to its end with something to read.
 pub fn run_with_input(args: &[&str], input: &str) -> Ran {
-    let mut child =
-        program().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    give(program().args(args), input)
+}
+
+fn give(command: &mut Command, input: &str) -> Ran {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("runs");
     // A program that does not want it may be gone.
     child.stdin.take().expect("piped").write_all(input.as_bytes()).ok();
     Ran::from(child.wait_with_output().expect("ends"))
@@ -257,7 +263,8 @@ impl Drop for WebPage {
     }
 }
 
-/// One device: a home and a folder.
+/// One device: a home and a folder. If there is a file [`TRUSTED`] beside the home, it takes the authorities in it
+/// for those of its system.
 pub struct Device {
     pub home: PathBuf,
     pub folder: PathBuf,
@@ -268,16 +275,26 @@ impl Device {
         let name = self.folder.file_name().expect("a name").to_str().expect("UTF-8");
         let args =
             ["link", address, "--email", email, "--password-stdin", "--folder", text(&self.folder), "--name", name];
-        run_with_input(&[&["--home", text(&self.home)], args.as_slice()].concat(), &format!("{password}\n"))
+        give(self.program().args(args), &format!("{password}\n"))
+    }
+
+    fn program(&self) -> Command {
+        let mut command = program();
+        let trusted = self.home.with_file_name(TRUSTED);
+        if trusted.exists() {
+            command.env("SSL_CERT_FILE", trusted);
+        }
+        command.args(["--home", text(&self.home)]);
+        command
     }
 
     /// Runs a command for this device, inside its folder.
     pub fn run(&self, args: &[&str]) -> Ran {
-        let mut command = program();
+        let mut command = self.program();
         if self.folder.is_dir() {
             command.current_dir(&self.folder);
         }
-        Ran::from(command.args(["--home", text(&self.home)]).args(args).output().expect("runs"))
+        Ran::from(command.args(args).output().expect("runs"))
     }
 
     /// The object that a command prints with `--json`.
