@@ -171,6 +171,15 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
         result
     }
 
+    /// Plans what must be done before something else. That waits for this, whatever this itself waits for: it may
+    /// be done with in another way.
+    fn pull_first(&mut self, other: NodeId) -> Result<(), Blocked> {
+        match self.pull(other) {
+            Err(Blocked::On(_)) => Err(Blocked::On(other)),
+            result => result,
+        }
+    }
+
     fn pull_verdict(&mut self, id: NodeId) -> Result<(), Blocked> {
         match decide(self.trees, self.context, id) {
             Verdict::Pull(Pull::Create) => self.create(id),
@@ -259,7 +268,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
         let Some(depth) = above.iter().position(|other| *other == id) else { return Ok(()) };
         for inside in &above[..depth] {
             if matches!(decide(self.trees, self.context, *inside), Verdict::Pull(Pull::Move(_))) {
-                self.pull(*inside)?;
+                self.pull_first(*inside)?;
                 return Err(Blocked::On(*inside));
             }
         }
@@ -279,7 +288,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
             let children: Vec<NodeId> = self.trees.local_children(id).collect();
             for child in children {
                 if !self.gone.contains(&child) {
-                    self.pull(child)?;
+                    self.pull_first(child)?;
                 }
                 if !self.gone.contains(&child) {
                     return Err(Blocked::On(child));
@@ -403,7 +412,7 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
             // The user deleted a folder into which something of theirs goes: it comes back.
             self.trees.set_synced(id, None);
         }
-        self.pull(id)
+        self.pull_first(id)
     }
 
     /// The path of a node on disk at this point of the batch. What lies in a folder that the batch
@@ -432,11 +441,11 @@ impl<'a, 'c> BatchBuilder<'a, 'c> {
             return Ok(());
         };
         match decide(self.trees, self.context, there) {
-            Verdict::Pull(Pull::Move(_)) => match self.pull(there) {
+            Verdict::Pull(Pull::Move(_)) => match self.pull_first(there) {
                 Err(Blocked::Cycle) => self.park(there),
                 other => other,
             },
-            Verdict::Pull(Pull::Delete) | Verdict::RenameAside(_) | Verdict::MoveOut { .. } => self.pull(there),
+            Verdict::Pull(Pull::Delete) | Verdict::RenameAside(_) | Verdict::MoveOut { .. } => self.pull_first(there),
             _ => Err(Blocked::On(there)),
         }
     }

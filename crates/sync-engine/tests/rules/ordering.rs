@@ -755,3 +755,25 @@ fn nothing_is_put_into_a_folder_that_the_batch_has_moved_since_it_was_made() {
     assert!(at(fresh) < at(outer) && at(outer) < at(other) && at(fresh).is_some(), "{steps:?}");
     assert!(at(moving).is_none(), "its folder is elsewhere by then: {steps:?}");
 }
+
+/// What wanted the name waited for what its holder waited for, and was not looked at when the holder went.
+#[test]
+fn what_takes_a_name_waits_for_the_name_and_not_for_what_its_holder_waits_for() {
+    let rows = vec![(B, agreed_file(&at_root("a"), "bytes", 11))];
+    let mut script = Script::at_rest(state(), rows, &[found_file("a", print(11, 5))]);
+    script.tell(Event::StreamOpened);
+    let folder =
+        |name: &str| Change::Create { parent: ROOT.root(), name: crate::build::name(name), body: Body::Directory };
+    let moved = Change::Move { parent: C, name: name("b") };
+    script.answer_changes(vec![entry(2, C, folder("c:")), entry(3, B, moved), entry(4, A, folder("a"))]);
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("the folder is made");
+    let refused = Err(sync_engine::io::StepError::Name("no colons".to_owned()));
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results: vec![refused] }));
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    assert!(script.job(|job| matches!(job, Job::Apply(_))).is_none(), "nothing can be done");
+
+    script.tell(Event::Hints(vec![Hint::Entry { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[]);
+    let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("the name is free");
+    assert!(matches!(job, Job::Apply(steps) if matches!(&*steps, [LocalStep::MakeDirectory { node: A, .. }])));
+}
