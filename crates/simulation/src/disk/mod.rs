@@ -283,6 +283,12 @@ impl Disk {
         self.content_of(ino)
     }
 
+    /// The file on an inode: its content hash and its time of modification.
+    pub fn file_on(&mut self, inode: u64) -> Option<(ContentHash, Mtime)> {
+        let mtime = Mtime(self.inodes.get(&inode)?.mtime);
+        Some((self.content_of(inode)?, mtime))
+    }
+
     fn content_of(&mut self, ino: Ino) -> Option<ContentHash> {
         let inode = self.inodes.get(&ino)?;
         let Body::File(bytes) = &inode.body else { return None };

@@ -5,11 +5,13 @@ use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
 use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, Thing, content_hash, lock};
+use crate::ghost::Fate;
 use crate::history::{Guard, Interruption};
 use crate::server::Linked;
+use crate::user::Users;
 use local_files::fs::FsError;
 use local_files::jobs::run_job;
-use model::{ContentHash, Cursor, Epoch, Position};
+use model::{Body, ContentHash, Cursor, Epoch, NodeId, Position};
 use notification_service::Subscription;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -196,22 +198,13 @@ impl World {
                 users.ghost.touched(number, *content);
             }
         }
-        // What the client knew last of a file that is not as it was comes back. Nobody can tell whether the power
-        // failure took it, or its user just before or since.
-        for row in self.devices[number].database.rows.values() {
-            let agreed = row.synced.as_ref().map(|synced| synced.content.clone());
-            let seen = row.local.as_ref().and_then(|local| local.seen.content());
-            users.ghost.unsure([agreed, seen].into_iter().flatten().filter_map(|content| match content {
-                Content::File(file) => Some(file.hash),
-                Content::Directory | Content::Mount | Content::Symlink(_) => None,
-            }));
-        }
+        self.excuse_what_the_client_knew(number, &mut users);
         // A torn file may be empty, and so is a file of the client's that was there before and after.
         users.ghost.release(content_hash(b""));
         let after: Vec<ContentHash> = after.into_keys().collect();
         users.ghost.moved(number, &after);
         for content in after {
-            let superseded = users.ghost.fate(&content).is_some_and(|fate| fate != crate::ghost::Fate::Live);
+            let superseded = users.ghost.fate(&content).is_some_and(|fate| fate != Fate::Live);
             if superseded {
                 users.ghost.release(content);
             }
@@ -220,6 +213,37 @@ impl World {
         self.cover("power lost");
         self.at(down_ms, Moment::Start { device: number });
         self.check_disk(number)
+    }
+
+    /// What the client knew last of a file that is not as it was comes back. Nobody can tell whether the power
+    /// failure took it, or its user just before or since.
+    fn excuse_what_the_client_knew(&self, number: usize, users: &mut Users) {
+        let sent = self.devices[number].database.state.in_flight.iter().flat_map(|commit| commit.operations.iter());
+        let sent: BTreeMap<NodeId, &Body> = sent.filter_map(|one| Some((one.node(), one.body()?))).collect();
+        for (node, row) in &self.devices[number].database.rows {
+            let agreed = row.synced.as_ref().map(|synced| synced.content.clone());
+            let seen = row.local.as_ref().and_then(|local| local.seen.content());
+            let known = [agreed, seen].into_iter().flatten().filter_map(|content| match content {
+                Content::File(file) => Some(file.hash),
+                Content::Directory | Content::Mount | Content::Symlink(_) => None,
+            });
+            let known: BTreeSet<ContentHash> = known.collect();
+            users.ghost.unsure(known.iter().copied());
+            // Bytes that are others than before under times that are not later may be the user's, who set the
+            // times back, or what the power failure has made of them: both versions are kept.
+            let mut former = known;
+            if let Some(Body::File { blocks, .. }) = sent.get(node) {
+                former.insert(blocks.content_hash());
+            }
+            if let Some(local) = &row.local
+                && let Some((content, mtime)) = lock(&self.devices[number].disk).file_on(local.print.inode)
+                && mtime <= local.print.mtime
+                && !former.contains(&content)
+            {
+                former.retain(|content| users.ghost.fate(content) == Some(Fate::Edited));
+                former.into_iter().for_each(|content| users.ghost.release(content));
+            }
+        }
     }
 
     /// The person puts back a backup of the whole device. What was written on it since then and had not
