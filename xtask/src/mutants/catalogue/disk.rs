@@ -132,4 +132,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "",
         suites: &[LocalFiles],
     },
+    Mutant {
+        name: "what-was-replaced-comes-back",
+        about: "a version that was to go is kept as a new file when the exchange cannot be undone",
+        file: APPLY,
+        old: "            temps::discard_aside(self.fs, aside);\n            return;",
+        new: "            temps::rescue(self.fs, aside);\n            return;",
+        suites: &[LocalFiles, Simulation],
+    },
 ];

@@ -89,4 +89,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "if false {",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
+    Mutant {
+        name: "read-again-and-again",
+        about: "what has been read is read again at once while nothing is planned",
+        file: LOCAL,
+        old: "if local.seen != Seen::File(None) {",
+        new: "if false {",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "looks-stay-with-the-former-node",
+        about: "what was to be looked at in a folder is forgotten when it turns out to be another node",
+        file: "crates/sync-engine/src/observe/look.rs",
+        old: "                merge(queue, to, look);",
+        new: "                drop(look);",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
 ];

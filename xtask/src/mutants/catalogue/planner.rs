@@ -145,4 +145,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "let moves = moved_into(trees, id).is_some();",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
+    Mutant {
+        name: "waits-for-the-deepest-reason",
+        about: "what takes a name waits for what its holder waits for, and not for the holder",
+        file: BATCH,
+        old: "            Err(Blocked::On(_)) => Err(Blocked::On(other)),",
+        new: "            Err(Blocked::On(deeper)) => Err(Blocked::On(deeper)),",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
 ];
