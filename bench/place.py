@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def ip(*words, check=True):
 class Place:
     """The namespaces, and the processes in them."""
 
-    def __init__(self, directory, rate=None):
+    def __init__(self, directory, rate=None, line=None):
+        """`rate`: of both cables, as tc writes it. `line`: Mbit/s and milliseconds there and back, in place of cables."""
         self.root = Path(directory)
         self.tag = f"slbench{os.getpid()}"
         self.running = []                        # (node, Popen)
@@ -35,8 +37,15 @@ class Place:
         for node in ("hub", *DEVICES):
             ip("netns", "add", self.name(node))
             ip("-n", self.name(node), "link", "set", "lo", "up")
+            # Else the kernel asks for routers and groups that nobody needs, and is counted too.
+            quiet = "echo 1 | tee /proc/sys/net/ipv6/conf/all/disable_ipv6 /proc/sys/net/ipv6/conf/default/disable_ipv6"
+            subprocess.run(self.within(node, ["sh", "-c", quiet]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.lines = []
         for device in DEVICES:
             far = f"to-{device}"
+            if line:
+                self.lines.append(self.long_line(device, far, line))
+                continue
             ip("link", "add", "cable", "netns", self.name(device), "type", "veth", "peer", "name", far, "netns", self.name("hub"))
             for node, end, address in ((device, "cable", OWN[device]), ("hub", far, HUB[device])):
                 ip("-n", self.name(node), "addr", "add", f"{address}/24", "dev", end)
@@ -45,6 +54,19 @@ class Place:
                     subprocess.run(["tc", "-n", self.name(node), "qdisc", "replace", "dev", end, "root", "tbf", "rate", rate,
                                     "burst", "256kb", "latency", "100ms"], check=True)
         self.anchors = {device: self.start(device, ["sleep", "infinity"]) for device in DEVICES}
+
+    def long_line(self, device, far, line):
+        ends = [self.name(device), "cable", OWN[device], self.name("hub"), far, HUB[device]]
+        program = [sys.executable, Path(__file__).with_name("line.py"), *ends, *line]
+        process = subprocess.Popen(list(map(str, program)), stdout=subprocess.PIPE, text=True, start_new_session=True)
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit("no long line can be made: it needs /dev/net/tun")
+        return process
+
+    def hurry(self, on):
+        """Lifts the limits of the long lines, or sets them again."""
+        for process in self.lines:
+            process.send_signal(signal.SIGUSR1 if on else signal.SIGUSR2)
 
     def name(self, node):
         return f"{self.tag}-{node}"
@@ -112,6 +134,9 @@ class Place:
     def close(self):
         for _, process in list(self.running):
             self.end(process)
+        for process in self.lines:
+            process.kill()
+            process.wait()
         for node in ("hub", *DEVICES):
             ip("netns", "del", self.name(node), check=False)
 

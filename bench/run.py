@@ -44,15 +44,21 @@ def main():
     if not wanted.table:
         if os.geteuid() != 0:
             raise SystemExit("network namespaces need root")
-        for work in wanted.workloads.split(","):
+        works = wanted.workloads.split(",")
+        while works:
+            together = [works.pop(0)]
+            while works and workloads.GOES_ON.get(works[0]) == together[-1]:
+                together.append(works.pop(0))
             for name in wanted.systems.split(","):
-                measure(name, work, wanted)
+                measure(name, together, wanted)
     stored = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
     print(table(stored))
     plot(stored, Path("docs/benchmarks"))
 
 
-def measure(name, work, wanted):
+def measure(name, works, wanted):
+    """Some workloads, one after the other in one place."""
+    work = works[0]
     if not systems.available(name):
         return print(f"{name} is not installed: left out", file=sys.stderr)
     if work == "w3" and not Path(wanted.source).is_dir():
@@ -65,23 +71,28 @@ def measure(name, work, wanted):
         time.sleep(1)
         run = workloads.Run(place, system, wanted.runs, wanted.source)
         run.quiet()
-        results = []
-        for result in workloads.ALL[work](run):
-            results.append(result)
-            print(f"{time.strftime('%H:%M:%S')} {work:5} {name:10} {result['seconds']:8.3f} s  "
-                  f"up {result['bytes']['a up'] / 1e6:9.3f} MB  down {result['bytes']['b down'] / 1e6:9.3f} MB  "
-                  f"cpu {sum(result['cpu'].values()):6.2f} s  load of others {result['outside load']:.1f}"
-                  f"{'' if result['equal'] else '  NOT EQUAL'}", flush=True)
-        if results:
-            best = min(results, key=lambda result: result["seconds"])
-            kept = {"system": name, "version": system.version(), "workload": work, "what": workloads.ALL[work].__doc__,
-                    "when": time.strftime("%Y-%m-%d"), "machine": machine(), "best": best,
-                    "median": statistics.median(result["seconds"] for result in results),
-                    "equal": all(result["equal"] for result in results)}
-            (RESULTS / f"{work}.{name}.json").write_text(json.dumps(kept, indent=1))
+        for work in works:
+            keep(name, system, work, run)
     finally:
         place.close()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def keep(name, system, work, run):
+    results = []
+    for result in workloads.ALL[work](run):
+        results.append(result)
+        print(f"{time.strftime('%H:%M:%S')} {work:5} {name:10} {result['seconds']:8.3f} s  "
+              f"up {result['bytes']['a up'] / 1e6:9.3f} MB  down {result['bytes']['b down'] / 1e6:9.3f} MB  "
+              f"cpu {sum(result['cpu'].values()):6.2f} s  load of others {result['outside load']:.1f}"
+              f"{'' if result['equal'] else '  NOT EQUAL'}", flush=True)
+    if results:
+        best = min(results, key=lambda result: (not result["equal"], result["seconds"]))
+        kept = {"system": name, "version": system.version(), "workload": work, "what": workloads.ALL[work].__doc__,
+                "when": time.strftime("%Y-%m-%d"), "machine": machine(), "best": best,
+                "median": statistics.median(result["seconds"] for result in results),
+                "equal": all(result["equal"] for result in results)}
+        (RESULTS / f"{work}.{name}.json").write_text(json.dumps(kept, indent=1))
 
 
 def machine():

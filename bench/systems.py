@@ -49,32 +49,59 @@ class Syncline(System):
     runs_by_itself = True
     own_names = (".syncline",)
     program = os.environ.get("SYNCLINE_PROGRAM", "target/release/syncline")
+    environment = None
 
     @classmethod
     def version(cls):
         return output(cls.program, "--version").split()[1]
 
-    def start(self):
+    def start(self, encrypted=False):
         self.program = str(Path(self.program).resolve())
         data = self.place.root / "hub" / "data"
-        self.place.start("hub", [self.program, "server", "--data", data, "--listen", "0.0.0.0:8420"])
+        listen = "127.0.0.1" if encrypted else "0.0.0.0"
+        self.place.start("hub", [self.program, "server", "--data", data, "--listen", f"{listen}:8420"])
         self.wait_for_port(8420)
+        if encrypted:
+            self.start_proxy()
         output(self.program, "admin", "--data", data, "user", "add", EMAIL, "--password-stdin", input=PASSWORD + "\n")
         for device in DEVICES:
-            self.command(device, "link", f"http://{HUB[device]}:8420", "--email", EMAIL, "--password-stdin",
+            address = f"https://{HUB[device]}:8443" if encrypted else f"http://{HUB[device]}:8420"
+            self.command(device, "link", address, "--email", EMAIL, "--password-stdin",
                          "--folder", self.folder(device), "--name", device)
             # A deletion of thousands of files would wait for a person.
             self.command(device, "config", "set", "delete-guard", "off")
             self.start_client(device)
 
+    def start_proxy(self):
+        """HAProxy with a certificate of an authority that only these devices know."""
+        hub = self.place.root / "hub"
+        names = ",".join(f"IP:{address}" for address in HUB.values())
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
+        for words in (
+            ["-x509", *curve, "-subj", "/CN=bench", "-keyout", hub / "ca.key", "-out", hub / "ca.pem"],
+            ["-x509", *curve, "-subj", "/CN=hub", "-addext", f"subjectAltName={names}", "-CA", hub / "ca.pem", "-CAkey",
+             hub / "ca.key", "-addext", "basicConstraints=critical,CA:false", "-keyout", hub / "hub.key", "-out", hub / "hub.pem"],
+        ):
+            subprocess.run(["openssl", "req", *map(str, words)], check=True, stderr=subprocess.DEVNULL)
+        (hub / "both.pem").write_text((hub / "hub.pem").read_text() + (hub / "hub.key").read_text())
+        settings = hub / "haproxy.cfg"
+        settings.write_text(
+            "defaults\n mode http\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
+            f"frontend tls\n bind :8443 ssl crt {hub / 'both.pem'} alpn http/1.1\n default_backend server\n"
+            "backend server\n http-reuse always\n server one 127.0.0.1:8420\n")
+        self.place.start("hub", ["haproxy", "-f", settings, "-db"])
+        self.wait_for_port(8443)
+        self.environment = {**os.environ, "SSL_CERT_FILE": str(hub / "ca.pem")}
+
     def command(self, device, *words):
         home = self.place.root / device / "home"
         command = self.place.within(device, [self.program, "--home", home, *words])
-        subprocess.run(command, input=PASSWORD + "\n", text=True, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, input=PASSWORD + "\n", text=True, check=True, stdout=subprocess.DEVNULL, env=self.environment)
 
     def start_client(self, device):
         home = self.place.root / device / "home"
-        self.clients[device] = self.place.start(device, [self.program, "--home", home, "start", "--foreground"])
+        command = [self.program, "--home", home, "start", "--foreground"]
+        self.clients[device] = self.place.start(device, command, env=self.environment)
 
 
 class Rsync(System):
@@ -95,7 +122,7 @@ class Rsync(System):
     def sync(self):
         for device, upwards in (("a", True), ("b", False)):
             ends = [f"{self.folder(device)}/", f"rsync://{HUB[device]}:8731/store/"]
-            self.place.run(device, ["rsync", "-a", "--delete", "--partial", *(ends if upwards else reversed(ends))])
+            self.place.run(device, ["rsync", "-a", "--delete", "--partial", "--modify-window=-1", *(ends if upwards else reversed(ends))])
 
 
 class Rclone(System):
