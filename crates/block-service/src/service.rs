@@ -368,7 +368,7 @@ impl BlockService {
             return Ok(Parcel { form: Form::Delta, blocks: 1, bytes });
         }
         if self.thrift.compress && compressor.is_none() {
-            *compressor = Compressor::new().ok();
+            *compressor = Compressor::new(parcels::Effort::Quick).ok();
         }
         let compressed = compressor.as_mut().and_then(|compressor| compressor.compress(&plain));
         Ok(match compressed {

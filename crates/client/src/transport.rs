@@ -6,6 +6,7 @@
 
 mod blocks;
 mod deltas;
+mod link;
 mod resume;
 mod stall;
 mod upload;
@@ -16,6 +17,7 @@ use crate::bandwidth::Bandwidth;
 use api::{ApiError, ErrorCode, Token};
 use bytes::Bytes;
 use deltas::KnownSums;
+use link::Link;
 use model::{NamespaceId, limits};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
@@ -161,6 +163,7 @@ pub struct Transport {
     known_sums: Arc<KnownSums>,
     interrupted: Arc<Interrupted>,
     places: Arc<Places>,
+    link: Arc<Link>,
     /// The account's root namespace, once it is known.
     root: Option<NamespaceId>,
 }
@@ -213,8 +216,8 @@ impl Transport {
             .build()
             .map_err(|error| TransportError::Tls(innermost(&error)))?;
         let (thrift, known_sums, interrupted) = (Arc::default(), Arc::default(), Arc::default());
-        let places = Arc::default();
-        Ok(Self { client, server, token, bandwidth, thrift, known_sums, interrupted, places, root: None })
+        let (places, link) = (Arc::default(), Arc::default());
+        Ok(Self { client, server, token, bandwidth, thrift, known_sums, interrupted, places, link, root: None })
     }
 
     /// The same calls, with or without what saves bytes.

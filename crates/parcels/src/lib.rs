@@ -12,7 +12,7 @@ mod compression;
 mod frame;
 mod open;
 
-pub use compression::{Compressor, inflate};
+pub use compression::{Compressor, Effort, inflate};
 pub use frame::{Form, Frame};
 pub use open::{Opened, ParcelError, open};
 

@@ -66,7 +66,7 @@ mod tests {
         ) {
             let (headers, plain) = (headers(&blocks), blocks.concat());
             let expected = Opened::Blocks(blocks.into_iter().map(Bytes::from).collect());
-            if let Some(compressed) = Compressor::new().expect("a context").compress(&plain) {
+            if let Some(compressed) = Compressor::new(crate::Effort::Quick).expect("a context").compress(&plain) {
                 prop_assert_eq!(open(Form::Zstd, &headers, compressed.into()), Ok(expected.clone()));
             }
             prop_assert_eq!(open(Form::Plain, &headers, plain.into()), Ok(expected));

@@ -300,7 +300,8 @@ fn who_has_the_beginning_of_a_block_gets_the_rest() {
 fn what_came_compressed_is_handed_on_as_it_came() {
     let (service, _, _) = service();
     let block: &'static [u8] = &[b'x'; 5000];
-    let compressed = Bytes::from(Compressor::new().expect("a context").compress(block).expect("is worth it"));
+    let compressed =
+        Bytes::from(Compressor::new(parcels::Effort::Quick).expect("a context").compress(block).expect("is worth it"));
     let parcel = Parcel { form: Form::Zstd, blocks: 1, bytes: compressed.clone() };
     upload(&service, ANN, (head(ANN, &[block]), parcel));
     let parcel = packed(&service, block, &[]);

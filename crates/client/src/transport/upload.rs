@@ -2,6 +2,7 @@
 
 use super::blocks::{BlockFiles, blocking};
 use super::deltas::Deltas;
+use super::link::Link;
 use super::stall::Progress;
 use super::{Transport, TransportError};
 use api::{BlockHeader, ChangesetHead, ChangesetReply, codec};
@@ -11,6 +12,8 @@ use model::{BlockHash, Commit};
 use parcels::{Compressor, Form, Frame, share_parcel};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use sync_engine::io::{BlockSource, Former, Reply};
 
 /// Bytes of an upload that the bandwidth limit handles as one.
@@ -74,30 +77,40 @@ impl Transport {
             commit: upload.commit.clone(),
         };
         let head = Bytes::from(codec::encode_head(&head));
-        let packing = upload.parcels(self.thrift().compress);
+        let packing = upload.parcels(self.thrift().compress.then(|| Arc::clone(&self.link)));
         let progress = Arc::new(Progress::start());
         let plain: usize = packing.iter().map(|parcel| parcel.bytes.iter().map(Bytes::len).sum::<usize>()).sum();
+        let sent = Arc::new(AtomicU64::new(0));
         let body = if plain <= SMALL_BODY {
             let packed = blocking(move || packing.into_iter().flat_map(Packing::pack).collect::<Vec<_>>()).await?;
             let whole = [head].into_iter().chain(packed).collect::<Vec<_>>().concat();
             self.bandwidth.upload.take(whole.len()).await;
             reqwest::Body::from(whole)
         } else {
-            self.paced_body(head, packing, &progress)
+            self.paced_body(head, packing, &progress, &sent)
         };
         progress.touch();
-        progress
+        let began = Instant::now();
+        let reply = progress
             .watch(async {
                 let response = self.post("changeset", body).await?;
                 progress.touch();
                 self.message(response, &progress).await
             })
-            .await
+            .await?;
+        self.link.carried(sent.load(Ordering::Relaxed), began.elapsed());
+        Ok(reply)
     }
 
-    /// A body that flows at the pace of the upload limit, while its next parcels are made.
-    fn paced_body(&self, head: Bytes, packing: Vec<Packing>, progress: &Arc<Progress>) -> reqwest::Body {
-        let (bandwidth, progress) = (Arc::clone(&self.bandwidth), Arc::clone(progress));
+    /// A body that flows at the pace of the upload limit, while its next parcels are made. What has gone is `sent`.
+    fn paced_body(
+        &self,
+        head: Bytes,
+        packing: Vec<Packing>,
+        progress: &Arc<Progress>,
+        sent: &Arc<AtomicU64>,
+    ) -> reqwest::Body {
+        let (bandwidth, progress, sent) = (Arc::clone(&self.bandwidth), Arc::clone(progress), Arc::clone(sent));
         let packed = stream::iter(packing).map(|parcel| blocking(move || parcel.pack())).buffered(PACKING);
         let packed = packed.map(|packed| packed.map_err(std::io::Error::other));
         let parts = stream::iter([Ok(vec![head])]).chain(packed);
@@ -114,9 +127,10 @@ impl Transport {
             stream::iter(pieces.chain(error))
         });
         reqwest::Body::wrap_stream(pieces.then(move |piece: Result<Bytes, std::io::Error>| {
-            let (bandwidth, progress) = (Arc::clone(&bandwidth), Arc::clone(&progress));
+            let (bandwidth, progress, sent) = (Arc::clone(&bandwidth), Arc::clone(&progress), Arc::clone(&sent));
             async move {
                 let piece = piece?;
+                sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 let _waiting = progress.pause();
                 bandwidth.upload.take(piece.len()).await;
                 Ok::<_, std::io::Error>(piece)
@@ -147,19 +161,24 @@ impl Upload {
         (self.headers, self.contents, self.deltas) = (headers, contents, Deltas::default());
     }
 
-    fn parcels(&self, compress: bool) -> Vec<Packing> {
+    /// `link`: where what can be compressed goes.
+    fn parcels(&self, link: Option<Arc<Link>>) -> Vec<Packing> {
         let mut parcels = Vec::new();
         let mut at = 0;
         while at < self.headers.len() {
             let delta = |hash: &BlockHash| self.deltas.scripts.get(hash);
             if let Some(script) = delta(&self.headers[at].hash) {
-                parcels.push(Packing { form: Form::Delta, bytes: vec![script.clone()], compress });
+                parcels.push(Packing { form: Form::Delta, bytes: vec![script.clone()], link: None });
                 at += 1;
                 continue;
             }
             let next = self.headers[at..].iter().take_while(|header| delta(&header.hash).is_none());
             let count = share_parcel(next.map(|header| header.len));
-            parcels.push(Packing { form: Form::Plain, bytes: self.contents[at..at + count].to_vec(), compress });
+            parcels.push(Packing {
+                form: Form::Plain,
+                bytes: self.contents[at..at + count].to_vec(),
+                link: link.clone(),
+            });
             at += count;
         }
         parcels
@@ -170,7 +189,8 @@ impl Upload {
 struct Packing {
     form: Form,
     bytes: Vec<Bytes>,
-    compress: bool,
+    /// Where it goes, if it may be compressed.
+    link: Option<Arc<Link>>,
 }
 
 impl Packing {
@@ -187,10 +207,7 @@ impl Packing {
     }
 
     fn compressed(&self) -> Option<Vec<u8>> {
-        if !self.compress || self.form != Form::Plain {
-            return None;
-        }
-        let mut compressor = Compressor::new().ok()?;
+        let mut compressor = Compressor::new(self.link.as_ref()?.effort()).ok()?;
         match self.bytes.as_slice() {
             [only] => compressor.compress(only),
             many => compressor.compress(&many.concat()),

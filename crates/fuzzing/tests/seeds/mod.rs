@@ -144,7 +144,8 @@ fn parcels() -> Vec<(&'static str, Vec<u8>)> {
         let frame = Frame { form, blocks, len: u32::try_from(body.len()).expect("short") };
         [frame.to_bytes().to_vec(), body.to_vec()].concat()
     };
-    let compressed = Compressor::new().expect("a context").compress(&[9; 305]).expect("is worth it");
+    let compressed =
+        Compressor::new(parcels::Effort::Quick).expect("a context").compress(&[9; 305]).expect("is worth it");
     vec![
         ("plain", framed(Form::Plain, 2, &[9; 305])),
         ("compressed", framed(Form::Zstd, 2, &compressed)),
