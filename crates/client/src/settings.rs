@@ -19,6 +19,7 @@ pub enum Setting {
     Reuse(bool),
     Prefetch(bool),
     EarlyReading(bool),
+    Pacing(bool),
 }
 
 /// All settings.
@@ -30,8 +31,17 @@ pub struct Settings {
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 8] =
-    ["delete-guard", "upload-limit", "download-limit", "deltas", "compression", "reuse", "prefetch", "early-reading"];
+pub const KEYS: [&str; 9] = [
+    "delete-guard",
+    "upload-limit",
+    "download-limit",
+    "deltas",
+    "compression",
+    "reuse",
+    "prefetch",
+    "early-reading",
+    "pacing",
+];
 
 /// A setting that cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +87,7 @@ impl Setting {
             "reuse" => parse_switch(value).map(Self::Reuse).ok_or_else(|| bad(KEYS[5])),
             "prefetch" => parse_switch(value).map(Self::Prefetch).ok_or_else(|| bad(KEYS[6])),
             "early-reading" => parse_switch(value).map(Self::EarlyReading).ok_or_else(|| bad(KEYS[7])),
+            "pacing" => parse_switch(value).map(Self::Pacing).ok_or_else(|| bad(KEYS[8])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
     }
@@ -93,6 +104,7 @@ impl Setting {
             Self::Reuse(on) => thrift.reuse = on,
             Self::Prefetch(on) => thrift.prefetch = on,
             Self::EarlyReading(on) => thrift.early_reading = on,
+            Self::Pacing(on) => thrift.pacing = on,
         }
     }
 }
@@ -100,10 +112,10 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 8] {
+    pub fn texts(&self) -> [(&'static str, String); 9] {
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
-        let [guard, upload, download, deltas, compression, reuse, prefetch, early_reading] = KEYS;
+        let [guard, upload, download, deltas, compression, reuse, prefetch, early_reading, pacing] = KEYS;
         [
             (guard, guard_text(self.guard)),
             (upload, rate(self.bandwidth.upload)),
@@ -113,6 +125,7 @@ impl Settings {
             (reuse, switch(self.thrift.reuse)),
             (prefetch, switch(self.thrift.prefetch)),
             (early_reading, switch(self.thrift.early_reading)),
+            (pacing, switch(self.thrift.pacing)),
         ]
     }
 }

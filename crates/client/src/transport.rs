@@ -182,19 +182,26 @@ pub struct Thrift {
     pub prefetch: bool,
     /// Whether a file is read as soon as its writer has closed it, where that is safe.
     pub early_reading: bool,
+    /// Whether a file that keeps changing is not sent for each of its changes.
+    pub pacing: bool,
 }
 
 impl Thrift {
     /// The part of it that the engine performs.
     #[must_use]
     pub fn tuning(self) -> Tuning {
-        Tuning { prefetch: self.prefetch, read_closed_at_once: self.early_reading, ..Tuning::default() }
+        Tuning {
+            prefetch: self.prefetch,
+            read_closed_at_once: self.early_reading,
+            pacing: self.pacing,
+            ..Tuning::default()
+        }
     }
 }
 
 impl Default for Thrift {
     fn default() -> Self {
-        Self { delta: true, compress: true, reuse: true, prefetch: true, early_reading: true }
+        Self { delta: true, compress: true, reuse: true, prefetch: true, early_reading: true, pacing: true }
     }
 }
 

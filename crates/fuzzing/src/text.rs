@@ -202,6 +202,10 @@ fn shown(setting: Setting) -> (&'static str, String) {
             thrift.early_reading = on;
             7
         }
+        Setting::Pacing(on) => {
+            thrift.pacing = on;
+            8
+        }
     };
     settings.texts()[place].clone()
 }

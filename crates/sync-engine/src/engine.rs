@@ -9,6 +9,7 @@ mod excluding;
 mod installing;
 mod journal;
 mod local;
+mod pace;
 mod power;
 mod prefetch;
 mod report;
@@ -67,6 +68,8 @@ pub struct Tuning {
     /// Large new files are announced when their upload begins, and what others announce is fetched before it
     /// is committed.
     pub prefetch: bool,
+    /// A file that keeps changing is not sent for each of its changes.
+    pub pacing: bool,
     /// The smallest file that is announced, in bytes.
     pub announce_from: u64,
     /// Files up to this size travel in the same request as their commit, in bytes.
@@ -81,6 +84,7 @@ impl Default for Tuning {
         Self {
             read_closed_at_once: true,
             prefetch: true,
+            pacing: true,
             announce_from: 2 * model::BLOCK_SIZE,
             inline_file: 256 * 1024,
             ahead_from: 64,
@@ -103,6 +107,7 @@ pub struct Engine {
     server: server::ServerWork,
     transfers: transfer::Transfers,
     prefetches: prefetch::Prefetches,
+    pace: pace::Pace,
     excluding: excluding::Excluding,
     power: power::Power,
     /// Blocklists that are not persisted yet.
@@ -166,6 +171,7 @@ impl Engine {
             server: server::ServerWork::default(),
             transfers: transfer::Transfers::default(),
             prefetches: prefetch::Prefetches::default(),
+            pace: pace::Pace::default(),
             excluding: excluding::Excluding::default(),
             power: power::Power::default(),
             lists: BTreeMap::new(),
@@ -346,6 +352,7 @@ impl Engine {
                 self.server.pull_wanted = true;
                 self.server.try_now();
                 self.release_items(u64::MAX);
+                self.hurry();
             }
             Command::RebuildIndex => self.rebuild_index(),
         }

@@ -245,6 +245,7 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
         "reuse           on",
         "prefetch        off",
         "early-reading   on",
+        "pacing          on",
     ];
     assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }

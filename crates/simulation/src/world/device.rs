@@ -152,6 +152,7 @@ impl World {
         Tuning {
             read_closed_at_once: chance.happens(800),
             prefetch: chance.happens(800),
+            pacing: chance.happens(800),
             announce_from: 1,
             inline_file: if chance.happens(500) { 0 } else { Tuning::default().inline_file },
             ahead_from: if chance.happens(500) { 1 } else { Tuning::default().ahead_from },

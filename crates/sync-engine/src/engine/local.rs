@@ -7,7 +7,7 @@ use crate::io::{
     LocalStep, RootState, StepError, StepResult,
 };
 use crate::plan::{After, BatchBuilder, Naming, PlannedStep};
-use crate::tree::{Content, Local, Place, Seen, Synced};
+use crate::tree::{Content, FileContent, Local, Place, Seen, Synced};
 use crate::trees::Trees;
 use crate::verdict::Context;
 use model::{Epoch, NodeId};
@@ -248,6 +248,8 @@ impl Engine {
         let mut pauses = Vec::new();
         // The others must not wait until several large files are read.
         let large_is_read = self.local.reads_large_file();
+        // Who waits for all to be in sync does not wait for that.
+        let paced = self.tuning.pacing && self.flush.is_none();
         for node in &self.queues.hash {
             if tasks.len() >= HASH_FILES || bytes >= HASH_BYTES {
                 break;
@@ -264,7 +266,13 @@ impl Engine {
             if large_is_read && local.print.size >= HASH_BYTES {
                 continue;
             }
-            if let Some(until) = self.local.writer_pause(&path, now) {
+            let pause = self.local.writer_pause(&path, now);
+            let size = local.print.size;
+            let pause = pause.or_else(|| {
+                let keeps_its_pace = paced && Self::only_changed_here(&self.trees, *node);
+                if keeps_its_pace { self.pace.wait(*node, size, now) } else { None }
+            });
+            if let Some(until) = pause {
                 pauses.push((*node, until));
                 continue;
             }
@@ -276,6 +284,26 @@ impl Engine {
             self.local.unsettled.insert(node, (until, 0));
         }
         tasks
+    }
+
+    /// Whether nobody else has changed the node's content since it was last in sync.
+    fn only_changed_here(trees: &Trees, node: NodeId) -> bool {
+        let (remote, synced) = (trees.remote(node), trees.synced(node));
+        remote.zip(synced).is_some_and(|(remote, synced)| remote.content == synced.content)
+    }
+
+    fn note_pace(&mut self, node: NodeId, content: &FileContent, now: u64) {
+        let was = self.trees.synced(node).map(|synced| synced.content);
+        if matches!(was, Some(Content::File(was)) if was != *content) {
+            self.pace.sent(node, content.size, now);
+        }
+    }
+
+    /// What waits for its pace waits no longer.
+    pub(super) fn hurry(&mut self) {
+        for node in self.pace.hurry() {
+            self.local.unsettled.remove(&node);
+        }
     }
 
     fn hashed(&mut self, id: JobId, results: Vec<(NodeId, HashResult)>, env: &Environment<'_>) {
@@ -298,6 +326,7 @@ impl Engine {
                 HashResult::Hashed { content, blocks } => {
                     self.local.closed.remove(&task.path);
                     self.learn_list(content.hash, blocks, false);
+                    self.note_pace(node, &content, env.now);
                     self.trees.set_local(node, Some(Local { seen: Seen::File(Some(content)), ..local }));
                     self.items.remove(&node);
                     self.recognise(node);
@@ -355,7 +384,7 @@ impl Engine {
             Context { roles: &self.state.roles, frozen: &self.frozen, may_unload: self.excluding.may_unload() };
         let naming = Naming { device: &self.device_name, date: env.today };
         let transfers = &self.transfers;
-        let fetched = |node: NodeId, content: &crate::tree::FileContent| transfers.fetched(node, content);
+        let fetched = |node: NodeId, content: &FileContent| transfers.fetched(node, content);
         let builder = BatchBuilder::new(&mut self.trees, &context, naming, env.random, &fetched);
         let (steps, to_fetch) = builder.build(&mut self.queues);
         for node in to_fetch {
