@@ -72,7 +72,8 @@ pub struct Tuning {
     pub pacing: bool,
     /// The smallest file that is announced, in bytes.
     pub announce_from: u64,
-    /// Files up to this size travel in the same request as their commit, in bytes.
+    /// Files up to this size travel in the same request as their commit, in bytes, and with it the edits of one
+    /// block of larger ones; 0: no content does.
     pub inline_file: u64,
     /// So many files that wait to be committed make it worth sending their blocks ahead while another commit
     /// is under way.

@@ -222,13 +222,22 @@ impl Engine {
         if wanted.is_empty() {
             return BlockPlan::Present;
         }
-        if file.size > self.tuning.inline_file {
+        if file.size > self.tuning.inline_file && !self.is_small_edit(node, file, &wanted) {
             return BlockPlan::UploadFirst;
         }
         match wanted.iter().map(|(number, hash)| self.source(node, file, *number, *hash)).collect() {
             Some(sources) => BlockPlan::Inline(sources),
             None => BlockPlan::UploadFirst,
         }
+    }
+
+    /// Whether a large file has one block or less that the server's version has not. What has changed in it is
+    /// likely to be little, and need not wait for two answers. A file that changes faster than these come would
+    /// never be committed.
+    fn is_small_edit(&self, node: NodeId, file: &FileContent, wanted: &BTreeMap<u32, BlockHash>) -> bool {
+        let edited = self.trees.remote(node).is_some_and(|remote| matches!(remote.content, Content::File(_)));
+        let bytes: u64 = wanted.keys().map(|number| block_len(file.size, u64::from(*number))).sum();
+        self.tuning.inline_file > 0 && edited && bytes <= BLOCK_SIZE
     }
 
     /// The file's blocks that the server is not known to have.

@@ -12,3 +12,4 @@ mod ordering;
 mod power;
 mod recovering;
 mod script;
+mod sending;

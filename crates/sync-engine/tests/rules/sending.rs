@@ -1,0 +1,65 @@
+//! How edits are sent: with their commit, and how soon when there are many.
+
+use crate::build::{A, agreed_file, at_root, found_file, path, print};
+use crate::script::{Script, hash, state};
+use model::{CommitOutcome, Position, Timestamp};
+use sync_engine::Tuning;
+use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request};
+
+const fn changed(before: Fingerprint) -> Fingerprint {
+    Fingerprint { ctime: before.ctime + 1, ..before }
+}
+
+/// The device has the file `a` in sync, which is then found changed.
+fn edit(script: &mut Script, print: Fingerprint) {
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", print)]);
+}
+
+/// How many blocks went up first after an edit, and whether the commit was with them.
+fn sent_after_an_edit(tuning: Tuning) -> Option<(usize, bool)> {
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.engine.tune(tuning);
+    edit(&mut script, changed(print(11, 5)));
+    hash(&mut script, "mine!");
+    let sent = script.request(|request| match request {
+        Request::Changeset { blocks, commit, .. } => Some((blocks.len(), commit.is_some())),
+        _ => None,
+    });
+    sent.map(|(_, sent)| sent)
+}
+
+#[test]
+fn an_edit_of_one_block_travels_with_its_commit_however_large_its_file_is() {
+    assert_eq!(sent_after_an_edit(Tuning { inline_file: 1, ..Tuning::default() }), Some((1, true)));
+    assert_eq!(sent_after_an_edit(Tuning { inline_file: 0, ..Tuning::default() }), None);
+}
+
+#[test]
+fn a_file_that_keeps_changing_waits_but_not_when_somebody_waits_for_it() {
+    let mut print = print(11, 5);
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print)]);
+    let is_read = |script: &Script| script.actions.iter().any(|action| matches!(action, Action::Job(_, Job::Hash(_))));
+    let mut sent = 0;
+    while sent < 20 {
+        print = changed(print);
+        edit(&mut script, print);
+        if !is_read(&script) {
+            break;
+        }
+        sent += 1;
+        hash(&mut script, &format!("edit{sent}"));
+        let (id, _) = script.commit().expect("it is sent");
+        let outcome = CommitOutcome::Accepted { head: Position(1 + sent), time: Timestamp(0) };
+        script.reply(id, Ok(Reply::Changeset { outcome: Some(outcome) }));
+        script.now += 1_000;
+    }
+    assert_eq!(sent, 6);
+
+    script.tell(Event::Command(Command::Flush));
+    script.answer_scans(&[found_file("a", print)]);
+
+    assert!(is_read(&script));
+}
