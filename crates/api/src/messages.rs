@@ -69,6 +69,25 @@ pub struct ChangesReply {
     pub namespaces: Vec<NamespaceChanges>,
 }
 
+/// The reply to `news`, which takes a [`ChangesRequest`]: what changed, and some small contents of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewsReply {
+    pub changes: ChangesReply,
+    /// Whatever is not here is fetched.
+    pub contents: Vec<SmallContent>,
+}
+
+/// A block of a changed file, in a form that costs less to send along than to be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmallContent {
+    pub block: BlockHeader,
+    /// As in the frame of a parcel.
+    pub form: u8,
+    /// What a delta copies from: blocks that the caller may read, and will have if it has the version before.
+    pub bases: Vec<BlockHash>,
+    pub bytes: Vec<u8>,
+}
+
 /// What changed in one namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceChanges {

@@ -1,8 +1,8 @@
 //! What the services ask of one another. In one process these are function calls; between processes an
 //! adapter carries them.
 
-use crate::error::ApiError;
-use crate::messages::{ServerReply, Token};
+use crate::error::{ApiError, ErrorCode};
+use crate::messages::{ChangesReply, ChangesRequest, ServerReply, Token};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,16 @@ pub trait MetaForBlocks: Send + Sync {
     /// # Errors
     /// `Unavailable`, also while one of them is being removed; the same call succeeds a little later.
     fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError>;
+
+    /// What changed behind the caller's cursor. Where it cannot be told here, the caller's device asks for it
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// As those of the call `changes`; `NotFound` where it cannot be told.
+    fn changes(&self, who: Identity, request: &ChangesRequest) -> Result<ChangesReply, ApiError> {
+        let (_, _) = (who, request);
+        Err(ApiError::new(ErrorCode::NotFound, "changes are not told here"))
+    }
 
     /// Notes blocks that are durable now as uploaded by the account, and then makes the commit, if
     /// there is one, in the same transaction.

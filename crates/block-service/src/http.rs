@@ -7,7 +7,7 @@ use crate::service::{BlockService, Offer};
 use crate::upload::UploadBudgets;
 use crate::{download, upload};
 use api::service::Identity;
-use api::{ApiError, BlocksRequest, CONTENT_TYPE, ErrorCode, PREFIX, SumsRequest, Token, codec};
+use api::{ApiError, BlocksRequest, CONTENT_TYPE, ChangesRequest, ErrorCode, PREFIX, SumsRequest, Token, codec};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -33,6 +33,7 @@ pub fn routes(service: Arc<BlockService>, tasks: TaskTracker) -> Router {
         .route(&format!("{PREFIX}/blocks"), post(blocks))
         .route(&format!("{PREFIX}/prefetch"), post(prefetch))
         .route(&format!("{PREFIX}/sums"), post(sums))
+        .route(&format!("{PREFIX}/news"), post(news))
         .with_state(calls)
 }
 
@@ -109,6 +110,18 @@ async fn sum_up(calls: Calls, headers: HeaderMap, body: Body) -> Result<Response
     // Blocks are read one after the other.
     let _share = calls.downloads.take(model::BLOCK_SIZE).await?;
     let reply = blocking(move || calls.service.sums(who, &request)).await?;
+    Ok(message(StatusCode::OK, codec::encode(&reply)))
+}
+
+async fn news(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
+    tell_news(calls, headers, body).await.unwrap_or_else(|error| refusal(&error))
+}
+
+async fn tell_news(calls: Calls, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let who = calls.authenticate(&headers).await?;
+    let bytes = BodyReader::new(body).remainder(limits::NEWS_REQUEST_BYTES).await.map_err(|error| malformed(&error))?;
+    let request: ChangesRequest = codec::decode(&bytes).map_err(|error| malformed(&error))?;
+    let reply = blocking(move || calls.service.news(who, &request)).await?;
     Ok(message(StatusCode::OK, codec::encode(&reply)))
 }
 

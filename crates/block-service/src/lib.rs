@@ -15,6 +15,7 @@ mod download;
 mod failing_store;
 mod http;
 mod limits;
+mod news;
 mod receive;
 mod recent;
 mod service;

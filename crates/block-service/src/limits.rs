@@ -28,6 +28,19 @@ pub(crate) const RECENT_BASE_BYTES: usize = 32 * 1024 * 1024;
 /// Bodies up to this many plain bytes are put together before they are sent, which spares the framing.
 pub(crate) const SMALL_BODY: u64 = 64 * 1024;
 
+/// The largest block that goes along with the change that names it, in bytes, and the largest delta: to ask for it
+/// would cost half a kilobyte and a round trip, to send it in vain what it is long.
+pub(crate) const ALONG_BLOCK: u32 = 4 * 1024;
+/// Bytes of contents that go along with one reply.
+pub(crate) const ALONG_BYTES: usize = 32 * 1024;
+/// With more changes in a reply nothing goes along: they are fetched together.
+pub(crate) const ALONG_ENTRIES: usize = 32;
+
+/// Blocks of which it is looked whether they may go along.
+pub(crate) const ALONG_LOOKED_AT: usize = 8 * 1024;
+
+/// Bytes of a request for news: a cursor of ten thousand namespaces, and a margin.
+pub(crate) const NEWS_REQUEST_BYTES: usize = 320 * 1024;
 /// Bytes of a request for blocks: the most hashes it may name, and a margin.
 pub(crate) const BLOCKS_REQUEST_BYTES: usize =
     40 * (model::limits::BLOCKS_PER_REQUEST + model::limits::BASES_PER_REQUEST);

@@ -377,6 +377,18 @@ impl BlockService {
         })
     }
 
+    /// The bases of the delta that the block came as not long ago, if that was a small one.
+    pub(crate) fn small_delta(&self, block: &BlockHash) -> Option<Vec<BlockHash>> {
+        match self.recent_forms.get(block)? {
+            SentForm::Delta { bases, script }
+                if self.thrift.relay_deltas && script.len() <= limits::ALONG_BLOCK as usize =>
+            {
+                Some(bases)
+            }
+            SentForm::Zstd(_) | SentForm::Delta { .. } => None,
+        }
+    }
+
     /// The form in which the block came not long ago, if it serves.
     fn sent_form(&self, offered: &BlockHeader, bases: &[Base]) -> Option<Parcel> {
         match self.recent_forms.get(&offered.hash)? {

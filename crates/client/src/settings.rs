@@ -20,6 +20,7 @@ pub enum Setting {
     Prefetch(bool),
     EarlyReading(bool),
     Pacing(bool),
+    SmallContents(bool),
 }
 
 /// All settings.
@@ -31,7 +32,7 @@ pub struct Settings {
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 10] = [
     "delete-guard",
     "upload-limit",
     "download-limit",
@@ -41,6 +42,7 @@ pub const KEYS: [&str; 9] = [
     "prefetch",
     "early-reading",
     "pacing",
+    "small-contents",
 ];
 
 /// A setting that cannot be made.
@@ -88,6 +90,7 @@ impl Setting {
             "prefetch" => parse_switch(value).map(Self::Prefetch).ok_or_else(|| bad(KEYS[6])),
             "early-reading" => parse_switch(value).map(Self::EarlyReading).ok_or_else(|| bad(KEYS[7])),
             "pacing" => parse_switch(value).map(Self::Pacing).ok_or_else(|| bad(KEYS[8])),
+            "small-contents" => parse_switch(value).map(Self::SmallContents).ok_or_else(|| bad(KEYS[9])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
     }
@@ -105,6 +108,7 @@ impl Setting {
             Self::Prefetch(on) => thrift.prefetch = on,
             Self::EarlyReading(on) => thrift.early_reading = on,
             Self::Pacing(on) => thrift.pacing = on,
+            Self::SmallContents(on) => thrift.small_contents = on,
         }
     }
 }
@@ -112,10 +116,11 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 9] {
+    pub fn texts(&self) -> [(&'static str, String); 10] {
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
-        let [guard, upload, download, deltas, compression, reuse, prefetch, early_reading, pacing] = KEYS;
+        let [guard, upload, download, deltas, compression, reuse, prefetch, early_reading, pacing, small_contents] =
+            KEYS;
         [
             (guard, guard_text(self.guard)),
             (upload, rate(self.bandwidth.upload)),
@@ -126,6 +131,7 @@ impl Settings {
             (prefetch, switch(self.thrift.prefetch)),
             (early_reading, switch(self.thrift.early_reading)),
             (pacing, switch(self.thrift.pacing)),
+            (small_contents, switch(self.thrift.small_contents)),
         ]
     }
 }

@@ -4,6 +4,7 @@
 //! content type is [`TransportError::NotSyncline`], whatever its status. Redirects are refused: a token
 //! goes to the server that the user named and nowhere else.
 
+mod along;
 mod blocks;
 mod deltas;
 mod link;
@@ -14,6 +15,7 @@ mod upload;
 pub use blocks::BlockFiles;
 
 use crate::bandwidth::Bandwidth;
+use along::Along;
 use api::{ApiError, ErrorCode, Token};
 use bytes::Bytes;
 use deltas::KnownSums;
@@ -164,6 +166,7 @@ pub struct Transport {
     interrupted: Arc<Interrupted>,
     places: Arc<Places>,
     link: Arc<Link>,
+    along: Arc<Along>,
     /// The account's root namespace, once it is known.
     root: Option<NamespaceId>,
 }
@@ -184,6 +187,8 @@ pub struct Thrift {
     pub early_reading: bool,
     /// Whether a file that keeps changing is not sent for each of its changes.
     pub pacing: bool,
+    /// Whether small contents come along with the changes.
+    pub small_contents: bool,
 }
 
 impl Thrift {
@@ -201,7 +206,15 @@ impl Thrift {
 
 impl Default for Thrift {
     fn default() -> Self {
-        Self { delta: true, compress: true, reuse: true, prefetch: true, early_reading: true, pacing: true }
+        Self {
+            delta: true,
+            compress: true,
+            reuse: true,
+            prefetch: true,
+            early_reading: true,
+            pacing: true,
+            small_contents: true,
+        }
     }
 }
 
@@ -223,8 +236,8 @@ impl Transport {
             .build()
             .map_err(|error| TransportError::Tls(innermost(&error)))?;
         let (thrift, known_sums, interrupted) = (Arc::default(), Arc::default(), Arc::default());
-        let (places, link) = (Arc::default(), Arc::default());
-        Ok(Self { client, server, token, bandwidth, thrift, known_sums, interrupted, places, link, root: None })
+        let (places, link, along) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { client, server, token, bandwidth, thrift, known_sums, interrupted, places, link, along, root: None })
     }
 
     /// The same calls, with or without what saves bytes.
@@ -272,7 +285,7 @@ impl Transport {
     pub async fn perform(&self, request: Request, files: Arc<dyn BlockFiles>) -> Result<Reply, TransportError> {
         match request {
             Request::Server => self.call("server", &()).await.map(Reply::Server),
-            Request::Changes(request) => self.call("changes", &request).await.map(Reply::Changes),
+            Request::Changes(request) => self.changes(request).await,
             Request::Missing(request) => self.call("missing", &request).await.map(Reply::Missing),
             Request::Commit(commit) => self.call("commit", &commit).await.map(Reply::Commit),
             Request::Changeset { blocks, former, commit } => self.changeset(blocks, former, commit, files).await,

@@ -206,6 +206,10 @@ fn shown(setting: Setting) -> (&'static str, String) {
             thrift.pacing = on;
             8
         }
+        Setting::SmallContents(on) => {
+            thrift.small_contents = on;
+            9
+        }
     };
     settings.texts()[place].clone()
 }

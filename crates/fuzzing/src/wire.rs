@@ -27,6 +27,7 @@ pub fn messages(bytes: &[u8]) -> Verdict {
         message::<api::LinkReply>(bytes),
         message::<api::ChangesRequest>(bytes),
         message::<api::ChangesReply>(bytes),
+        message::<api::NewsReply>(bytes),
         message::<api::ServerReply>(bytes),
         message::<api::MissingRequest>(bytes),
         message::<api::MissingReply>(bytes),

@@ -8,7 +8,7 @@ use crate::login_limit::LoginLimit;
 use crate::password::Passwords;
 use crate::watermark::Watermarks;
 use api::service::{Announce, Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
-use api::{ApiError, ServerReply, Token};
+use api::{ApiError, ChangesReply, ChangesRequest, ServerReply, Token};
 use metadata_store::{JournalCache, MetadataStore, Reading, ServerIdentity, StoreError, Transaction};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position, Role};
 use std::collections::{BTreeMap, BTreeSet};
@@ -204,6 +204,10 @@ impl MetaForBlocks for MetaService {
 
     fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
         self.missing_blocks(who, blocks)
+    }
+
+    fn changes(&self, who: Identity, request: &ChangesRequest) -> Result<ChangesReply, ApiError> {
+        Self::changes(self, who, request)
     }
 
     fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {

@@ -14,6 +14,29 @@ pub enum Form {
     Delta,
 }
 
+impl Form {
+    /// As it travels.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Plain => 0,
+            Self::Zstd => 1,
+            Self::Delta => 2,
+        }
+    }
+
+    /// The form that travels as `code`.
+    #[must_use]
+    pub const fn of_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Plain),
+            1 => Some(Self::Zstd),
+            2 => Some(Self::Delta),
+            _ => None,
+        }
+    }
+}
+
 /// What stands before a parcel's bytes: the form (1 byte), the number of blocks (2 bytes) and the number
 /// of bytes (3 bytes), little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +54,8 @@ impl Frame {
     /// As it travels.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
-        let form = match self.form {
-            Form::Plain => 0,
-            Form::Zstd => 1,
-            Form::Delta => 2,
-        };
         let ([b0, b1], [l0, l1, l2, _]) = (self.blocks.to_le_bytes(), self.len.to_le_bytes());
-        [form, b0, b1, l0, l1, l2]
+        [self.form.code(), b0, b1, l0, l1, l2]
     }
 
     /// Reads a frame and checks it against the headers of the blocks that have not come yet: how many
@@ -47,12 +65,7 @@ impl Frame {
     /// [`ParcelError::Frame`].
     pub fn parse(bytes: [u8; Self::BYTES], outstanding: &[BlockHeader]) -> Result<(Self, u64), ParcelError> {
         let [form, b0, b1, l0, l1, l2] = bytes;
-        let form = match form {
-            0 => Form::Plain,
-            1 => Form::Zstd,
-            2 => Form::Delta,
-            _ => return Err(ParcelError::Frame),
-        };
+        let form = Form::of_code(form).ok_or(ParcelError::Frame)?;
         let frame = Self { form, blocks: u16::from_le_bytes([b0, b1]), len: u32::from_le_bytes([l0, l1, l2, 0]) };
         let blocks = outstanding.get(..frame.blocks.into()).filter(|blocks| !blocks.is_empty());
         let plain = blocks.ok_or(ParcelError::Frame)?.iter().map(|header| u64::from(header.len)).sum();

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | all | everything | nothing | nobody |
 //! | meta | all calls without blocks | who, what may be read, commits, heads | the metadata database; tells hubs |
-//! | block | `changeset`, `blocks`, `prefetch`, `sums` | nothing | the meta service, the block store; cleans it up |
+//! | block | `changeset`, `blocks`, `prefetch`, `sums`, `news` | nothing | the meta service, the block store; cleans it up |
 //! | notify-hub | nothing | announcements, edges | nobody |
 //! | notify-edge | `events` | nothing | the meta service; listens to hubs |
 

@@ -1,12 +1,12 @@
 //! The meta service in another process.
 
 use crate::upstream::Upstream;
-use crate::wire::{self, Authenticate, Call, Mark, Missing, Readable, Stored};
+use crate::wire::{self, Authenticate, Call, Changes, Mark, Missing, Readable, Stored};
 use api::service::{
     CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
     MetaForStart, StoredBlock,
 };
-use api::{ApiError, ErrorCode, ServerReply, Token};
+use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, ServerReply, Token};
 use model::{AccountId, BlockHash, Commit, CommitOutcome, NamespaceId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,10 @@ impl MetaForBlocks for RemoteMeta {
     fn coming(&self, who: Identity, namespace: NamespaceId, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
         let request = Readable { who, namespace, blocks: blocks.to_vec() };
         self.call_each(wire::COMING, &request, blocks.len())
+    }
+
+    fn changes(&self, who: Identity, request: &ChangesRequest) -> Result<ChangesReply, ApiError> {
+        self.call(wire::CHANGES, &Changes { who, request: request.clone() })
     }
 
     fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {

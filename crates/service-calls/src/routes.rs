@@ -2,7 +2,7 @@
 
 use crate::secret::ServiceSecret;
 use crate::tls::Caller;
-use crate::wire::{self, Authenticate, DEADLINE, Mark, Missing, Readable, SERVICE_PREFIX, Stored};
+use crate::wire::{self, Authenticate, Changes, DEADLINE, Mark, Missing, Readable, SERVICE_PREFIX, Stored};
 use api::service::{Condemned, Identity, MetaForBlocks, MetaForCleanUp, MetaForNotification, MetaForStart};
 use api::{ApiError, CONTENT_TYPE, ErrorCode, codec};
 use axum::Router;
@@ -56,6 +56,9 @@ pub fn meta_routes<M: RemoteCallable + 'static>(meta: Arc<M>) -> Router {
     });
     router = call(router, wire::COMING, |meta, body| {
         with(body, |Readable { who, namespace, blocks }| meta.coming(who, namespace, &blocks))
+    });
+    router = call(router, wire::CHANGES, |meta, body| {
+        with(body, |Changes { who, request }| MetaForBlocks::changes(meta, who, &request))
     });
     router = call(router, wire::MISSING, |meta, body| {
         with(body, |Missing { who, blocks }| MetaForBlocks::missing(meta, who, &blocks))

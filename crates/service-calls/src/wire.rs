@@ -1,7 +1,7 @@
 //! The calls by name, and what travels in them.
 
 use api::service::{CleanUpMode, Identity, StoredBlock};
-use api::{Notification, Token};
+use api::{ChangesRequest, Notification, Token};
 use model::{AccountId, BlockHash, Commit, DeviceId, NamespaceId, Position, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,8 @@ pub const AUTHENTICATE: Call = reading("authenticate");
 pub const READABLE: Call = reading("readable");
 /// [`Readable`] to one `bool` for each block.
 pub const COMING: Call = reading("coming");
+/// [`Changes`] to an `api::ChangesReply`.
+pub const CHANGES: Call = reading("changes");
 /// [`Missing`] to one `bool` for each block.
 pub const MISSING: Call = reading("missing");
 /// Blocks that are about to be stored to nothing.
@@ -122,6 +124,13 @@ pub struct Readable {
     pub who: Identity,
     pub namespace: NamespaceId,
     pub blocks: Vec<BlockHash>,
+}
+
+/// What [`CHANGES`] asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Changes {
+    pub who: Identity,
+    pub request: ChangesRequest,
 }
 
 /// What [`MISSING`] asks.

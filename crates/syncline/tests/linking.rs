@@ -246,6 +246,7 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
         "prefetch        off",
         "early-reading   on",
         "pacing          on",
+        "small-contents  on",
     ];
     assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }

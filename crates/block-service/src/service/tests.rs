@@ -1,7 +1,7 @@
 //! The block service against a meta service that knows little.
 
 use super::*;
-use api::{Bases, Stretch, SumsRequest};
+use api::{Bases, ChangesReply, ChangesRequest, NamespaceChanges, Stretch, SumsRequest};
 use block_store::MemoryBlockStore;
 use model::{AccountId, Commit, CommitKey, CommitOutcome, DeviceId, Epoch, NamespaceId, Position, Timestamp};
 use std::collections::BTreeSet;
@@ -14,6 +14,8 @@ pub(crate) const BOB: Identity = Identity { account: AccountId([2; 16]), device:
 /// and names the blocks that came with a commit.
 #[derive(Default)]
 pub(crate) struct Meta {
+    /// What it tells as changed.
+    pub(crate) changes: Mutex<Vec<NamespaceChanges>>,
     pub(crate) noted: Mutex<BTreeSet<(AccountId, BlockHash)>>,
     pub(crate) committed: Mutex<BTreeSet<(AccountId, BlockHash)>>,
     pub(crate) renewed: Mutex<BTreeSet<BlockHash>>,
@@ -43,6 +45,10 @@ impl MetaForBlocks for Meta {
     fn missing(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {
         let noted = self.noted.lock().expect("not poisoned");
         Ok(blocks.iter().map(|hash| !noted.contains(&(who.account, *hash))).collect())
+    }
+
+    fn changes(&self, _: Identity, _: &ChangesRequest) -> Result<ChangesReply, ApiError> {
+        Ok(ChangesReply { namespaces: self.changes.lock().expect("not poisoned").clone() })
     }
 
     fn renew(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
@@ -177,7 +183,7 @@ fn uploading_what_another_has_stored_looks_like_uploading_what_is_new() {
 }
 
 /// An upload of one block as a delta that copies all of `base` and inserts `more`.
-fn grown(who: Identity, base: &[u8], more: &[u8], block: &[u8]) -> (ChangesetHead, Parcel) {
+pub(crate) fn grown(who: Identity, base: &[u8], more: &[u8], block: &[u8]) -> (ChangesetHead, Parcel) {
     let mut writer = Writer::default();
     writer.copy(0, 0, base.len());
     writer.insert(more);
@@ -186,7 +192,7 @@ fn grown(who: Identity, base: &[u8], more: &[u8], block: &[u8]) -> (ChangesetHea
     (head, Parcel { form: Form::Delta, blocks: 1, bytes: writer.finish().into() })
 }
 
-fn upload(service: &BlockService, who: Identity, (head, parcel): (ChangesetHead, Parcel)) -> ChangesetReply {
+pub(crate) fn upload(service: &BlockService, who: Identity, (head, parcel): (ChangesetHead, Parcel)) -> ChangesetReply {
     let mut upload = service.begin(who, head).expect("begins");
     service.store_next(&mut upload, vec![parcel]).expect("takes the parcel");
     service.finish(&upload).expect("answers")

@@ -64,7 +64,14 @@ impl Transport {
             bases.truncate(limits::BASES_PER_REQUEST);
         }
         let wanted: BTreeMap<BlockHash, FetchBlock> = wanted.into_iter().map(|block| (block.hash, block)).collect();
-        let (received, mut written) = self.fetch_once(call, namespace, wanted.clone(), bases, files.clone()).await?;
+        let along = self.write_along(&wanted, &bases, &files).await?;
+        let wanted: BTreeMap<BlockHash, FetchBlock> =
+            wanted.into_iter().filter(|(hash, _)| !along.blocks.contains(hash)).collect();
+        if wanted.is_empty() || along.is_broken() {
+            return conclude(Ok(Vec::new()), along);
+        }
+        let (received, written) = self.fetch_once(call, namespace, wanted.clone(), bases, files.clone()).await?;
+        let mut written = along.and(written);
         let unmade = mem::take(&mut written.unmade);
         if received.is_err() || written.is_broken() || unmade.is_empty() {
             return conclude(received, written);
@@ -95,9 +102,7 @@ impl Transport {
         let wanted = Arc::new(wanted);
         let (sender, receiver) = mpsc::channel(WRITE_QUEUE);
         let writer = {
-            let (places, read) = (Arc::clone(&self.places), VecDeque::new());
-            let writer =
-                Writer { wanted: Arc::clone(&wanted), bases, files, read, open: None, places, overtaken: false };
+            let writer = Writer::new(Arc::clone(&wanted), bases, files, Arc::clone(&self.places));
             tokio::task::spawn_blocking(move || writer.run(receiver))
         };
         let progress = Progress::start();
@@ -211,11 +216,11 @@ impl Batch {
 
 /// What became of the blocks that arrived.
 #[derive(Debug, Default)]
-struct Written {
-    blocks: Vec<BlockHash>,
+pub(super) struct Written {
+    pub(super) blocks: Vec<BlockHash>,
     /// Their deltas led elsewhere.
     unmade: BTreeSet<BlockHash>,
-    disk: Option<StepError>,
+    pub(super) disk: Option<StepError>,
     damaged: Option<BlockHash>,
     /// A block of which only the beginning came, and where that is.
     begun: Option<(BlockHash, BlockSource)>,
@@ -226,6 +231,12 @@ impl Written {
         self.disk.is_some() || self.damaged.is_some()
     }
 
+    /// Blocks that could not be made are wanted as before, and so is one that was damaged.
+    pub(super) fn forget_unmade(&mut self) {
+        self.unmade.clear();
+        self.damaged = None;
+    }
+
     /// Together with what became of further blocks.
     fn and(mut self, more: Self) -> Self {
         self.blocks.extend(more.blocks);
@@ -234,7 +245,7 @@ impl Written {
 }
 
 /// Opens, checks and writes blocks.
-struct Writer {
+pub(super) struct Writer {
     wanted: Arc<BTreeMap<BlockHash, FetchBlock>>,
     /// What deltas copy from.
     bases: Vec<BlockSource>,
@@ -257,6 +268,20 @@ struct OpenBlock {
 }
 
 impl Writer {
+    pub(super) const fn new(
+        wanted: Arc<BTreeMap<BlockHash, FetchBlock>>,
+        bases: Vec<BlockSource>,
+        files: Arc<dyn BlockFiles>,
+        places: Arc<Places>,
+    ) -> Self {
+        Self { wanted, bases, files, read: VecDeque::new(), open: None, places, overtaken: false }
+    }
+
+    /// A parcel that came by itself.
+    pub(super) fn take_parcel(&mut self, headers: Vec<BlockHeader>, form: Form, bytes: Bytes, written: &mut Written) {
+        self.take(Received { headers, form, bytes }, written);
+    }
+
     /// Goes on until the channel ends, the disk fails, or a block is not what it says.
     fn run(mut self, mut receiver: mpsc::Receiver<Vec<Arrival>>) -> Written {
         let mut written = Written::default();

@@ -1,6 +1,9 @@
 use super::*;
 use crate::bandwidth::Limits;
-use api::{BlockHeader, BlocksHead, ChangesetHead, ChangesetReply, ServerReply, codec};
+use api::{
+    BlockHeader, BlocksHead, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply, NewsReply, ServerReply,
+    SmallContent, codec,
+};
 use model::{BlockHash, Epoch, InstanceId, NamespaceId};
 use parcels::{Form, Frame};
 use std::sync::Mutex;
@@ -225,6 +228,88 @@ fn blocks_body(second: &[u8]) -> Vec<u8> {
 fn fetched(written: &[&[u8]], disk: Option<StepError>) -> Result<Reply, TransportError> {
     let written = written.iter().map(|bytes| BlockHash::of(bytes)).collect();
     Ok(Reply::Fetched { written, unavailable: vec![], disk })
+}
+
+/// News with these contents; then a transport that finds no server any more.
+async fn told(contents: Vec<SmallContent>) -> Transport {
+    let changes = ChangesReply { namespaces: Vec::new() };
+    let reply = NewsReply { changes: changes.clone(), contents };
+    let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &api::encode(&reply))).await;
+    let transport = transport(server);
+    let request = ChangesRequest { instance: InstanceId([1; 16]), epoch: Epoch(1), cursor: [].into() };
+    let told = transport.perform(Request::Changes(request), Arc::new(MemoryFiles::default())).await;
+    assert_eq!(told, Ok(Reply::Changes(changes)));
+    assert!(task.await.expect("served").starts_with(b"POST /sync/v1/news "));
+    transport
+}
+
+fn small(content: &[u8], form: Form, bases: Vec<BlockHash>, bytes: &[u8]) -> SmallContent {
+    let block = BlockHeader { hash: BlockHash::of(content), len: content.len() as u32 };
+    SmallContent { block, form: form.code(), bases, bytes: bytes.to_vec() }
+}
+
+#[tokio::test]
+async fn what_came_along_is_not_asked_for() {
+    let transport = told(vec![small(b"first", Form::Plain, Vec::new(), b"first")]).await;
+    let files = Arc::new(MemoryFiles::default());
+    let block = |bytes: &[u8]| FetchBlock { hash: BlockHash::of(bytes), len: bytes.len() as u32, to: Vec::new() };
+    let fetch =
+        |content| Request::Fetch { namespace: NamespaceId([1; 16]), blocks: vec![block(content)], bases: vec![] };
+    assert_eq!(transport.perform(fetch(b"first"), files.clone()).await, fetched(&[b"first"], None));
+    assert_eq!(*files.written.lock().expect("not poisoned"), [b"first".to_vec()]);
+    let again = transport.perform(fetch(b"first"), files.clone()).await;
+    assert!(matches!(again, Err(TransportError::Unreachable(_))), "it serves once");
+}
+
+#[tokio::test]
+async fn a_delta_that_came_along_is_made_from_the_old_block_here() {
+    let mut script = delta::Writer::default();
+    script.copy(0, 0, 3);
+    script.insert(b" and new");
+    let along = small(b"old and new", Form::Delta, vec![BlockHash::of(b"old")], &script.finish());
+    for (bases, made) in [(vec![source(b"old")], true), (vec![], false)] {
+        let transport = told(vec![along.clone()]).await;
+        let files = Arc::new(MemoryFiles { stretches: b"old".to_vec(), ..Default::default() });
+        let blocks = vec![FetchBlock { hash: BlockHash::of(b"old and new"), len: 11, to: Vec::new() }];
+        let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks, bases };
+        let reply = transport.perform(request, files).await;
+        if made {
+            assert_eq!(reply, fetched(&[b"old and new"], None));
+        } else {
+            assert!(matches!(reply, Err(TransportError::Unreachable(_))), "{reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_along_damaged_is_fetched_as_if_it_had_not() {
+    let transport = told(vec![
+        small(b"first", Form::Plain, Vec::new(), b"FIRST"),
+        small(b"first", Form::Zstd, Vec::new(), b"no zstd"),
+        small(b"first", Form::Delta, vec![BlockHash([1; 32])], b"no script"),
+        SmallContent { form: 77, ..small(b"first", Form::Plain, Vec::new(), b"first") },
+        small(b"first", Form::Plain, Vec::new(), b"longer than it says"),
+    ])
+    .await;
+    let files = Arc::new(MemoryFiles::default());
+    let blocks = vec![FetchBlock { hash: BlockHash::of(b"first"), len: 5, to: Vec::new() }];
+    let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks, bases: Vec::new() };
+    assert!(matches!(transport.perform(request, files.clone()).await, Err(TransportError::Unreachable(_))));
+    assert!(files.written.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test]
+async fn a_server_without_news_is_asked_for_changes() {
+    let error = api::encode(&ApiError::new(ErrorCode::NotFound, "no such call"));
+    let (server, _task) = serve_once(response("404 Not Found", api::CONTENT_TYPE, &error)).await;
+    let transport = transport(server);
+    let request = ChangesRequest { instance: InstanceId([1; 16]), epoch: Epoch(1), cursor: [].into() };
+    let files = Arc::new(MemoryFiles::default());
+    // The second call finds nobody: that it was made is what counts.
+    let reply = transport.perform(Request::Changes(request.clone()), files.clone()).await;
+    assert!(matches!(reply, Err(TransportError::Unreachable(_))), "{reply:?}");
+    let thrifty = transport.with_thrift(Thrift { small_contents: false, ..Thrift::default() });
+    assert!(matches!(thrifty.perform(Request::Changes(request), files).await, Err(TransportError::Unreachable(_))));
 }
 
 #[tokio::test]
