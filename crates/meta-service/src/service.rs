@@ -104,12 +104,16 @@ impl MetaService {
     /// Raises the epoch, after the database was restored from a backup or lost entries: every client
     /// then compares what it has with what is here, instead of following the journal.
     ///
+    /// The new epoch is the time, in milliseconds since 1970: who restores the same backup again must not come to the
+    /// epoch that followed it the last time, in which devices have positions that mean something else.
+    ///
     /// # Errors
     /// `Unavailable`, `NoSpace`.
     pub fn bump_epoch(&self) -> Result<Epoch, ApiError> {
+        let now = u64::try_from(self.environment.now().0).unwrap_or(0);
         self.write(|tx, _| {
             let old = identity(tx)?;
-            let epoch = Epoch(old.epoch.0 + 1);
+            let epoch = Epoch(now.max(old.epoch.0 + 1));
             tx.set_server(ServerIdentity { epoch, ..old })?;
             Ok(epoch)
         })

@@ -140,3 +140,22 @@ fn the_identity_of_a_server_stays_and_its_epoch_rises_on_demand() {
     assert!(epoch > before.epoch);
     assert_eq!((bench.server().epoch, bench.server().instance), (epoch, before.instance));
 }
+
+/// It rose by one, and devices that had gone on after the first time took the new journal for theirs.
+#[test]
+fn a_backup_that_is_restored_again_comes_to_another_epoch_than_the_first_time() {
+    let [first, again] = [1_000, 2_000].map(|later| {
+        let bench = Bench::new();
+        bench.clock.fetch_add(later, Ordering::Relaxed);
+        bench.service.bump_epoch().expect("rises")
+    });
+    assert!(again > first);
+}
+
+#[test]
+fn the_epoch_rises_also_when_the_clock_was_set_back() {
+    let bench = Bench::new();
+    let before = bench.service.bump_epoch().expect("rises");
+    bench.clock.store(0, Ordering::Relaxed);
+    assert!(bench.service.bump_epoch().expect("rises") > before);
+}
