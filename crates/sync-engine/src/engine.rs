@@ -17,8 +17,8 @@ mod server;
 mod transfer;
 
 use crate::io::{
-    Action, Activity, Command, DeleteGuard, EngineState, Environment, Event, Hint, Job, JobId, Request, RequestId,
-    RootState, Write,
+    Action, Activity, ActivityKind, Command, DeleteGuard, EngineState, Environment, Event, Hint, Job, JobId, Request,
+    RequestId, RootState, Write,
 };
 use crate::observe::Observer;
 use crate::plan::{PlannedStep, Queues};
@@ -145,6 +145,8 @@ struct DeletionWatch {
     count: u64,
     since: u64,
     changed: u64,
+    /// Whether it was told that they wait for a person.
+    told: bool,
 }
 
 /// What must have happened for a flush to be done.
@@ -492,6 +494,13 @@ impl Engine {
             self.state.deletions_confirmed = false;
             self.state_touched = true;
         }
+        let held = self.deletions_held();
+        if held && !self.deletions.told {
+            let detail =
+                Some("many files are gone; their deletion waits for `syncline deletions confirm` or `undo`".into());
+            self.report(Activity { kind: ActivityKind::Held, path: String::new(), detail });
+        }
+        self.deletions.told = held;
     }
 
     /// Whether so much was deleted that a person must confirm it.

@@ -9,8 +9,8 @@ use api::{ApiError, ChangesReply, ErrorCode, NamespaceChanges, ServerReply};
 use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{
-    Action, Command, DeleteGuard, DirectoryScan, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobResult,
-    LocalPath, LocalStep, Reply, Request, RequestError, RootState, ScanError, ScanTarget,
+    Action, ActivityKind, Command, DeleteGuard, DirectoryScan, Event, FileKind, Fingerprint, Found, HashResult, Hint,
+    Job, JobResult, LocalPath, LocalStep, Reply, Request, RequestError, RootState, ScanError, ScanTarget,
 };
 use sync_engine::tree::{Content, NodeRow, Place, Seen};
 
@@ -412,6 +412,8 @@ fn deletions_of_most_files_wait_for_a_person() {
         script.tell(Event::Woken);
     }
     assert!(script.commit().is_none(), "all three files are gone from the disk");
+    let told = |action: &&Action| matches!(action, Action::Report(activity) if activity.kind == ActivityKind::Held);
+    assert_eq!(script.actions.iter().filter(told).count(), 1, "and the user is told, once");
     script.tell(Event::Command(Command::ConfirmDeletions));
     let (_, commit) = script.commit().expect("a person said so");
     assert!(commit.operations.iter().all(|operation| matches!(operation, Operation::Delete { .. })));
