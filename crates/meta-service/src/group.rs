@@ -6,7 +6,8 @@
 //! run at once, by its caller, which makes it deterministic.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 
 /// Why a request was not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,12 +23,18 @@ pub(crate) struct GroupCommit<L, Q, R> {
     batch: usize,
     capacity: usize,
     state: Mutex<State<L, Q, R>>,
-    turn: Condvar,
+}
+
+/// A request that waits, and the thread that waits for its result.
+struct Waiting<Q> {
+    ticket: u64,
+    request: Q,
+    caller: Thread,
 }
 
 struct State<L, Q, R> {
     /// The requests that nobody has taken; a lane that has none is not there.
-    waiting: BTreeMap<L, VecDeque<(u64, Q)>>,
+    waiting: BTreeMap<L, VecDeque<Waiting<Q>>>,
     /// How many those are.
     length: usize,
     /// Results that their callers have not fetched; `None`: lost.
@@ -42,7 +49,7 @@ impl<L: Copy + Ord, Q, R> GroupCommit<L, Q, R> {
     pub(crate) fn new(batch: usize, capacity: usize) -> Self {
         let (waiting, done, leading) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let state = State { waiting, length: 0, done, next: 0, leading };
-        Self { batch, capacity, state: Mutex::new(state), turn: Condvar::new() }
+        Self { batch, capacity, state: Mutex::new(state) }
     }
 
     /// Runs a request, alone or with others of its lane. `run` gives one result per request, in order.
@@ -54,13 +61,16 @@ impl<L: Copy + Ord, Q, R> GroupCommit<L, Q, R> {
         let ticket = state.next;
         state.next += 1;
         state.length += 1;
-        state.waiting.entry(lane).or_default().push_back((ticket, request));
+        state.waiting.entry(lane).or_default().push_back(Waiting { ticket, request, caller: thread::current() });
         loop {
             if let Some(result) = state.done.remove(&ticket) {
                 return result.ok_or(GroupError::Lost);
             }
             if state.leading.contains(&lane) {
-                state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+                drop(state);
+                // Woken when the result is there, or when it is this caller's turn to lead; or for no reason.
+                thread::park();
+                state = self.lock();
             } else {
                 drop(self.lead(lane, state, &run));
                 state = self.lock();
@@ -83,8 +93,9 @@ impl<L: Copy + Ord, Q, R> GroupCommit<L, Q, R> {
         }
         state.length -= waiting.len();
         drop(state);
-        let (tickets, requests): (Vec<u64>, Vec<Q>) = waiting.into_iter().unzip();
-        let mut leader = Leader { group: self, lane, tickets, results: Vec::new() };
+        let (callers, requests): (Vec<(u64, Thread)>, Vec<Q>) =
+            waiting.into_iter().map(|one| ((one.ticket, one.caller), one.request)).unzip();
+        let mut leader = Leader { group: self, lane, callers, results: Vec::new() };
         leader.results = run(&requests);
         leader
     }
@@ -104,17 +115,21 @@ impl<L: Copy + Ord, Q, R> GroupCommit<L, Q, R> {
 struct Leader<'g, L: Copy + Ord, Q, R> {
     group: &'g GroupCommit<L, Q, R>,
     lane: L,
-    tickets: Vec<u64>,
+    callers: Vec<(u64, Thread)>,
     results: Vec<R>,
 }
 
 impl<L: Copy + Ord, Q, R> Drop for Leader<'_, L, Q, R> {
+    /// Wakes those whose results are there, and one of those who wait, to lead them.
     fn drop(&mut self) {
         let mut state = self.group.lock();
         let mut results = self.results.drain(..);
-        state.done.extend(self.tickets.drain(..).map(|ticket| (ticket, results.next())));
+        state.done.extend(self.callers.iter().map(|(ticket, _)| (*ticket, results.next())));
         state.leading.remove(&self.lane);
-        self.group.turn.notify_all();
+        let next = state.waiting.get(&self.lane).and_then(VecDeque::front).map(|one| one.caller.clone());
+        drop(state);
+        next.iter().for_each(Thread::unpark);
+        self.callers.iter().for_each(|(_, caller)| caller.unpark());
     }
 }
 
@@ -135,7 +150,7 @@ mod tests {
         let group = Arc::new(GroupCommit::<u8, usize, usize>::new(16, 64));
         let batches = Arc::new(AtomicUsize::new(0));
         let gate = Arc::new(Barrier::new(2));
-        let first = std::thread::spawn({
+        let first = thread::spawn({
             let (group, gate) = (Arc::clone(&group), Arc::clone(&gate));
             move || {
                 group.submit(0, 100, |batch| {
@@ -149,7 +164,7 @@ mod tests {
         let others: Vec<_> = (0..16)
             .map(|n| {
                 let (group, batches) = (Arc::clone(&group), Arc::clone(&batches));
-                std::thread::spawn(move || {
+                thread::spawn(move || {
                     group.submit(0, n, |batch| {
                         batches.fetch_add(1, Ordering::Relaxed);
                         batch.to_vec()
@@ -158,7 +173,7 @@ mod tests {
             })
             .collect();
         while group.waiting() < 16 {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         gate.wait();
         assert_eq!(first.join().expect("no panic"), Ok(100));
@@ -174,7 +189,7 @@ mod tests {
         let both_run = Arc::new(Barrier::new(2));
         let lanes = [0, 1].map(|lane| {
             let (group, both_run) = (Arc::clone(&group), Arc::clone(&both_run));
-            std::thread::spawn(move || {
+            thread::spawn(move || {
                 group.submit(lane, lane, |batch| {
                     both_run.wait();
                     assert_eq!(batch, [lane]);
@@ -190,7 +205,7 @@ mod tests {
     #[test]
     fn a_batch_that_panics_does_not_leave_the_others_waiting() {
         let group = Arc::new(GroupCommit::<u8, u8, u8>::new(4, 8));
-        let leader = std::thread::spawn({
+        let leader = thread::spawn({
             let group = Arc::clone(&group);
             move || group.submit(0, 1, |_| panic!("the store is broken"))
         });
