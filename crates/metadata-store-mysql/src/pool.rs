@@ -1,10 +1,13 @@
-//! A bounded pool of connections, made when they are first needed.
+//! A bounded pool of connections, made when they are first needed. Callers get them in the order in which they
+//! came: one that was passed over again and again would wait a hundred times as long as the others.
 
 use crate::fault::failed;
 use metadata_store::StoreError;
 use mysql::{Conn, Opts};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 /// How long a caller waits for a connection that others hold.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -14,32 +17,44 @@ pub(crate) struct Pool {
     options: Opts,
     limit: usize,
     state: Mutex<State>,
-    returned: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     idle: Vec<Conn>,
     open: usize,
+    /// Who waits, the first to come in front.
+    waiting: VecDeque<(u64, Thread)>,
+    next: u64,
+}
+
+impl State {
+    fn has_free(&self, limit: usize) -> bool {
+        !self.idle.is_empty() || self.open < limit
+    }
+
+    /// Wakes whose turn it is, if there is anything to have.
+    fn wake_next(&self, limit: usize) {
+        if self.has_free(limit) {
+            self.waiting.front().iter().for_each(|(_, caller)| caller.unpark());
+        }
+    }
 }
 
 impl Pool {
     pub(crate) fn new(options: Opts, limit: usize) -> Self {
-        Self { options, limit, state: Mutex::default(), returned: Condvar::new() }
+        Self { options, limit, state: Mutex::default() }
     }
 
     /// A connection: one that is idle, or a new one.
     pub(crate) fn take(&self) -> Result<Lease<'_>, StoreError> {
-        let full = |state: &mut State| state.idle.is_empty() && state.open >= self.limit;
-        let waited = self.returned.wait_timeout_while(self.lock(), PATIENCE, full);
-        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() {
-            return Err(StoreError::Busy { subject: "waiting for a connection" });
-        }
+        let mut state = self.wait_for_turn()?;
         if let Some(connection) = state.idle.pop() {
+            state.wake_next(self.limit);
             return Ok(Lease { pool: self, connection: Some(connection), sound: false });
         }
         state.open += 1;
+        state.wake_next(self.limit);
         drop(state);
         let mut lease = Lease { pool: self, connection: None, sound: false };
         let made = Conn::new(self.options.clone()).map_err(|error| failed("connecting", error))?;
@@ -47,14 +62,40 @@ impl Pool {
         Ok(lease)
     }
 
+    /// Waits until there is a connection to have, and nobody came before.
+    fn wait_for_turn(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let mut state = self.lock();
+        if state.waiting.is_empty() && state.has_free(self.limit) {
+            return Ok(state);
+        }
+        let (ticket, since) = (state.next, Instant::now());
+        state.next += 1;
+        state.waiting.push_back((ticket, thread::current()));
+        loop {
+            let turn = state.waiting.front().is_some_and(|(front, _)| *front == ticket);
+            if turn && state.has_free(self.limit) {
+                state.waiting.pop_front();
+                return Ok(state);
+            }
+            let Some(left) = PATIENCE.checked_sub(since.elapsed()) else {
+                state.waiting.retain(|(other, _)| *other != ticket);
+                state.wake_next(self.limit);
+                return Err(StoreError::Busy { subject: "waiting for a connection" });
+            };
+            drop(state);
+            thread::park_timeout(left);
+            state = self.lock();
+        }
+    }
+
     /// Closes the connections that wait: what ended one has most likely ended all of them.
     pub(crate) fn forget_idle(&self) {
         let mut state = self.lock();
         state.open -= state.idle.len();
         let idle = std::mem::take(&mut state.idle);
+        state.wake_next(self.limit);
         drop(state);
         drop(idle);
-        self.returned.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,7 +133,6 @@ impl Drop for Lease<'_> {
             Some(connection) => state.idle.push(connection),
             None => state.open -= 1,
         }
-        drop(state);
-        self.pool.returned.notify_one();
+        state.wake_next(self.pool.limit);
     }
 }
