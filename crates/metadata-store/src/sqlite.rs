@@ -22,6 +22,12 @@ const READERS: usize = 8;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prepared statements kept by a connection: more than there are in this adapter.
 const STATEMENTS: usize = 96;
+/// Pages that the writer keeps in memory, in KiB: new nodes lie all over the tables, and what a transaction
+/// changes should be there already.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+/// Pages of the log after which it is written to the database file. A page that was changed many times until
+/// then is written once; SQLite's own 1,000 are those of three groups of commits.
+const CHECKPOINT_PAGES: i64 = 4_000;
 
 /// [`MetadataStore`] on SQLite.
 pub struct SqliteStore {
@@ -52,6 +58,11 @@ impl SqliteStore {
         create_private(path)
             .map_err(|error| StoreError::Io { subject: "creating the database file", source: Box::new(error) })?;
         let mut writer = connect(path)?;
+        writer
+            .execute_batch(&format!(
+                "PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+            ))
+            .map_err(|error| failed("opening the database file", error))?;
         schema::migrate(&mut writer)?;
         let readers = Readers { path: path.to_owned(), pool: Mutex::default(), returned: Condvar::new() };
         Ok(Self { writer: Mutex::new(writer), readers: Some(readers) })
