@@ -184,9 +184,12 @@ pub(crate) fn missing(
     };
     let since = before(now, limits::UNCOMMITTED_BLOCK_LIFE);
     keep(&mut unknown, &|asked| reading.uploaded_blocks(account, asked, since))?;
+    if let Some(first) = first {
+        keep(&mut unknown, &|asked| reading.names_blocks(first, asked))?;
+    }
     let memberships = if unknown.is_empty() { Vec::new() } else { reading.memberships(account)? };
     let rest = memberships.iter().map(|(namespace, _)| *namespace).filter(|namespace| Some(*namespace) != first);
-    for namespace in first.into_iter().chain(rest) {
+    for namespace in rest {
         keep(&mut unknown, &|asked| reading.names_blocks(namespace, asked))?;
     }
     let mut missing = vec![false; blocks.len()];

@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 
 /// Commits that may wait for their transaction; more are told to come back.
 const WAITING_COMMITS: usize = 4 * limits::GROUP_COMMIT;
+/// Blocks of one transaction that are looked up ahead; a commit that names more looks up the rest by itself.
+const BLOCKS_LOOKED_UP: usize = 4096;
 /// What a client waits that was told to come back.
 const RETRY_MS: u32 = 500;
 
@@ -148,6 +150,14 @@ fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
     let devices: BTreeSet<DeviceId> = commits().map(|(who, _)| who.device).collect();
     let accounts: BTreeSet<AccountId> = commits().map(|(who, _)| who.account).collect();
     let outcomes: BTreeSet<_> = commits().map(|(who, commit)| (who.device, commit.key)).collect();
+    let stored: BTreeSet<(AccountId, BlockHash)> =
+        requests.iter().flat_map(|request| request.stored.iter().map(|block| (request.who.account, *block))).collect();
+    let used = commits().flat_map(|(who, commit)| {
+        let bodies = commit.operations.iter().filter_map(Operation::body);
+        bodies.flat_map(Body::blocks).map(move |block| (who.account, *block))
+    });
+    let blocks: BTreeSet<(AccountId, BlockHash)> =
+        used.filter(|block| !stored.contains(block)).take(BLOCKS_LOOKED_UP).collect();
     Some(Lookups {
         namespace: first.namespace,
         devices: devices.into_iter().collect(),
@@ -156,6 +166,7 @@ fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
         nodes: nodes.into_iter().filter(|node| *node != first.namespace.root()).collect(),
         places: places.into_iter().collect(),
         namespaces: namespaces.into_iter().collect(),
+        blocks: blocks.into_iter().collect(),
     })
 }
 

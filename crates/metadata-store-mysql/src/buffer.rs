@@ -33,6 +33,10 @@ pub(crate) struct Buffer {
     pub(crate) roles: BTreeMap<(NamespaceId, AccountId), Option<Role>>,
     pub(crate) outcomes: BTreeMap<OutcomeKey, Option<CommitOutcome>>,
     pub(crate) nodes: Nodes,
+    /// Of blocks, whether the database has them as named by a namespace that is held.
+    pub(crate) stored_named: BTreeMap<(NamespaceId, BlockHash), bool>,
+    /// When the database has blocks as uploaded last; `None`: never.
+    pub(crate) stored_uploaded: BTreeMap<(AccountId, BlockHash), Option<Timestamp>>,
     /// Rows that wait to be sent.
     pub(crate) journal: Vec<Vec<Value>>,
     pub(crate) new_outcomes: Vec<Vec<Value>>,

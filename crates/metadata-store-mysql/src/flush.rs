@@ -1,8 +1,9 @@
-//! Sending what a transaction has written.
+//! Writing down in SQL what a transaction has changed; it goes with the next packet.
 
 use crate::buffer::OlderRow;
 use crate::cells::{bytes, integer};
 use crate::session::Session;
+use crate::text;
 use crate::writing::node_row;
 use metadata_store::NodeRecord;
 use metadata_store::port::Answer;
@@ -10,8 +11,11 @@ use model::{AccountId, BlockHash, NamespaceId, Position, Timestamp};
 use mysql::Value;
 use std::collections::BTreeSet;
 
+/// Rows that one statement removes at most.
+const KEYS: usize = model::limits::GROUP_COMMIT;
+
 impl Session<'_> {
-    /// Sends all that was written.
+    /// Writes down all that is not sent. Who needs it in the database before the end sends it.
     pub(crate) fn flush(&self) -> Answer<()> {
         self.flush_nodes()?;
         self.flush_blocks()?;
@@ -22,17 +26,18 @@ impl Session<'_> {
         self.flush_heads()
     }
 
-    /// Sends nodes. The old rows go first, so that names can change hands under an index that is checked row
+    /// Nodes. The old rows go first, so that names can change hands under an index that is checked row
     /// by row.
     pub(crate) fn flush_nodes(&self) -> Answer<()> {
         let unsent = self.buffer.borrow_mut().nodes.take_unsent();
         for namespace in namespaces_of(&unsent) {
             let older = unsent.iter().filter(|(of, _, older)| *of == namespace && *older == OlderRow::Possible);
             let keys: Vec<Value> = older.map(|(_, record, _)| bytes(record.node.as_bytes())).collect();
-            self.for_keys(&keys, |marks, keys| {
-                let sql = format!("DELETE FROM nodes WHERE namespace = ? AND node IN ({marks})");
-                self.run("the node", &sql, [vec![bytes(namespace.as_bytes())], keys].concat()).map(drop)
-            })?;
+            for keys in keys.chunks(KEYS) {
+                let (namespace, keys) = (text::of_value(&bytes(namespace.as_bytes())), text::of_list(keys));
+                let sql = format!("DELETE FROM nodes WHERE namespace = {namespace} AND node IN ({keys})");
+                self.later("the node", &sql)?;
+            }
         }
         let rows = unsent.iter().map(|(namespace, record, _)| node_row(*namespace, record)).collect::<Answer<_>>()?;
         let head =
@@ -47,7 +52,12 @@ impl Session<'_> {
     }
 
     fn flush_blocks(&self) -> Answer<()> {
-        let named = std::mem::take(&mut self.buffer.borrow_mut().named);
+        let (named, uploaded) = {
+            let mut buffer = self.buffer.borrow_mut();
+            buffer.stored_named.clear();
+            buffer.stored_uploaded.clear();
+            (std::mem::take(&mut buffer.named), std::mem::take(&mut buffer.uploaded))
+        };
         let row =
             |(namespace, block): (NamespaceId, BlockHash)| vec![bytes(namespace.as_bytes()), bytes(block.as_bytes())];
         self.insert(
@@ -56,7 +66,6 @@ impl Session<'_> {
             "ON DUPLICATE KEY UPDATE hash = hash",
             named.into_iter().map(row).collect(),
         )?;
-        let uploaded = std::mem::take(&mut self.buffer.borrow_mut().uploaded);
         let row = |((account, block), time): ((AccountId, BlockHash), Timestamp)| {
             vec![bytes(account.as_bytes()), bytes(block.as_bytes()), Value::Int(time.0)]
         };
@@ -76,10 +85,14 @@ impl Session<'_> {
             changed.collect()
         };
         for row in changed {
-            self.run(
+            let [namespace, head, live_nodes] =
+                [bytes(row.namespace.as_bytes()), integer(row.head), integer(Position(row.live_nodes))]
+                    .map(|value| text::of_value(&value));
+            self.later(
                 "the journal's head",
-                "UPDATE namespaces SET head = ?, live_nodes = ? WHERE namespace = ?",
-                vec![integer(row.head), integer(Position(row.live_nodes)), bytes(row.namespace.as_bytes())],
+                &format!(
+                    "UPDATE namespaces SET head = {head}, live_nodes = {live_nodes} WHERE namespace = {namespace}"
+                ),
             )?;
         }
         Ok(())

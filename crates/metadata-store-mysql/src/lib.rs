@@ -20,6 +20,7 @@ mod reading;
 mod schema;
 mod session;
 mod store;
+mod text;
 mod writing;
 
 pub use options::{BadOptions, MysqlOptions, Pauses, Tls};

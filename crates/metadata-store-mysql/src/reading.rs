@@ -29,9 +29,7 @@ impl Reading for Session<'_> {
             return Ok(Some(known));
         }
         let server =
-            self.one("reading the server's identity", "SELECT instance, epoch FROM server", vec![], |row| {
-                Ok(ServerIdentity { instance: row.id(0)?, epoch: Epoch(row.unsigned(1)?) })
-            })?;
+            self.one("reading the server's identity", "SELECT instance, epoch FROM server", vec![], server_row)?;
         if self.remembers() {
             self.buffer.borrow_mut().server = server;
         }
@@ -107,7 +105,7 @@ impl Reading for Session<'_> {
             "reading a namespace",
             "SELECT head, live_nodes FROM namespaces WHERE namespace = ?",
             vec![bytes(namespace.as_bytes())],
-            |row| Ok(Namespace { namespace, head: row.position(0)?, live_nodes: row.unsigned(1)? }),
+            |row| namespace_row(namespace, row),
         )
     }
 
@@ -311,9 +309,15 @@ impl Reading for Session<'_> {
     }
 
     fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
-        let here = |block: &BlockHash| self.buffer.borrow().named.contains(&(namespace, *block));
+        let here = |block: &BlockHash| {
+            let buffer = self.buffer.borrow();
+            let id = (namespace, *block);
+            buffer.named.contains(&id).then_some(true).or_else(|| buffer.stored_named.get(&id).copied())
+        };
         self.known(blocks, here, |marks, hashes| {
-            let sql = format!("SELECT hash FROM namespace_blocks WHERE namespace = ? AND hash IN ({marks})");
+            let sql = format!(
+                "SELECT hash FROM namespace_blocks FORCE INDEX (PRIMARY) WHERE namespace = ? AND hash IN ({marks})"
+            );
             let params = [vec![bytes(namespace.as_bytes())], hashes].concat();
             self.all("looking up blocks", &sql, params, |row| row.id(0))
         })
@@ -321,10 +325,14 @@ impl Reading for Session<'_> {
 
     fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>> {
         let here = |block: &BlockHash| {
-            self.buffer.borrow().uploaded.get(&(account, *block)).is_some_and(|time| *time >= since)
+            let buffer = self.buffer.borrow();
+            let id = (account, *block);
+            let noted = buffer.uploaded.get(&id).is_some_and(|time| *time >= since);
+            let stored = || buffer.stored_uploaded.get(&id).map(|time| time.is_some_and(|time| time >= since));
+            noted.then_some(true).or_else(stored)
         };
         self.known(blocks, here, |marks, hashes| {
-            let sql = format!("SELECT hash FROM uploaded_blocks WHERE account = ? AND time >= ? AND hash IN ({marks})");
+            let sql = format!("SELECT hash FROM uploaded_blocks FORCE INDEX (PRIMARY) WHERE account = ? AND time >= ? AND hash IN ({marks})");
             let params = [vec![bytes(account.as_bytes()), Value::Int(since.0)], hashes].concat();
             self.all("looking up uploads", &sql, params, |row| row.id(0))
         })
@@ -334,8 +342,9 @@ impl Reading for Session<'_> {
     fn blocks_in_use(&self, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
         let here = |block: &BlockHash| {
             let buffer = self.buffer.borrow();
-            buffer.named.iter().any(|(_, named)| named == block)
-                || buffer.uploaded.keys().any(|(_, uploaded)| uploaded == block)
+            let noted = buffer.named.iter().any(|(_, named)| named == block)
+                || buffer.uploaded.keys().any(|(_, uploaded)| uploaded == block);
+            noted.then_some(true)
         };
         self.known(blocks, here, |marks, hashes| {
             let sql = format!(
@@ -405,15 +414,21 @@ impl Session<'_> {
         }
     }
 
-    /// For each block, whether it is known `here` or `find` finds it.
+    /// For each block what is known `here`, or else whether `find` finds it.
     fn known(
         &self,
         blocks: &[BlockHash],
-        here: impl Fn(&BlockHash) -> bool,
+        here: impl Fn(&BlockHash) -> Option<bool>,
         mut find: impl FnMut(&str, Vec<Value>) -> Answer<Vec<BlockHash>>,
     ) -> Answer<Vec<bool>> {
-        let (mut found, asked): (BTreeSet<BlockHash>, BTreeSet<BlockHash>) =
-            blocks.iter().partition(|block| here(block));
+        let (mut found, mut asked) = (BTreeSet::new(), BTreeSet::new());
+        for block in blocks {
+            match here(block) {
+                Some(true) => found.insert(*block),
+                Some(false) => continue,
+                None => asked.insert(*block),
+            };
+        }
         let keys: Vec<Value> = asked.iter().map(|block| bytes(block.as_bytes())).collect();
         self.for_keys(&keys, |marks, hashes| {
             found.extend(find(marks, hashes)?);
@@ -421,6 +436,14 @@ impl Session<'_> {
         })?;
         Ok(blocks.iter().map(|block| found.contains(block)).collect())
     }
+}
+
+pub(crate) fn server_row(row: &Cells) -> Answer<ServerIdentity> {
+    Ok(ServerIdentity { instance: row.id(0)?, epoch: Epoch(row.unsigned(1)?) })
+}
+
+pub(crate) fn namespace_row(namespace: NamespaceId, row: &Cells) -> Answer<Namespace> {
+    Ok(Namespace { namespace, head: row.position(0)?, live_nodes: row.unsigned(1)? })
 }
 
 fn account_row(row: &Cells) -> Answer<Account> {

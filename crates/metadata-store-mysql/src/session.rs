@@ -1,8 +1,13 @@
 //! One open transaction or snapshot, and the statements that run in it.
+//!
+//! What the caller waits for goes as a prepared statement, one journey each. What can go together goes as
+//! text, many statements in one packet: the questions that a transaction begins with, and what it writes,
+//! whose last statement is COMMIT. The database runs them in order and stops at the first that fails.
 
 use crate::buffer::Buffer;
 use crate::cells::Cells;
-use crate::fault::{Fault, failed};
+use crate::fault::{Fault, failed, not_committed};
+use crate::text::{self, Packet};
 use metadata_store::StoreError;
 use metadata_store::port::Answer;
 use model::NamespaceId;
@@ -14,11 +19,20 @@ use std::cell::{Cell, RefCell};
 const ROWS: usize = model::limits::GROUP_COMMIT;
 /// Rows that one statement asks for at most. Statements are prepared for powers of two up to it.
 const KEYS: usize = 64;
-/// Bytes that one statement carries, unless a single row has more: as text they are twice as many, below the
-/// 16 MiB that MariaDB takes unless it is told otherwise.
-const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of values that one statement carries as text, which are twice as many there. A row that has more
+/// goes as a prepared statement, as it is.
+const STATEMENT_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of text after which a packet is sent. With one more statement it is below the 16 MiB that MariaDB
+/// takes unless it is told otherwise.
+const PACKET_BYTES: usize = 8 * 1024 * 1024;
 
-const HEX: [u8; 16] = *b"0123456789ABCDEF";
+/// A statement that asks, with its values in it.
+pub(crate) struct Question<K> {
+    /// What its rows are.
+    pub(crate) kind: K,
+    pub(crate) subject: &'static str,
+    pub(crate) sql: String,
+}
 
 /// One open transaction or snapshot.
 pub(crate) struct Session<'c> {
@@ -28,6 +42,11 @@ pub(crate) struct Session<'c> {
     fault: Cell<Option<Fault>>,
     /// What a transaction that writes knows and has not sent; a snapshot's stays empty.
     pub(crate) buffer: RefCell<Buffer>,
+    /// Statements that are written down and not sent.
+    packet: RefCell<Packet>,
+    /// Whether the database has answered in this session: a connection that broke while nobody used it was
+    /// noticed by then.
+    answered: Cell<bool>,
     purpose: Purpose,
 }
 
@@ -40,8 +59,8 @@ pub(crate) enum Purpose {
 
 impl<'c> Session<'c> {
     pub(crate) fn new(connection: &'c mut Conn, purpose: Purpose) -> Self {
-        let (connection, buffer) = (RefCell::new(connection), RefCell::default());
-        Self { connection, fault: Cell::new(None), buffer, purpose }
+        let (connection, buffer, packet) = (RefCell::new(connection), RefCell::default(), RefCell::default());
+        Self { connection, fault: Cell::new(None), buffer, packet, answered: Cell::new(false), purpose }
     }
 
     /// Whether rows are remembered that belong to no namespace: a transaction decides once by what it saw.
@@ -66,15 +85,56 @@ impl<'c> Session<'c> {
         params: Vec<Value>,
         mut map: impl FnMut(&Cells) -> Answer<T>,
     ) -> Answer<Vec<T>> {
+        self.send_written()?;
         self.check(subject)?;
         let mut connection = self.connection.borrow_mut();
         let fail = |error| self.note(subject, error);
         let rows = connection.exec_iter(sql, Params::Positional(params)).map_err(fail)?;
+        self.answered.set(true);
         let mut found = Vec::new();
         for row in rows {
             found.push(map(&Cells::new(subject, row.map_err(fail)?))?);
         }
         Ok(found)
+    }
+
+    /// Begins to read what the database holds at one moment.
+    pub(crate) fn begin_snapshot(&self) -> Answer<()> {
+        self.drop_answer("beginning a snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+    }
+
+    pub(crate) fn end_snapshot(&self) -> Answer<()> {
+        self.drop_answer("ending a snapshot", "COMMIT")
+    }
+
+    fn drop_answer(&self, subject: &'static str, sql: &str) -> Answer<()> {
+        self.check(subject)?;
+        let mut connection = self.connection.borrow_mut();
+        connection.query_drop(sql).map_err(|error| self.note(subject, error))
+    }
+
+    /// Asks many questions in few journeys. They are answered in order; `add` gets each row.
+    pub(crate) fn ask<K: Copy>(
+        &self,
+        questions: &[Question<K>],
+        mut add: impl FnMut(K, &Cells) -> Answer<()>,
+    ) -> Answer<()> {
+        self.send_written()?;
+        let mut left = questions;
+        while !left.is_empty() {
+            let mut packet = Packet::default();
+            let fits = left.iter().take_while(|question| {
+                let fits = packet.len() < PACKET_BYTES;
+                if fits {
+                    packet.add(question.subject, &question.sql);
+                }
+                fits
+            });
+            let (asked, rest) = left.split_at(fits.count());
+            self.send(&packet, |number, row| asked.get(number).map_or(Ok(()), |asked| add(asked.kind, row)))?;
+            left = rest;
+        }
+        Ok(())
     }
 
     /// The first row of a query, if there is one.
@@ -90,41 +150,115 @@ impl<'c> Session<'c> {
 
     /// Runs a statement; how many rows it changed. A broken unique key is `AlreadyExists`.
     pub(crate) fn run(&self, subject: &'static str, sql: &str, params: Vec<Value>) -> Answer<u64> {
+        self.send_written()?;
         self.check(subject)?;
         let mut connection = self.connection.borrow_mut();
         let result =
             connection.exec_iter(sql, Params::Positional(params)).map_err(|error| self.note(subject, error))?;
+        self.answered.set(true);
         Ok(result.affected_rows())
     }
 
     /// Inserts rows in few statements: `INSERT INTO` what `head` says, and what `tail` says about rows that
-    /// exist. Many rows go as text, since a statement that is prepared for each number of rows would fill the
-    /// database's memory; a single one, which may be large, goes as it is.
+    /// exist.
     pub(crate) fn insert(&self, subject: &'static str, head: &str, tail: &str, rows: Vec<Vec<Value>>) -> Answer<()> {
         let mut rows = rows.into_iter().peekable();
         while let Some(first) = rows.next() {
-            let mut bytes = size(&first);
-            let mut chunk = vec![first];
-            while let Some(next) = rows.next_if(|next| chunk.len() < ROWS && bytes + size(next) <= STATEMENT_BYTES) {
-                bytes += size(&next);
-                chunk.push(next);
+            let mut bytes = text::size(&first);
+            if bytes > STATEMENT_BYTES {
+                self.send_written()?;
+                let sql = format!("INSERT INTO {head} VALUES ({}) {tail}", text::marks(first.len()));
+                self.run(subject, &sql, first)?;
+                continue;
             }
-            if let [_] = chunk.as_slice() {
-                let row = chunk.remove(0);
-                self.run(subject, &format!("INSERT INTO {head} VALUES ({}) {tail}", marks(row.len())), row)?;
-            } else {
-                let tuples: Vec<String> = chunk.iter().map(|row| as_text(row)).collect();
-                self.run_text(subject, &format!("INSERT INTO {head} VALUES {} {tail}", tuples.join(", ")))?;
+            let mut sql = format!("INSERT INTO {head} VALUES ");
+            text::add_row(&mut sql, &first);
+            let mut count = 1;
+            let fits = |bytes: usize, row: &[Value]| bytes + text::size(row) <= STATEMENT_BYTES;
+            while let Some(next) = rows.next_if(|next| count < ROWS && fits(bytes, next)) {
+                bytes += text::size(&next);
+                count += 1;
+                sql.push(',');
+                text::add_row(&mut sql, &next);
             }
+            sql.push(' ');
+            sql.push_str(tail);
+            self.later(subject, &sql)?;
         }
         Ok(())
     }
 
-    /// Runs a statement that holds its values.
-    fn run_text(&self, subject: &'static str, sql: &str) -> Answer<()> {
+    /// Writes a statement down that changes something and holds its values. It is sent with others, before
+    /// whatever else this session sends.
+    pub(crate) fn later(&self, subject: &'static str, sql: &str) -> Answer<()> {
+        self.check(subject)?;
+        if self.packet.borrow().len() >= PACKET_BYTES {
+            self.send_written()?;
+        }
+        self.packet.borrow_mut().add(subject, sql);
+        Ok(())
+    }
+
+    /// Sends what was written down.
+    pub(crate) fn send_written(&self) -> Answer<()> {
+        let packet = self.packet.take();
+        if packet.is_empty() { Ok(()) } else { self.send(&packet, |_, _| Ok(())) }
+    }
+
+    /// Sends what was written down and commits the transaction.
+    pub(crate) fn commit(&self) -> Answer<()> {
+        // What breaks in the first journey of a transaction broke most likely before it, which says that
+        // nothing was committed, as long as no COMMIT goes with it.
+        if !self.answered.get() {
+            self.send_written()?;
+        }
+        if !self.answered.get() {
+            return Ok(());
+        }
+        self.check("a transaction that went on")?;
+        let mut packet = self.packet.take();
+        packet.add_commit();
+        self.send(&packet, |_, _| Ok(()))
+    }
+
+    /// Sends statements in one packet; `row` gets each row of an answer, and the number of its statement.
+    fn send(&self, packet: &Packet, mut row: impl FnMut(usize, &Cells) -> Answer<()>) -> Answer<()> {
+        let subject = packet.subject(0);
         self.check(subject)?;
         let mut connection = self.connection.borrow_mut();
-        connection.query_drop(sql).map_err(|error| self.note(subject, error))
+        let mut answers = match connection.query_iter(packet.text()) {
+            Ok(answers) => answers,
+            Err(error) => return Err(self.note_packet(packet, 0, error)),
+        };
+        self.answered.set(true);
+        // The first answer came with the call. What follows it is read before each next one.
+        let mut number = 0;
+        let mut unreadable = None;
+        while let Some(rows) = answers.iter() {
+            for found in rows {
+                let found = match found {
+                    Ok(found) => found,
+                    Err(error) => return Err(self.note_packet(packet, number, error)),
+                };
+                if unreadable.is_none() {
+                    unreadable = row(number, &Cells::new(packet.subject(number), found)).err();
+                }
+            }
+            number += 1;
+        }
+        unreadable.map_or(Ok(()), Err)
+    }
+
+    /// A packet's failure. Whatever it is, the statements behind it have not run, so the transaction must not
+    /// go on; and where nobody knows how far the database came, its COMMIT may have happened.
+    fn note_packet(&self, packet: &Packet, number: usize, error: mysql::Error) -> StoreError {
+        self.fault.set(Some(Fault::of(&error)));
+        let answered = matches!(error, mysql::Error::MySqlError(_));
+        if packet.commits() && (packet.is_last(number) || !answered) {
+            not_committed(error)
+        } else {
+            failed(packet.subject(number), error)
+        }
     }
 
     /// Runs a statement for many keys: `each` gets a list of question marks and as many keys. The last key may
@@ -163,51 +297,5 @@ impl<'c> Session<'c> {
             self.fault.set(Some(fault));
         }
         failed(subject, error)
-    }
-}
-
-fn marks(count: usize) -> String {
-    vec!["?"; count].join(", ")
-}
-
-/// A row as SQL. Bytes are hexadecimal, so that no value can be read as anything else.
-fn as_text(row: &[Value]) -> String {
-    let mut text = String::with_capacity(2 * size(row) + 4 * row.len());
-    for value in row {
-        text.push(if text.is_empty() { '(' } else { ',' });
-        match value {
-            Value::Bytes(bytes) => {
-                text.push_str("X'");
-                for byte in bytes {
-                    text.push(char::from(HEX[usize::from(byte >> 4)]));
-                    text.push(char::from(HEX[usize::from(byte & 15)]));
-                }
-                text.push('\'');
-            }
-            Value::Int(number) => text.push_str(&number.to_string()),
-            Value::UInt(number) => text.push_str(&number.to_string()),
-            Value::NULL => text.push_str("NULL"),
-            Value::Float(_) | Value::Double(_) | Value::Date(..) | Value::Time(..) => {
-                unreachable!("no table has a column of this kind")
-            }
-        }
-    }
-    text.push(')');
-    text
-}
-
-fn size(row: &[Value]) -> usize {
-    let of = |value: &Value| if let Value::Bytes(bytes) = value { bytes.len() } else { 8 };
-    row.iter().map(of).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_value_of_a_row_can_be_read_as_sql() {
-        let row = [Value::Bytes(b"a'\\\0".to_vec()), Value::Bytes(vec![]), Value::Int(-5), Value::NULL];
-        assert_eq!(as_text(&row), "(X'61275C00',X'',-5,NULL)");
     }
 }

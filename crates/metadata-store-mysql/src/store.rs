@@ -1,6 +1,6 @@
 //! The store: transactions, what is tried again, and what is not.
 
-use crate::fault::{Fault, failed, not_committed};
+use crate::fault::Fault;
 use crate::options::{MysqlOptions, Pauses};
 use crate::pool::Pool;
 use crate::schema::{self, STEPS, SchemaError, Step};
@@ -87,10 +87,14 @@ impl MysqlStore {
         pauses: Pauses,
         steps: &[Step],
     ) -> Result<Self, OpenError> {
-        let session = |isolation| options.driver(password, vec![isolation, session_settings()]);
-        let writers = session("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned());
-        let readers = session("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned());
-        let mut connection = Conn::new(writers.clone()).map_err(|error| refused(options, error))?;
+        let session = |beginning: &[&str]| {
+            let beginning = beginning.iter().map(|setting| format!("SET SESSION {setting}"));
+            options.driver(password, beginning.chain([session_settings()]).collect())
+        };
+        // Whatever comes first begins a transaction that writes, so that none needs a journey for its beginning.
+        let writers = session(&["TRANSACTION ISOLATION LEVEL READ COMMITTED", "autocommit = 0"]);
+        let readers = session(&["TRANSACTION ISOLATION LEVEL REPEATABLE READ"]);
+        let mut connection = Conn::new(readers.clone()).map_err(|error| refused(options, error))?;
         schema::migrate(&mut connection, steps).map_err(|error| unusable(options, error))?;
         Ok(Self { writers: Pool::new(writers, WRITERS), readers: Pool::new(readers, READERS), pauses })
     }
@@ -135,69 +139,48 @@ impl MetadataStore for MysqlStore {
 
     fn transact(&self, work: &mut dyn FnMut(&dyn Transaction) -> Answer<()>) -> Answer<()> {
         self.persist(|| {
-            let work = |session: &Session<'_>| work(session).and_then(|()| session.flush());
-            let commit = |connection: &mut Conn| connection.query_drop("COMMIT").map_err(not_committed);
-            run(&self.writers, Purpose::Writing, work, commit)
+            run(&self.writers, Purpose::Writing, |session| {
+                work(session)?;
+                session.flush()?;
+                session.commit()
+            })
         })
     }
 
     fn read(&self, work: &mut dyn FnMut(&dyn Reading) -> Answer<()>) -> Answer<()> {
         self.persist(|| {
-            let work = |session: &Session<'_>| work(session);
-            let end = |connection: &mut Conn| {
-                connection.query_drop("COMMIT").map_err(|error| failed("ending a snapshot", error))
-            };
-            run(&self.readers, Purpose::Reading, work, end)
+            run(&self.readers, Purpose::Reading, |session| {
+                session.begin_snapshot()?;
+                work(session)?;
+                session.end_snapshot()
+            })
         })
     }
 }
 
-/// One attempt: begins, works, and ends with `commit`, or with a rollback if the work failed or the
-/// database ended the transaction before.
-fn run(
-    pool: &Pool,
-    purpose: Purpose,
-    work: impl FnOnce(&Session<'_>) -> Answer<()>,
-    commit: impl FnOnce(&mut Conn) -> Answer<()>,
-) -> Result<(), Attempt> {
+/// One attempt, in a session whose work ends with its commit. If that fails, or the database has ended the
+/// transaction before, it ends with a rollback.
+fn run(pool: &Pool, purpose: Purpose, work: impl FnOnce(&Session<'_>) -> Answer<()>) -> Result<(), Attempt> {
     let mut lease = pool.take().map_err(Attempt::of)?;
     let connection = lease.connection().map_err(Attempt::of)?;
-    let begin = match purpose {
-        Purpose::Writing => "START TRANSACTION",
-        Purpose::Reading => "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-    };
-    if let Err(error) = connection.query_drop(begin) {
-        pool.forget_idle();
-        return Err(Attempt::of(failed("beginning a transaction", error)));
-    }
     let session = Session::new(connection, purpose);
     let worked = work(&session);
     let fault = session.fault();
-    let ended = match (worked, fault) {
-        (Ok(()), None) => commit(connection).map_err(Attempt::of),
-        (worked, fault) => {
-            let error = worked.err().unwrap_or(StoreError::Conflict { subject: "a transaction that went on" });
-            if fault != Some(Fault::Disconnected) && connection.query_drop("ROLLBACK").is_ok() {
-                lease.give_back();
-            } else if fault == Some(Fault::Disconnected) {
-                drop(lease);
-                pool.forget_idle();
-            }
-            return Err(if fault.is_some_and(Fault::may_pass) {
-                Attempt::MayPass(error)
-            } else {
-                Attempt::Failed(error)
-            });
+    let error = match (worked, fault) {
+        (Ok(()), None) => {
+            lease.give_back();
+            return Ok(());
         }
+        (worked, _) => worked.err().unwrap_or(StoreError::Conflict { subject: "a transaction that went on" }),
     };
-    match &ended {
-        Ok(()) => lease.give_back(),
-        Err(_) => {
-            drop(lease);
-            pool.forget_idle();
-        }
+    let unknown = matches!(error, StoreError::OutcomeUnknown { .. });
+    if unknown || fault == Some(Fault::Disconnected) {
+        drop(lease);
+        pool.forget_idle();
+    } else if connection.query_drop("ROLLBACK").is_ok() {
+        lease.give_back();
     }
-    ended
+    Err(if fault.is_some_and(Fault::may_pass) && !unknown { Attempt::MayPass(error) } else { Attempt::Failed(error) })
 }
 
 /// What every session begins with: nothing is cut to fit, and nobody waits for ever.

@@ -2,6 +2,7 @@
 
 use crate::buffer::Held;
 use crate::cells::{bytes, count, integer};
+use crate::reading::namespace_row;
 use crate::session::Session;
 use metadata_store::StoreError;
 use metadata_store::format::to_bytes;
@@ -114,7 +115,7 @@ impl Transaction for Session<'_> {
             "locking a namespace",
             "SELECT head, live_nodes FROM namespaces WHERE namespace = ? FOR UPDATE",
             vec![bytes(namespace.as_bytes())],
-            |row| Ok(Namespace { namespace, head: row.position(0)?, live_nodes: row.unsigned(1)? }),
+            |row| namespace_row(namespace, row),
         )?;
         row.into_iter().for_each(|row| self.hold(row));
         Ok(row)
@@ -281,7 +282,7 @@ impl Transaction for Session<'_> {
 
 impl Session<'_> {
     /// Remembers that this transaction holds a namespace's row.
-    fn hold(&self, row: Namespace) {
+    pub(crate) fn hold(&self, row: Namespace) {
         self.buffer.borrow_mut().held.insert(row.namespace, Held { row, changed: false });
     }
 

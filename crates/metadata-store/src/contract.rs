@@ -160,7 +160,9 @@ fn fetched_ahead(store: &dyn MetadataStore) {
     write(store, |tx| {
         tx.insert_namespace(NS)?;
         tx.put_nodes(NS, &[node(1, NS.root(), "a", file(1)), node(2, NS.root(), "b", file(1))])?;
-        tx.put_nodes(NS, &[node(3, NS.root(), "d", Body::Directory)])
+        tx.put_nodes(NS, &[node(3, NS.root(), "d", Body::Directory)])?;
+        tx.add_named_blocks(NS, &[BlockHash([3; 32])])?;
+        tx.add_uploaded_blocks(AccountId([7; 16]), &[BlockHash([4; 32])], Timestamp(3))
     });
     let place = |parent, text| (parent, name(text).key());
     let lookups = Lookups {
@@ -171,13 +173,22 @@ fn fetched_ahead(store: &dyn MetadataStore) {
         nodes: (1..=5).map(id).collect(),
         places: vec![place(NS.root(), "a"), place(NS.root(), "b"), place(NS.root(), "c"), place(id(3), "a")],
         namespaces: vec![NS, OTHER],
+        blocks: (1..=4).map(|n| (AccountId([7; 16]), BlockHash([n; 32]))).collect(),
     };
     write(store, |tx| {
         tx.prefetch(&lookups)?;
+        let (account, both) = (AccountId([7; 16]), [BlockHash([3; 32]), BlockHash([4; 32])]);
+        assert_eq!(tx.names_blocks(NS, &both)?, [true, false]);
+        assert_eq!(tx.uploaded_blocks(account, &both, Timestamp(3))?, [false, true]);
+        assert_eq!(tx.uploaded_blocks(account, &both, Timestamp(4))?, [false, false]);
         assert_eq!(tx.role(NS, AccountId([7; 16]))?, None);
         assert_eq!(tx.device(DeviceId([8; 16]))?, None);
         assert_eq!(tx.namespace(OTHER)?, None);
-        changes_and_looks(tx)
+        changes_and_looks(tx)?;
+        tx.forget_uploads(Timestamp(0), 1)?;
+        assert_eq!(tx.names_blocks(NS, &[BlockHash([1; 32])])?, [true], "written since, and maybe sent");
+        assert_eq!(tx.uploaded_blocks(account, &[BlockHash([2; 32])], Timestamp(5))?, [true]);
+        Ok(())
     });
     read(store, |r| after_the_changes(r));
     write(store, |tx| tx.prefetch(&Lookups { namespace: OTHER, ..lookups.clone() }));

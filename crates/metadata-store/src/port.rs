@@ -187,6 +187,8 @@ pub struct Lookups {
     pub places: Vec<(NodeId, NameKey)>,
     /// Namespaces of which it is asked whether they exist.
     pub namespaces: Vec<NamespaceId>,
+    /// Blocks of which it is asked whether the namespace names them and whether the account uploaded them.
+    pub blocks: Vec<(AccountId, BlockHash)>,
 }
 
 /// A write transaction: it reads its own writes. What a write would break may be said by the write, or by
