@@ -19,11 +19,10 @@ use model::{
     Position,
 };
 use server::Config;
-use settings::{embedded, shared};
-use std::fs;
+use settings::{cpu, embedded, shared};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const PASSWORD: &str = "correct horse battery staple";
 const DEVICES: usize = 50;
@@ -33,8 +32,6 @@ const ENTRIES: u64 = 20_000;
 const BATCH: u64 = 100;
 /// How often each figure is measured; the median is shown.
 const ROUNDS: usize = 3;
-/// What the kernel counts processor time in, in /proc.
-const TICK: Duration = Duration::from_millis(10);
 
 /// Makes an empty cache.
 type NewCache<'a> = &'a dyn Fn() -> Arc<dyn Cache>;
@@ -147,21 +144,4 @@ fn read(meta: &MetaService, who: Identity, root: NamespaceId) {
             return;
         }
     }
-}
-
-/// Processor time of this process, and of the database that it has started.
-fn cpu() -> (Duration, Duration) {
-    let of = |process: &str| {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        let (_, fields) = stat.rsplit_once(") ").unwrap_or_default();
-        let fields: Vec<u32> = fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
-        // Behind the name: state, parent; user and system time are the 12th and 13th.
-        fields.get(11..13).map_or(0, |times| times.iter().sum::<u32>())
-    };
-    let me = std::process::id().to_string();
-    let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
-    let is_database =
-        |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "mariadbd\n");
-    let database = children.split_whitespace().find(is_database).unwrap_or("none");
-    (TICK * of(&me), TICK * of(database))
 }

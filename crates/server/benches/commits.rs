@@ -15,7 +15,7 @@ use model::{
     Blocklist, Body, Commit, CommitKey, CommitOutcome, Epoch, Mtime, Name, NamespaceId, NodeId, Operation, Position,
 };
 use mysql::prelude::Queryable;
-use settings::{embedded, shared};
+use settings::{cpu, embedded, shared};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,7 @@ fn main() {
     let time = Duration::from_secs(seconds);
     let folder = tempfile::tempdir().expect("a folder");
     let database = PrivateServer::start();
-    println!("| what | writers | commits/s | p50 | p99 |\n|---|---|---|---|---|");
+    println!("| what | writers | commits/s | p50 | p99 | processor time each |\n|---|---|---|---|---|---|");
     sqlite_alone(folder.path(), time);
     let sqlite = server::open(&embedded(folder.path())).expect("opens");
     service("SQLite", &sqlite, time);
@@ -117,7 +117,7 @@ impl Writer {
 
 /// Lets writers work for a time, and prints a line of the table.
 fn measure(what: &str, writers: usize, time: Duration, work: impl Fn(usize) + Sync) {
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), cpu());
     let run = |writer| {
         let mut took = Vec::new();
         while started.elapsed() < time {
@@ -133,7 +133,9 @@ fn measure(what: &str, writers: usize, time: Duration, work: impl Fn(usize) + Sy
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     });
     let rate = took.len() as f64 / started.elapsed().as_secs_f64();
+    let (here, there) = cpu();
+    let each = (here - before.0 + there - before.1).as_secs_f64() * 1e6 / took.len() as f64;
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-    println!("| {what} | {writers} | {rate:.0} | {:.2} ms | {:.2} ms |", at(0.5), at(0.99));
+    println!("| {what} | {writers} | {rate:.0} | {:.2} ms | {:.2} ms | {each:.0} us |", at(0.5), at(0.99));
 }
