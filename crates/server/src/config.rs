@@ -37,6 +37,8 @@ pub struct Config {
     pub cache: CacheKind,
     /// When blocks are cleaned up.
     pub clean_up: CleanUpTimes,
+    /// Where traces go.
+    pub telemetry: TelemetrySettings,
     /// Which part of the server this process is.
     pub role: ProcessRole,
     /// How it meets the other parts.
@@ -60,6 +62,18 @@ pub enum ProcessRole {
 }
 
 impl ProcessRole {
+    /// As the command line has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Meta => "meta",
+            Self::Block => "block",
+            Self::NotifyHub => "notify-hub",
+            Self::NotifyEdge => "notify-edge",
+        }
+    }
+
     /// Whether it keeps something in a directory.
     const fn keeps_data(self) -> bool {
         match self {
@@ -186,6 +200,37 @@ impl Default for CleanUpTimes {
     }
 }
 
+/// Where traces go, and how many.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetrySettings {
+    /// The address of a collector that takes OTLP over HTTP, without `/v1/traces`.
+    pub otlp: Option<String>,
+    /// Of a thousand requests that begin here.
+    pub per_thousand: u16,
+}
+
+impl TelemetrySettings {
+    const ALL: u16 = 1000;
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        let Some(text) = &self.otlp else { return Ok(self) };
+        let bad = || ConfigError::BadCollector { text: text.clone() };
+        let url: reqwest::Url = text.parse().map_err(|_| bad())?;
+        let whole = url.has_host() && url.query().is_none() && url.fragment().is_none();
+        if !whole || !matches!(url.scheme(), "http" | "https") || self.per_thousand > Self::ALL {
+            return Err(bad());
+        }
+        Ok(Self { otlp: Some(url.as_str().trim_end_matches('/').to_owned()), ..self })
+    }
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self { otlp: None, per_thousand: Self::ALL }
+    }
+}
+
 /// A password, which no log and no message shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -264,6 +309,8 @@ pub enum ConfigError {
     CredentialsAlone,
     #[error("the cache is not named as it must be")]
     BadCache { source: BadServers },
+    #[error("`{text}` is no collector for traces, or `per_thousand` is more than 1000")]
+    BadCollector { text: String },
     #[error("cannot read the services' secret from {path}")]
     UnreadableSecret { path: PathBuf, source: io::Error },
     #[error("the services' secret in {path} is none")]
@@ -294,10 +341,11 @@ impl ConfigError {
                 "the settings are `data`, `listen`, `metadata`, `metadata_password_file`, `blocks`, \
                  `blocks_credentials_file`, `cache`, `service_listen`, `service_secret_file`, `service_certificate_file`, \
                  `service_key_file` and `service_ca_file`, each a text in quotes, and `meta` and `hubs`, each a list of \
-                 such texts"
+                 such texts; the tables are `thrift`, `clean_up` and `telemetry`"
             }
             Self::UnreadableSecret { .. } => "the file holds the secret alone, readable for this user",
             Self::BadSecret { .. } => "make one with `openssl rand -hex 32`, the same for all processes of the server",
+            Self::BadCollector { .. } => "write it like otlp = \"http://collector.example.org:4318\"",
             Self::IncompleteTls => {
                 "set `service_certificate_file` and `service_key_file`, and `service_ca_file` if callers are to show one too"
             }
@@ -339,6 +387,8 @@ struct ConfigFile {
     thrift: ServerThrift,
     #[serde(default)]
     clean_up: CleanUpTimes,
+    #[serde(default)]
+    telemetry: TelemetrySettings,
     blocks: Option<String>,
     /// Relative to the file's own directory.
     blocks_credentials_file: Option<PathBuf>,
@@ -362,7 +412,8 @@ impl Config {
         let (metadata, blocks) = (Metadata::InDataDir, Blocks::InDataDir);
         let (services, thrift) = (ServiceSettings::default(), ServerThrift::ALL);
         let (cache, clean_up, role) = (CacheKind::default(), CleanUpTimes::default(), ProcessRole::All);
-        Self { data_dir, listen, metadata, blocks, thrift, cache, clean_up, role, services }
+        let telemetry = TelemetrySettings::default();
+        Self { data_dir, listen, metadata, blocks, thrift, cache, clean_up, telemetry, role, services }
     }
 
     /// The settings that the command line and the file (if there is one) give together.
@@ -396,8 +447,8 @@ impl Config {
         };
         let cache = overrides.cache.or(read.cache).map_or(Ok(CacheKind::default()), |text| CacheKind::parse(&text));
         let cache = cache.map_err(|source| ConfigError::BadCache { source })?;
-        let (thrift, clean_up) = (read.thrift, read.clean_up);
-        Ok(Self { data_dir, listen, metadata, blocks, thrift, cache, clean_up, role, services })
+        let (thrift, clean_up, telemetry) = (read.thrift, read.clean_up, read.telemetry.checked()?);
+        Ok(Self { data_dir, listen, metadata, blocks, thrift, cache, clean_up, telemetry, role, services })
     }
 }
 
@@ -626,6 +677,22 @@ mod tests {
         assert_eq!(hours(times("first_seconds = 1\nevery_seconds = 2").expect("is valid").clean_up), (1, 2));
         for wrong in ["first_seconds = 0", "every_seconds = -1", "often = 3"] {
             assert!(matches!(times(wrong), Err(ConfigError::Invalid { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_collector_is_an_address_of_http() {
+        let with = |text: &str| load(&format!("data = \"d\"\n[telemetry]\n{text}"), Overrides::default());
+        let settings = with("otlp = \"http://collector:4318/\"\nper_thousand = 10").expect("is valid").telemetry;
+        assert_eq!(settings, TelemetrySettings { otlp: Some("http://collector:4318".into()), per_thousand: 10 });
+        assert_eq!(with("").expect("is valid").telemetry.otlp, None);
+        for wrong in [
+            "otlp = \"collector:4318\"",
+            "otlp = \"grpc://c:4317\"",
+            "otlp = \"http://c?x\"",
+            "otlp = \"http://c\"\nper_thousand = 1001",
+        ] {
+            assert!(matches!(with(wrong), Err(ConfigError::BadCollector { .. })), "{wrong}");
         }
     }
 

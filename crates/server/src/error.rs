@@ -33,6 +33,8 @@ pub enum ServerError {
     ServiceTls { source: service_calls::BadTls },
     #[error("the meta service does not answer")]
     NoMeta { source: api::ApiError },
+    #[error("cannot prepare to send traces")]
+    Telemetry { source: reqwest::Error },
     #[error("cannot start the server's threads")]
     Runtime { source: io::Error },
 }
@@ -64,6 +66,9 @@ impl ServerError {
             Self::Metadata { .. } => "check the disk, and run `syncline admin verify`",
             Self::NoMeta { .. } => {
                 "check that a meta service runs at one of the addresses of `--meta`, with the same secret and authority"
+            }
+            Self::Telemetry { .. } => {
+                "install the system's authorities (ca-certificates), or name a collector with http://"
             }
             Self::Runtime { .. } => "check the limits on threads and memory of this user",
         }

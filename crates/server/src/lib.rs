@@ -23,6 +23,7 @@ mod roles;
 mod router;
 mod run;
 mod stall_guard;
+mod telemetry;
 mod world;
 
 pub use administration::{AdministrationError, clean_up, verify};
@@ -32,10 +33,11 @@ pub use block_service::{CleanUpReport, VerifyReport};
 pub use block_store_s3::Credentials;
 pub use config::{
     Blocks, CacheKind, CleanUpTimes, Config, ConfigError, DEFAULT_LISTEN, Metadata, Overrides, ProcessRole, Secret,
-    ServiceSettings,
+    ServiceSettings, TelemetrySettings,
 };
 pub use error::ServerError;
 pub use run::{open, run, runtime};
+pub use telemetry::Telemetry;
 
 /// The layer of a log that lets calls to other services carry the request's id.
 #[must_use]

@@ -7,10 +7,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use service_calls::{REQUEST_ID, RequestId};
+use opentelemetry::trace::Status;
+use service_calls::{REQUEST_ID, RequestId, TRACE_PARENT, follow_trace};
 use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The calls of one side, noted.
 pub(crate) fn observed(router: Router, side: Side, metrics: Arc<Metrics>) -> Router {
@@ -31,12 +33,21 @@ async fn observe(State((side, metrics)): State<(Side, Arc<Metrics>)>, mut reques
         request.headers_mut().insert(REQUEST_ID, header.clone());
     }
     let span = tracing::info_span!("call", request = %id, call);
+    // What a client says of its traces is its own affair.
+    let parent = request.headers().get(TRACE_PARENT).filter(|_| side == Side::Services);
+    if let Some(parent) = parent.and_then(|parent| parent.to_str().ok()) {
+        follow_trace(&span, parent);
+    }
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(header) = header.ok().filter(|_| answer_names_it) {
         response.headers_mut().insert(REQUEST_ID, header);
     }
     let (took, status) = (begun.elapsed(), response.status().as_u16());
     metrics.call(side, &call, status, took);
+    span.set_attribute("http.response.status_code", i64::from(status));
+    if response.status().is_server_error() {
+        span.set_status(Status::error(""));
+    }
     let millis = took.as_millis();
     span.in_scope(|| tracing::debug!(status, millis, "answered"));
     response

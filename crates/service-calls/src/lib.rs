@@ -16,6 +16,7 @@ mod request_id;
 mod routes;
 mod secret;
 mod tls;
+mod trace_context;
 mod upstream;
 pub mod wire;
 
@@ -26,4 +27,5 @@ pub use request_id::{REQUEST_ID, RequestId, RequestIds};
 pub use routes::{Admission, alive_routes, answer_call, guard, meta_routes, read_call};
 pub use secret::{BadSecret, ServiceSecret};
 pub use tls::{BadTls, Caller, ServiceTls, TlsFiles};
+pub use trace_context::{TRACE_PARENT, follow_trace};
 pub use upstream::{CallError, Chance, Links, Upstream};

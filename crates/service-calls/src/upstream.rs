@@ -4,6 +4,7 @@ use crate::balancer::{Balancer, Ended};
 use crate::request_id::{REQUEST_ID, RequestId};
 use crate::secret::ServiceSecret;
 use crate::tls::{BadTls, ServiceTls};
+use crate::trace_context::{TRACE_PARENT, trace_parent};
 use crate::wire::{self, Call, DEADLINE, Repeat, SERVICE_PREFIX};
 use api::{ApiError, CONTENT_TYPE, ErrorCode, codec};
 use bytes::Bytes;
@@ -158,6 +159,9 @@ impl Links {
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
             .header(DEADLINE, millis)
             .header(REQUEST_ID, id.as_str());
+        if let Some(parent) = trace_parent() {
+            request = request.header(TRACE_PARENT, parent);
+        }
         if let Some(secret) = &self.secret {
             request = request.header(header::AUTHORIZATION, secret.header());
         }

@@ -2,6 +2,7 @@
 
 use crate::arguments::LogFormat;
 use client::Failure;
+use server::Telemetry;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,15 +18,16 @@ const LOG_BYTES: u64 = 10 * 1024 * 1024;
 /// What is logged unless SYNCLINE_LOG says otherwise.
 const DEFAULT_FILTER: &str = "info,sync_engine=info";
 
-/// Logs to standard error, with the ids of requests whatever the level is.
-pub(crate) fn to_stderr(format: LogFormat) {
+/// Logs to standard error, with the ids of requests whatever the level is. Traces go where they are collected.
+pub(crate) fn to_stderr(format: LogFormat, telemetry: Option<&Telemetry>) {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(!plain && format == LogFormat::Text);
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(true).boxed(),
     };
-    tracing_subscriber::registry().with(server::request_ids()).with(lines.with_filter(filter())).init();
+    let traces = telemetry.map(Telemetry::layer);
+    tracing_subscriber::registry().with(server::request_ids()).with(traces).with(lines.with_filter(filter())).init();
 }
 
 /// Logs to a file.

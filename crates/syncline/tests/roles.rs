@@ -2,11 +2,14 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/collector.rs"]
+mod collector;
 mod support;
 
 use block_store_s3::private_server::PrivateServer as Bucket;
 use cache::private_server::PrivateServer as PrivateMemcached;
 use cluster::{Cluster, More, Part, Sizes, get};
+use collector::Collector;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -112,6 +115,42 @@ fn id_of(line: &str, call: &str) -> Option<String> {
     let span = line.get("span")?;
     let told = line["message"] == "answered" && span["call"] == call;
     told.then(|| span["request"].as_str().expect("an id").to_owned())
+}
+
+#[test]
+fn a_request_is_one_trace_in_all_processes_and_a_collector_that_hangs_is_not_missed() {
+    let collector = Collector::start();
+    let settings = tempfile::TempDir::new().expect("a temporary directory");
+    let file = settings.path().join("settings.toml");
+    fs::write(&file, format!("[telemetry]\notlp = \"{}\"\n", collector.url)).expect("written");
+    let for_all = vec!["--config".to_owned(), support::text(&file).to_owned()];
+    let cluster = Cluster::start_with(&Sizes { meta: 1, hubs: 1, edges: 1 }, &More { for_all, ..More::default() });
+    let (a, b) = (cluster.running_device("a"), cluster.running_device("b"));
+    arrives(&a, &b, "file");
+    let mut trace = None;
+    eventually("the upload is a trace with a span in each of two services", || {
+        let spans = collector.spans();
+        let of = |service: &str, name: &str| {
+            let is_it = move |span: &&collector::Span| span.service == service && span.name == name;
+            spans.iter().filter(is_it).cloned().collect::<Vec<_>>()
+        };
+        let (outer, inner) = (of("syncline-block", "changeset"), of("syncline-meta", "stored"));
+        let mut pairs =
+            outer.into_iter().flat_map(|outer| inner.iter().cloned().map(move |inner| (outer.clone(), inner)));
+        trace = pairs.find(|(outer, inner)| outer.trace == inner.trace);
+        trace.is_some()
+    });
+    let (outer, inner) = trace.expect("is found");
+    assert_eq!((&inner.parent, outer.parent.len()), (&outer.id, 0), "one is in the other, and that in nothing");
+    assert_eq!(outer.request, inner.request, "both have the id that the logs have");
+    let known = |part: &str| cluster.parts[part].log().contains(&outer.request);
+    assert!(known("block1") && known("meta1"));
+
+    collector.hang();
+    arrives(&b, &a, "while it hangs");
+    eventually("it is told", || cluster.parts["meta1"].log().contains("traces are lost"));
+    arrives(&a, &b, "while it hangs still");
+    assert_eq!(cluster.parts["meta1"].log().matches("traces are lost").count(), 1, "once");
 }
 
 #[test]

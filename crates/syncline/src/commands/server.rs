@@ -5,7 +5,7 @@ use crate::arguments::{AdminOptions, AdminVerb, BlocksOptions, MetadataOptions, 
 use crate::{log, output, password, signals};
 use client::{Failure, FailureKind};
 use serde::Serialize;
-use server::{Config, ConfigError, Credentials, Overrides, ProcessRole, ServerError};
+use server::{Config, ConfigError, Credentials, Overrides, ProcessRole, ServerError, Telemetry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -21,7 +21,6 @@ struct Listening {
 /// Runs a server until it is told to end.
 pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Failure> {
     let ServerOptions { data, listen, config, metadata, blocks, cache, role, services, log_format } = options;
-    log::to_stderr(*log_format);
     let overrides = Overrides {
         cache: cache.clone(),
         role: role_of(*role),
@@ -35,9 +34,11 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
         ..overrides(data.as_ref(), listen.as_ref(), metadata, blocks)
     };
     let config = Config::load(config.as_deref(), overrides).map_err(|error| config_failure(&error))?;
+    let runtime = server::runtime().map_err(|error| server_failure(&error))?;
+    let telemetry = Telemetry::start(&config, runtime.handle()).map_err(|error| server_failure(&error))?;
+    log::to_stderr(*log_format, telemetry.as_ref());
     let is_new = config.role.opens_metadata() && has_no_accounts(&config)?;
     let where_to = same_settings(options, &config);
-    let runtime = server::runtime().map_err(|error| server_failure(&error))?;
     let json = context.json;
     // For clients there is no TLS here. A hub tells its other address.
     let scheme = if config.role == ProcessRole::NotifyHub && config.services.tls.is_some() { "https" } else { "http" };
@@ -55,9 +56,13 @@ pub(crate) fn serve(options: &ServerOptions, context: &Context) -> Result<(), Fa
             output::say(&format!("make the first account with: syncline admin {where_to} user add EMAIL"));
         }
     };
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         server::run(config, signals::shutdown()?, ready).await.map_err(|error| server_failure(&error))
-    })
+    });
+    if let Some(telemetry) = telemetry {
+        telemetry.end();
+    }
+    ended
 }
 
 const fn role_of(role: ServerRole) -> ProcessRole {

@@ -39,7 +39,7 @@ pub(crate) fn start(options: &StartOptions, context: &Context) -> Result<(), Fai
     match options {
         StartOptions { foreground: false, .. } => in_background(&home, context),
         StartOptions { detached: false, .. } => {
-            log::to_stderr(LogFormat::Text);
+            log::to_stderr(LogFormat::Text, None);
             in_foreground(home)
         }
         StartOptions { detached: true, .. } => {

@@ -63,6 +63,7 @@ pub struct Sizes {
 pub struct More {
     pub for_meta: Vec<String>,
     pub for_block: Vec<String>,
+    pub for_all: Vec<String>,
     /// Block services beside the first one, which takes a bucket for the blocks.
     pub more_blocks: usize,
     /// Calls of devices are encrypted, and so are those between services, where callers show certificates.
@@ -76,7 +77,7 @@ impl Cluster {
 
     /// As [`Cluster::start`], with more on the command lines.
     pub fn start_with(sizes: &Sizes, more: &More) -> Self {
-        let More { for_meta, for_block, more_blocks, encrypted } = more;
+        let More { for_meta, for_block, for_all, more_blocks, encrypted } = more;
         let directory = TempDir::new().expect("a temporary directory");
         let authority = encrypted.then(|| PrivateAuthority::new(directory.path(), "services"));
         let database = PrivateServer::start();
@@ -132,6 +133,7 @@ impl Cluster {
                 arguments.extend(option("ca", &authority.file()));
             }
             arguments.extend(more);
+            arguments.extend_from_slice(for_all);
             let log = path(&format!("{name}.log"));
             let running = spawn(&arguments, &log);
             let authority = authority.as_ref().map(PrivateAuthority::file);
