@@ -5,14 +5,16 @@ mod cluster;
 mod support;
 
 use cluster::{Cluster, More, Sizes, for_balancer, get, get_encrypted};
+use metadata_store_mysql::private_server::PrivateServer;
 use server::{Config, Overrides, ProcessRole};
 use service_calls::ServiceTls;
 use service_calls::private_authority::PrivateAuthority;
 use std::fs;
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// The number of the signal.
 const SIGTERM: i32 = 15;
@@ -107,6 +109,36 @@ fn renew(cluster: &Cluster) -> Output {
     let mut script = Command::new("sh");
     script.arg(deploy("renew-certificate.sh")).args([&cluster.balancer.certificate, &cluster.balancer.socket]);
     script.output().expect("there is a shell")
+}
+
+/// A node that others have given up lets the check in and does nothing for it; `cargo xtask cluster --galera` has such.
+#[test]
+fn the_balancer_passes_on_to_a_database_that_lets_its_check_in_and_to_no_other() {
+    let database = PrivateServer::start_on_network(&[]);
+    let url = database.url(PrivateServer::DATABASE);
+    let address = url.split(['@', '/']).nth(3).expect("has a host and a port");
+    let balanced = cluster::free_address();
+    let text = fs::read_to_string(deploy("haproxy.cfg")).expect("is there");
+    let listen = text.split("\nlisten metadata").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("is there");
+    let listen = listen.replace("127.0.0.1:3306", &balanced).replace("db1.internal:3306", address);
+    let lines = listen.lines().filter(|line| !line.contains(".internal") && !line.contains("tcplog"));
+    let lines: String = lines.map(|line| format!("{line}\n")).collect();
+    let before = "global\n maxconn 100\ndefaults\n timeout connect 2s\n timeout client 9s\n timeout server 9s\n";
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("haproxy.cfg");
+    fs::write(&path, format!("{before}listen metadata{lines}")).expect("written");
+    let balancer = Command::new("haproxy").args(["-db", "-f"]).arg(&path).stderr(Stdio::null()).spawn();
+    let _balancer = support::Running { child: balancer.expect("HAProxy is installed") };
+    let greets = || {
+        let mut first = [0];
+        let connected = TcpStream::connect(&balanced).and_then(|mut stream| stream.read(&mut first));
+        connected.is_ok_and(|len| len == 1)
+    };
+    support::eventually("a database that does not know the check counts as none", || {
+        TcpStream::connect(&balanced).is_ok() && !greets()
+    });
+    database.as_root("CREATE USER balancer");
+    support::eventually("it is taken", greets);
 }
 
 /// Where its configuration has a script, keepalived 2.2 ends its check by terminating its process group, itself

@@ -32,8 +32,15 @@ const STORAGE_FAULTS: u32 = 50;
 const DATABASE: &str = "CREATE DATABASE IF NOT EXISTS syncline;
 CREATE USER IF NOT EXISTS syncline IDENTIFIED BY 'a secret of the tests';
 GRANT ALL ON syncline.* TO syncline;
+CREATE USER IF NOT EXISTS balancer;
 ";
 const GALERA: &str = "/usr/lib/galera/libgalera_smm.so";
+/// What a node is asked, and answers only if it belongs to the majority and has caught up.
+const CLUSTER_SIZE: &str = "SELECT size.VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS size, \
+     information_schema.GLOBAL_STATUS status, information_schema.GLOBAL_STATUS state \
+     WHERE size.VARIABLE_NAME = 'wsrep_cluster_size' AND status.VARIABLE_NAME = 'wsrep_cluster_status' \
+     AND status.VARIABLE_VALUE = 'Primary' AND state.VARIABLE_NAME = 'wsrep_local_state_comment' \
+     AND state.VARIABLE_VALUE = 'Synced'";
 const CACHE_TIME_OUT: Duration = Duration::from_secs(2);
 
 /// All machines but the devices' own programs.
@@ -151,9 +158,11 @@ impl Machines {
             Trouble::StorageFaults => self.part(Tier::Storage, 0)?.tell("faults 0 1")?,
             Trouble::Nothing => {}
         }
-        // Two nodes of three that are away at once are one too many: each must be back before the next goes.
         let databases: Vec<Host> = self.plan.tier(Tier::Database).cloned().collect();
         databases.iter().try_for_each(|host| self.wait_for_database(host))?;
+        if databases.len() > 1 {
+            self.wait_for_whole_database(&databases)?;
+        }
         self.wait_until_ready()
     }
 
@@ -310,6 +319,33 @@ impl Machines {
             }
             thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// Waits until every node of a database cluster says that it has all of them. Two nodes of three that are away at
+    /// once are one too many: each must be back before the next goes. That it answers does not tell: a node that was
+    /// frozen is asked before it has noticed that the others have given it up.
+    fn wait_for_whole_database(&mut self, hosts: &[Host]) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let sizes = hosts.iter().map(|host| self.cluster_size(host)).collect::<Result<Vec<_>>>()?;
+            if sizes.iter().all(|size| *size == Some(hosts.len())) {
+                return Ok(());
+            }
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("the nodes of the database say that there are {sizes:?} of them");
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// How many nodes one of them knows, if it is in step with them.
+    fn cluster_size(&self, host: &Host) -> Result<Option<usize>> {
+        let socket = self.path(&host.name).join("socket");
+        let ask =
+            ["--no-defaults", "--user=root", "--socket", text(&socket)?, "--skip-column-names", "-e", CLUSTER_SIZE];
+        let output = Command::new("mariadb").args(ask).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().parse().ok())
     }
 
     /// Waits until a database greets by way of the balancers.

@@ -321,7 +321,7 @@ fn encrypted_check(authority: &Path) -> String {
     format!("check-ssl {words}")
 }
 
-fn free_address() -> String {
+pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("has one").to_string()
 }
