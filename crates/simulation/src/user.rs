@@ -250,7 +250,13 @@ impl Users {
     fn rename(&mut self, device: usize, disk: &mut Disk, from: &LocalPath, to: &LocalPath) -> Result<(), FsError> {
         let (moved, replaced) = (disk.contents_below(from), disk.contents_below(to));
         let folder = disk.kind(from) == Some(FileKind::Directory);
+        let all = disk.contents_below(&LocalPath::root()).len();
         disk.rename(from, to)?;
+        if disk.contents_below(&LocalPath::root()).len() < all {
+            // A file that replaces one of the same content: two were equal, one is left. It counts as the one
+            // that moved, into which somebody else may have written, or which they have deleted.
+            moved.iter().filter(|content| replaced.contains(content)).for_each(|content| self.ghost.release(*content));
+        }
         if disk.has_rival(to) {
             // Beside a name that counts as the same it stays on this device, and is deleted elsewhere;
             // when the names no longer collide it is a new file.

@@ -185,9 +185,20 @@ impl Trees {
     /// Sets the node in the local tree.
     pub fn set_local(&mut self, id: NodeId, local: Option<Local>) {
         let mut row = self.row(id).unwrap_or_default();
-        if row.local != local {
-            row.local = local;
-            self.replace(id, &row);
+        if row.local == local {
+            return;
+        }
+        let parents = [&row.local, &local].map(|local| local.as_ref().map(|local| local.place.parent));
+        row.local = local;
+        self.replace(id, &row);
+        if let [Some(from), Some(to)] = parents
+            && from != to
+            && self.namespace_below(from) != self.namespace_below(to)
+        {
+            // What it holds is in another namespace now, in which this device may do what it may not do in the other.
+            for below in self.local_subtree(id) {
+                self.wake(below);
+            }
         }
     }
 

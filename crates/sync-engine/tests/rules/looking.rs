@@ -1,12 +1,14 @@
 //! What the engine looks at and reads, and when.
 
-use crate::build::{A, ROOT, entry, found, found_file, listing, name, path, print};
+use crate::build::{A, ROOT, at_root, entry, found, found_file, listing, local, name, path, print, remote, synced};
 use crate::script::{Script, hash, state};
 use api::{ChangesReply, NamespaceChanges};
-use model::{Body, Change, Position};
+use model::{Body, Change, NamespaceId, Position, Role};
 use sync_engine::io::{
-    DirectoryScan, Event, Extent, FileKind, Found, Hint, Job, JobResult, Reply, Request, RootState, ScanTarget,
+    DirectoryScan, Event, Extent, FileKind, Found, Hint, Job, JobResult, LocalStep, Reply, Request, RootState,
+    ScanTarget,
 };
+use sync_engine::tree::{Content, NodeRow, Seen};
 
 /// It was read again and again until the server answered: the queue of what to read is made by planning.
 #[test]
@@ -57,4 +59,76 @@ fn answer_scan(script: &mut Script, entries: Vec<Found>) {
     };
     let directories = targets.into_iter().map(look).collect();
     script.tell(Event::JobDone(id, JobResult::Scanned { root: RootState::Present, directories }));
+}
+
+/// What a folder held stayed what its user may not change.
+#[test]
+fn what_is_moved_out_of_a_share_that_the_user_could_only_view_is_read_and_sent() {
+    let share = NamespaceId(*A.as_bytes());
+    let mount = NodeRow {
+        local: local(at_root("team"), Seen::Directory, print(11, 0)),
+        synced: synced(at_root("team"), Content::Mount),
+        remote: remote(at_root("team"), Content::Mount),
+    };
+    let mut viewing = state();
+    viewing.roles.insert(share, Role::Viewer);
+    viewing.cursor.insert(share, Position(1));
+    let team = || found("team", FileKind::Directory, print(11, 0));
+    let folder = || found("d", FileKind::Directory, print(12, 0));
+    let file = || vec![found_file("f", print(13, 5))];
+    let mut script = Script::start(viewing, vec![(A, mount)]);
+    let asks = |request: &Request| matches!(request, Request::Changes(_)).then_some(());
+    let (id, ()) = script.request(asks).expect("it asks for changes");
+    let part =
+        |namespace, role| NamespaceChanges { namespace, role: Some(role), entries: Vec::new(), head: Position(1) };
+    let namespaces = vec![part(ROOT, Role::Owner), part(share, Role::Viewer)];
+    script.reply(id, Ok(Reply::Changes(ChangesReply { namespaces })));
+    answer_scans(&mut script, |directory| match directory {
+        "" => vec![team()],
+        "team" => vec![folder()],
+        "team/d" => file(),
+        _ => Vec::new(),
+    });
+    assert!(script.job(|job| matches!(job, Job::Hash(_))).is_none(), "it stays here");
+
+    script.tell(Event::StreamOpened);
+    let (id, ()) = script.request(asks).expect("it asks for changes");
+    let left =
+        NamespaceChanges { entries: vec![entry(2, A, Change::Delete)], head: Position(2), ..part(ROOT, Role::Owner) };
+    let namespaces = vec![left, NamespaceChanges { role: None, ..part(share, Role::Viewer) }];
+    script.reply(id, Ok(Reply::Changes(ChangesReply { namespaces })));
+    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("it moves what is only here");
+    let Job::Apply(steps) = job else { unreachable!("asked for") };
+    assert!(
+        matches!(&*steps, [LocalStep::MakeDirectory { .. }, LocalStep::Move { .. }, LocalStep::RemoveDirectory { .. }]),
+        "{steps:?}"
+    );
+    let results = vec![Ok(Some(print(14, 0))), Ok(Some(print(12, 0))), Ok(None)];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    let haven = || vec![found("Unsynced (team 2026-11-23)", FileKind::Directory, print(14, 0))];
+    answer_scans(&mut script, |directory| match directory {
+        "" => haven(),
+        "Unsynced (team 2026-11-23)" => vec![folder()],
+        "Unsynced (team 2026-11-23)/d" => file(),
+        _ => Vec::new(),
+    });
+    hash(&mut script, "bytes");
+}
+
+/// Answers scans until there are none. Each directory has the inode that the one above it shows.
+fn answer_scans(script: &mut Script, entries: impl Fn(&str) -> Vec<Found>) {
+    while let Some((id, Job::Scan(targets))) = script.job(|job| matches!(job, Job::Scan(_))) {
+        let look = |target: ScanTarget| {
+            let directory = target.directory.to_string();
+            let inode = match &*directory {
+                "team" => 11,
+                "team/d" | "Unsynced (team 2026-11-23)/d" => 12,
+                "Unsynced (team 2026-11-23)" => 14,
+                _ => 0,
+            };
+            DirectoryScan { target, result: Ok(listing(print(inode, 0), entries(&directory))) }
+        };
+        let directories = targets.into_iter().map(look).collect();
+        script.tell(Event::JobDone(id, JobResult::Scanned { root: RootState::Present, directories }));
+    }
 }
