@@ -53,6 +53,11 @@ pub struct Ghost {
     /// Of these, contents whose file got another time of modification, on a file system without birth times, so
     /// that only its place tells which file it is; and that no scan has seen since.
     retimed: BTreeSet<(usize, ContentHash)>,
+    /// The same of contents that a device has read.
+    stirred: BTreeSet<(usize, ContentHash)>,
+    /// Contents whose file was moved and got another time before a scan saw either, on a file system without birth
+    /// times: until it is read in its new place it is another file there.
+    unproven: BTreeSet<(usize, ContentHash)>,
     /// Contents that users moved and that no scan has seen in their new place yet, by device.
     unseen: BTreeSet<(usize, ContentHash)>,
     /// Where the files came from that users moved since all agreed last, by device and path.
@@ -101,12 +106,14 @@ impl Ghost {
     pub fn seen(&mut self, device: usize, content: ContentHash) {
         self.remade.remove(&(device, content));
         self.retimed.remove(&(device, content));
+        self.stirred.remove(&(device, content));
         self.unseen.remove(&(device, content));
     }
 
     /// A device has read a file with this content.
     pub fn read(&mut self, device: usize, content: ContentHash) {
         self.unread.remove(&(device, content));
+        self.unproven.remove(&(device, content));
     }
 
     /// The server has the content.
@@ -122,6 +129,10 @@ impl Ghost {
             if self.unseen.contains(&(device, content)) {
                 self.parts_from_what_it_replaced(device, content);
             }
+        } else if self.unseen.contains(&(device, content)) {
+            self.unproven.insert((device, content));
+        } else {
+            self.stirred.insert((device, content));
         }
     }
 
@@ -134,7 +145,7 @@ impl Ghost {
     /// Whether a scan of the device's would tell the ghost something.
     #[must_use]
     pub fn awaits_scan(&self, device: usize) -> bool {
-        self.remade.keys().chain(&self.unseen).chain(&self.retimed).any(|(on, _)| *on == device)
+        self.remade.keys().chain(&self.unseen).chain(&self.retimed).chain(&self.stirred).any(|(on, _)| *on == device)
     }
 
     /// The file with this content left its place before anybody saw it there, or got it in a place where
@@ -225,6 +236,10 @@ impl Ghost {
         if self.unseen.contains(&(device, old)) {
             self.parts_from_what_it_replaced(device, new);
         }
+        if self.unproven.remove(&(device, old)) && self.fates.get(&old) == Some(&Fate::Edited) {
+            // Nobody can tell any more which file it was: as far as anybody knows, that is gone.
+            self.fates.insert(old, Fate::Deleted { device });
+        }
     }
 
     /// The user deleted the files with these contents.
@@ -253,6 +268,9 @@ impl Ghost {
     pub fn moved(&mut self, device: usize, contents: &[ContentHash]) {
         for content in contents {
             self.parts_from_what_it_replaced(device, *content);
+            if self.stirred.remove(&(device, *content)) {
+                self.unproven.insert((device, *content));
+            }
             match self.fates.get(content) {
                 Some(Fate::Deleted { device: other }) if *other != device => {
                     *self.met.entry("move met delete").or_default() += 1;
@@ -419,8 +437,14 @@ impl Ghost {
     }
 
     /// All devices agree: from here on only new moves count, and those of contents that are `stuck` on a
-    /// device, which could not follow. What came back lawfully is there again.
-    pub fn agreed(&mut self, present: &BTreeSet<ContentHash>, stuck: &BTreeSet<ContentHash>) {
+    /// device, which could not follow. What came back lawfully is there again; what is lawfully there `twice` can be
+    /// deleted in one place and stay in the other.
+    pub fn agreed(
+        &mut self,
+        present: &BTreeSet<ContentHash>,
+        twice: &BTreeSet<ContentHash>,
+        stuck: &BTreeSet<ContentHash>,
+    ) {
         self.moved.retain(|content, _| stuck.contains(content));
         self.touched.clear();
         self.successors.clear();
@@ -432,9 +456,11 @@ impl Ghost {
         self.unsent.clear();
         self.unread.clear();
         self.retimed.clear();
+        self.stirred.clear();
+        self.unproven.clear();
         self.unseen.clear();
         for (content, fate) in &mut self.fates {
-            if present.contains(content) && *fate != Fate::Live {
+            if present.contains(content) && *fate != Fate::Live || twice.contains(content) {
                 *fate = Fate::Free;
             }
         }

@@ -346,8 +346,9 @@ impl World {
                 *users.ghost.met.entry("move beat delete").or_default() += 1;
             }
         }
+        let twice = counts.iter().filter(|(_, count)| **count > 1).map(|(content, _)| *content).collect();
         let present = counts.into_keys().chain(on_disks).collect();
-        users.ghost.agreed(&present, &stuck);
+        users.ghost.agreed(&present, &twice, &stuck);
         Ok(())
     }
 
