@@ -7,13 +7,15 @@
 //! nevertheless, clients find with their next poll.
 
 use crate::hub::{Due, Hub, Interest, Subscription};
-use api::service::{Announce, MetaForNotification};
+use api::service::{Announce, Identity, MetaForNotification};
 use api::{ApiError, ErrorCode, Token, codec};
 use bytes::Bytes;
 use model::NamespaceId;
 use reqwest::Response;
 use service_calls::wire::{self, Announcement, Follow, RelayFrame, RelayId};
-use service_calls::{CallError, Links, hubs_of};
+use service_calls::{CallError, Links, RemoteMeta, hubs_of};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,7 +28,7 @@ const REVIEWERS: usize = 4;
 /// How often all streams are reviewed though nothing is known to be missed: a meta service that was killed
 /// between a commit and its announcement has told nobody.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(300);
-/// Streams whose devices are being identified at the same time, each on a blocking thread.
+/// Streams whose devices are being identified at the same time.
 const OPENING: usize = 128;
 /// How long a stream waits for its turn to be identified.
 const OPENING_PATIENCE: Duration = Duration::from_secs(10);
@@ -37,10 +39,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long changes of what is followed gather before the hub is told of them together.
 const SETTLE: Duration = Duration::from_millis(5);
 
+/// The meta service as an edge needs it.
+pub trait MetaForEdge: MetaForNotification {
+    /// As `authenticate`, without a thread that waits. When all devices come back at once, threads would each keep memory
+    /// of their own for what one call takes.
+    fn identify<'a>(&'a self, token: &'a Token) -> Identified<'a>;
+}
+
+/// What [`MetaForEdge::identify`] gives.
+pub type Identified<'a> = Pin<Box<dyn Future<Output = Result<Identity, ApiError>> + Send + 'a>>;
+
+impl MetaForEdge for RemoteMeta {
+    fn identify<'a>(&'a self, token: &'a Token) -> Identified<'a> {
+        Box::pin(self.identify(token))
+    }
+}
+
 /// The streams of this process and where it hears for them.
 pub struct Edge {
     hub: Arc<Hub>,
-    meta: Arc<dyn MetaForNotification>,
+    meta: Arc<dyn MetaForEdge>,
     links: Links,
     hubs: Vec<String>,
     /// Hubs that are listened to at the moment.
@@ -68,7 +86,7 @@ enum LinkError {
 impl Edge {
     /// An edge that listens to these hubs, named as the meta services name them. [`Edge::run`] does the work.
     #[must_use]
-    pub fn new(meta: Arc<dyn MetaForNotification>, links: Links, hubs: Vec<String>) -> Arc<Self> {
+    pub fn new(meta: Arc<dyn MetaForEdge>, links: Links, hubs: Vec<String>) -> Arc<Self> {
         let (hub, opening) = (Hub::with_reviews(), Semaphore::new(OPENING));
         Arc::new(Self { hub, meta, links, hubs, linked: AtomicUsize::new(0), opening })
     }
@@ -113,11 +131,7 @@ impl Edge {
     pub async fn open(&self, token: Token) -> Result<Subscription, ApiError> {
         let busy = || ApiError::new(ErrorCode::Busy, "too many streams are being opened, try again");
         let turn = timeout(OPENING_PATIENCE, self.opening.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
-        let meta = self.meta.clone();
-        let who = tokio::task::spawn_blocking(move || meta.authenticate(&token)).await.unwrap_or_else(|panic| {
-            tracing::error!(%panic, "a device could not be identified");
-            Err(ApiError::new(ErrorCode::Unavailable, "the server failed at this request"))
-        })?;
+        let who = self.meta.identify(&token).await?;
         drop(turn);
         // That the device was not unlinked meanwhile, the review makes sure of.
         Ok(self.hub.open(who))

@@ -182,6 +182,7 @@ async fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::{Identified, MetaForEdge};
     use api::service::{Announce, Followed, Identity, MetaForNotification};
     use model::{AccountId, DeviceId, NamespaceId, Position};
     use service_calls::Links;
@@ -232,6 +233,12 @@ mod tests {
 
         fn review(&self, devices: &[Identity]) -> Result<Vec<Option<Followed>>, ApiError> {
             devices.iter().map(|who| self.heads(who.account).map(Some)).collect()
+        }
+    }
+
+    impl MetaForEdge for Meta {
+        fn identify<'a>(&'a self, token: &'a Token) -> Identified<'a> {
+            Box::pin(std::future::ready(self.authenticate(token)))
         }
     }
 

@@ -18,7 +18,7 @@ mod hub;
 mod lean;
 mod relay;
 
-pub use edge::Edge;
+pub use edge::{Edge, Identified, MetaForEdge};
 pub use events::{Events, routes};
 pub use hub::{Ending, Follow, Hub, News, Subscription};
 pub use lean::serve_connection;

@@ -27,6 +27,14 @@ impl RemoteMeta {
         Self { upstream, runtime }
     }
 
+    /// As [`MetaForNotification::authenticate`], for who can wait without a thread: very many may wait at once.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn identify(&self, token: &Token) -> Result<Identity, ApiError> {
+        self.upstream.call(wire::AUTHENTICATE, &Authenticate { token: token.clone() }).await
+    }
+
     fn call<Q: Serialize + Sync, R: DeserializeOwned>(&self, call: Call, request: &Q) -> Result<R, ApiError> {
         self.runtime.block_on(self.upstream.call(call, request))
     }
