@@ -133,10 +133,10 @@ impl Users {
         self.note_rivals(device, disk, path);
     }
 
-    /// The user put something at a path. Of two entries whose names count as the same, one is synced and the
+    /// The user, or the client, put something at a path. Of two entries whose names count as the same, one is synced and the
     /// other stays on the device. If a file was moved to the one and nobody looked since, it need not be the
     /// one that is synced: then its move looks like a deletion, and it is new when the names differ again.
-    fn note_rivals(&mut self, device: usize, disk: &mut Disk, path: &LocalPath) {
+    pub fn note_rivals(&mut self, device: usize, disk: &mut Disk, path: &LocalPath) {
         let contents = disk.contents_of_rivals(path);
         self.ghost.overlooked(device, &contents);
     }

@@ -1,6 +1,7 @@
 //! A device: the real engine, driven as the daemon drives it.
 
 use super::brief::{activity_name, brief_action, brief_event, brief_result};
+use super::pace::Pace;
 use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
 use crate::database::Database;
@@ -28,10 +29,6 @@ const UNDONE_PERMILLE: u32 = 300;
 const CALLS: u64 = 24;
 /// A hint that comes later than this, in milliseconds, may come after its other half was acted upon.
 const PROMPT_MS: u64 = 100;
-/// How long failures are counted.
-const PACE_MS: u64 = 60_000;
-/// Failures of one thing in that time from which on it is a hot loop.
-const MOST_TRIES: u32 = 90;
 /// The date in the names of conflicted copies.
 const TODAY: &str = "2026-11-23";
 
@@ -500,6 +497,10 @@ impl World {
                 lock(&self.users).ghost.unsure(steps.iter().filter_map(installed));
             }
         }
+        if let Job::Apply(steps) = job {
+            let (mut users, mut disk) = (lock(&self.users), lock(&self.devices[number].disk));
+            steps.iter().filter_map(put_at).for_each(|path| users.note_rivals(number, &mut disk, path));
+        }
         if fs.died() {
             return self.die_in_job(number, job, end);
         }
@@ -726,34 +727,22 @@ impl World {
     }
 }
 
+/// Where a step puts something.
+const fn put_at(step: &LocalStep) -> Option<&LocalPath> {
+    match step {
+        LocalStep::MakeDirectory { path, .. }
+        | LocalStep::Install { path, .. }
+        | LocalStep::MakeSymlink { path, .. }
+        | LocalStep::Move { to: path, .. } => Some(path),
+        LocalStep::SetAttributes { .. } | LocalStep::Remove { .. } | LocalStep::RemoveDirectory { .. } => None,
+    }
+}
+
 /// The content that a step puts in place.
 fn installed(step: &LocalStep) -> Option<ContentHash> {
     match step {
         LocalStep::Install { content, .. } => Some(content.hash),
         _ => None,
-    }
-}
-
-/// A minute of tries that failed.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    began: u64,
-    tries: BTreeMap<String, u32>,
-}
-
-impl Pace {
-    /// Notes that something was tried in vain. What is tried more often than once a second is a hot loop
-    /// (I17); restarts and news from others are allowed for.
-    pub(super) fn failed(&mut self, now: u64, what: &str) -> Checked<()> {
-        if now >= self.began + PACE_MS {
-            (self.began, self.tries) = (now, BTreeMap::new());
-        }
-        let times = self.tries.entry(what.to_owned()).or_default();
-        *times += 1;
-        if *times > MOST_TRIES {
-            return Err(violation(format!("I17: {what} failed {times} times within {PACE_MS} ms")));
-        }
-        Ok(())
     }
 }
 

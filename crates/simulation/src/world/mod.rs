@@ -6,6 +6,7 @@
 mod brief;
 mod device;
 mod network;
+mod pace;
 mod settle;
 
 pub use device::Device;

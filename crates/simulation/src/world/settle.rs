@@ -4,7 +4,7 @@ use super::{Checked, Moment, World, violation};
 use crate::disk::{RootIs, Thing, content_hash, lock};
 use crate::ghost::Fate;
 use crate::journal::Folded;
-use model::{Body, ContentHash, Name, NodeId};
+use model::{Body, ContentHash, Name, NodeId, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use sync_engine::Engine;
 use sync_engine::io::{Command, LocalPath};
@@ -238,13 +238,24 @@ impl World {
         let device = &self.devices[number];
         let Some(engine) = &device.engine else { return Ok(BTreeSet::new()) };
         let nodes = self.nodes_of(number)?;
-        let mut paths = BTreeSet::new();
+        let on_server = |node| path_in(&nodes, device.linked.root.root(), node, &BTreeSet::new());
+        let (mut paths, mut stuck) = (BTreeSet::new(), BTreeSet::new());
         for problem in engine.problems(PROBLEMS) {
             let Some(path) = LocalPath::from_bytes(problem.path.as_bytes()) else { continue };
             paths.extend(normal(&path));
             let node = engine.locate(&path).and_then(|location| location.node);
-            let there = node.and_then(|node| path_in(&nodes, device.linked.root.root(), node, &BTreeSet::new()));
-            paths.extend(there);
+            paths.extend(node.and_then(on_server));
+            stuck.extend(node);
+        }
+        // Who waits for such a one, to get its name or its folder, is where it was.
+        let trees = engine.trees();
+        let waits_for_stuck = |node: &NodeId| {
+            let mut chain = std::iter::successors(Some(*node), |at| trees.waits_for(*at)).take(limits::TREE_DEPTH);
+            chain.any(|at| stuck.contains(&at))
+        };
+        for node in trees.dirty().iter().filter(waits_for_stuck) {
+            paths.extend(trees.local_path(node).and_then(|path| normal(&path)));
+            paths.extend(on_server(node));
         }
         Ok(paths)
     }
