@@ -308,28 +308,34 @@ impl Engine {
     }
 
     fn take_hints(&mut self, hints: Vec<Hint>, now: u64) {
+        self.local.keep_hints(&hints);
         for hint in hints {
-            match hint {
-                Hint::Entry { directory, name } => {
-                    // Perhaps another file, whose writer is still at it.
-                    self.local.not_closed(&directory.join(&name));
-                    self.observer.look_at(&self.trees, &directory, &name);
-                }
+            match &hint {
+                // Perhaps another file, whose writer is still at it.
+                Hint::Entry { directory, name } => self.local.not_closed(&directory.join(name)),
                 Hint::Writing { directory, name } => {
-                    let path = directory.join(&name);
+                    let path = directory.join(name);
                     self.doubt_content(&path);
                     self.local.being_written(path, now);
-                    self.observer.look_at(&self.trees, &directory, &name);
                 }
                 Hint::Closed { directory, name } => {
-                    let path = directory.join(&name);
+                    let path = directory.join(name);
                     self.doubt_content(&path);
                     let node = self.trees.at_path(&path);
                     self.local.closed(path, node);
-                    self.observer.look_at(&self.trees, &directory, &name);
                 }
-                Hint::Rescan { directory } => self.observer.look_below(&self.trees, &directory),
+                Hint::Rescan { .. } => {}
             }
+            self.look_where_hinted(&hint);
+        }
+    }
+
+    fn look_where_hinted(&mut self, hint: &Hint) {
+        match hint {
+            Hint::Entry { directory, name } | Hint::Writing { directory, name } | Hint::Closed { directory, name } => {
+                self.observer.look_at(&self.trees, directory, name);
+            }
+            Hint::Rescan { directory } => self.observer.look_below(&self.trees, directory),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::installing::Recovery;
 use super::{Engine, ROOT_RETRY_MS, Steps};
 use crate::io::{
-    Activity, ActivityKind, Environment, Fingerprint, HashResult, HashTask, Job, JobId, JobResult, LocalPath,
+    Activity, ActivityKind, Environment, Fingerprint, HashResult, HashTask, Hint, Job, JobId, JobResult, LocalPath,
     LocalStep, RootState, StepError, StepResult,
 };
 use crate::plan::{After, BatchBuilder, Naming, PlannedStep};
@@ -13,6 +13,8 @@ use crate::verdict::Context;
 use model::{Epoch, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Hints that are kept while a batch is under way; when there are more, everything is looked at.
+const MAX_HINTED: usize = 10_000;
 /// Files in one hashing job.
 const HASH_FILES: usize = 256;
 /// Bytes after which a hashing job takes no further file.
@@ -60,6 +62,8 @@ pub(super) struct LocalWork {
     scan: Option<JobId>,
     /// Steps have changed the disk: a scan gets its turn before the next batch.
     pub(super) scan_is_due: bool,
+    /// What came while the batch was under way.
+    hinted: Vec<Hint>,
     pub(super) steps: Option<Steps>,
     /// The epoch for which those steps were planned.
     pub(super) batch_epoch: Epoch,
@@ -87,6 +91,7 @@ impl Default for LocalWork {
             root_retry_at: None,
             scan: None,
             scan_is_due: false,
+            hinted: Vec::new(),
             steps: None,
             batch_epoch: Epoch::default(),
             recovery: Recovery::default(),
@@ -103,6 +108,18 @@ impl Default for LocalWork {
 }
 
 impl LocalWork {
+    /// Keeps hints that come while a batch is under way. Where they lead is known when the batch is done: they may be
+    /// about folders that it makes.
+    pub(super) fn keep_hints(&mut self, hints: &[Hint]) {
+        if self.steps.is_none() {
+            return;
+        }
+        self.hinted.extend_from_slice(hints);
+        if self.hinted.len() > MAX_HINTED {
+            self.hinted = vec![Hint::Rescan { directory: LocalPath::root() }];
+        }
+    }
+
     pub(super) fn being_written(&mut self, path: LocalPath, now: u64) {
         self.closed.remove(&path);
         if self.writers.len() < MAX_WRITERS || self.writers.contains_key(&path) {
@@ -412,6 +429,9 @@ impl Engine {
             }
         }
         self.local.scan_is_due = true;
+        for hint in std::mem::take(&mut self.local.hinted) {
+            self.look_where_hinted(&hint);
+        }
         self.freeze();
         for node in nodes {
             if !self.is_batch_of_this_epoch() {

@@ -1,6 +1,8 @@
 //! What the engine looks at and reads, and when.
 
-use crate::build::{A, ROOT, at_root, entry, found, found_file, listing, local, name, path, print, remote, synced};
+use crate::build::{
+    A, B, ROOT, agreed_file, at_root, entry, found, found_file, listing, local, name, path, print, remote, synced,
+};
 use crate::script::{Script, hash, state};
 use api::{ChangesReply, NamespaceChanges};
 use model::{Body, Change, NamespaceId, Position, Role};
@@ -59,6 +61,27 @@ fn answer_scan(script: &mut Script, entries: Vec<Found>) {
     };
     let directories = targets.into_iter().map(look).collect();
     script.tell(Event::JobDone(id, JobResult::Scanned { root: RootState::Present, directories }));
+}
+
+/// The name led to the file that was there before, and what had moved into the new folder counted as deleted.
+#[test]
+fn what_happens_in_a_folder_that_a_batch_is_making_is_looked_at_when_it_is_made() {
+    let rows = vec![(A, agreed_file(&at_root("a"), "bytes", 11))];
+    let mut script = Script::at_rest(state(), rows, &[found_file("a", print(11, 5))]);
+    script.tell(Event::StreamOpened);
+    let moved = Change::Move { parent: ROOT.root(), name: name("b") };
+    let made = Change::Create { parent: ROOT.root(), name: name("a"), body: Body::Directory };
+    script.answer_changes(vec![entry(2, A, moved), entry(3, B, made)]);
+    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("both are done");
+    let Job::Apply(steps) = job else { unreachable!("asked for") };
+    assert!(matches!(&*steps, [LocalStep::Move { .. }, LocalStep::MakeDirectory { .. }]), "{steps:?}");
+    script.tell(Event::Hints(vec![Hint::Entry { directory: path("a"), name: b"f".as_slice().into() }]));
+    let results = vec![Ok(Some(print(11, 5))), Ok(Some(print(12, 0)))];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    let (_, job) = script.job(|job| matches!(job, Job::Scan(_))).expect("it looks");
+    let Job::Scan(targets) = job else { unreachable!("asked for") };
+    let names = Extent::Names([b"f".as_slice().into()].into());
+    assert!(targets.contains(&ScanTarget { directory: path("a"), extent: names }), "{targets:?}");
 }
 
 /// What a folder held stayed what its user may not change.
