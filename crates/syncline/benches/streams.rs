@@ -1,4 +1,5 @@
-//! How many notification streams one edge holds, what each costs, and how fast a change reaches them all.
+//! How many notification streams one edge holds, what each costs, how fast a change reaches them all, and how they
+//! come back when it is killed.
 //!
 //! `cargo bench -p syncline --bench streams [-- STREAMS]` starts a hub and an edge as processes, is the meta
 //! service and all devices itself, and prints a table. Run it on a machine that does nothing else.
@@ -10,13 +11,15 @@ use api::service::{
     MetaForStart, StoredBlock,
 };
 use api::{ApiError, ErrorCode, PREFIX, ServerReply, Token};
+use client::backoff::Backoff;
 use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, Timestamp, limits};
 use service_calls::{Links, Publisher, alive_routes, meta_routes};
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener as FreePort;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -132,12 +135,34 @@ fn cpu(process: &Running) -> f64 {
     ticks as f64 / 100.0
 }
 
+/// How long an edge that was killed is away, as `deploy` has it.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// How the devices come back.
+#[derive(Default)]
+struct Return {
+    /// How many are not there yet.
+    open: AtomicUsize,
+    /// Of all together, and of the one that needed most.
+    attempts: AtomicU64,
+    most: AtomicU64,
+    done: tokio::sync::Notify,
+}
+
 /// What the devices have heard.
 struct Heard {
     /// How many have yet to hear of the position that is waited for.
     open: AtomicUsize,
     position: watch::Sender<u64>,
     done: tokio::sync::Notify,
+    back: Return,
+}
+
+impl Heard {
+    fn new(streams: usize) -> Arc<Self> {
+        let back = Return { open: streams.into(), ..Return::default() };
+        Arc::new(Self { open: streams.into(), position: watch::channel(1).0, done: tokio::sync::Notify::new(), back })
+    }
 }
 
 fn main() {
@@ -154,17 +179,17 @@ async fn measure(streams: usize) {
     let routes = meta_routes(Arc::new(Meta)).merge(alive_routes(drains));
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let _hub = start(&["--role", "notify-hub", "--service-listen", &hub]);
-    let edge_process = start(&["--role", "notify-edge", "--listen", &edge, "--meta", &meta, "--hubs", &hub]);
+    let start_edge = || start(&["--role", "notify-edge", "--listen", &edge, "--meta", &meta, "--hubs", &hub]);
+    let edge_process = start_edge();
     while TcpStream::connect(&edge).await.is_err() || TcpStream::connect(&hub).await.is_err() {
         sleep(Duration::from_millis(50)).await;
     }
     // The first connections pay for threads and pools.
-    let warm = Arc::new(Heard { open: 50.into(), position: watch::channel(1).0, done: tokio::sync::Notify::new() });
+    let warm = Heard::new(50);
     open(&edge, 1_000_000_000, 50, &warm).await;
     let before = memory(&edge_process);
 
-    let heard =
-        Arc::new(Heard { open: streams.into(), position: watch::channel(1).0, done: tokio::sync::Notify::new() });
+    let heard = Heard::new(streams);
     let begun = Instant::now();
     open(&edge, 0, streams, &heard).await;
     heard.done.notified().await;
@@ -173,7 +198,7 @@ async fn measure(streams: usize) {
     sleep(limits::SSE_KEEP_ALIVE + Duration::from_secs(2)).await;
     let after = memory(&edge_process);
 
-    let publisher = Publisher::new(Links::new(None, |_| 0), vec![hub]);
+    let publisher = Publisher::new(Links::new(None, |_| 0), vec![hub.clone()]);
     tokio::spawn(publisher.clone().run());
     let mut times = Vec::new();
     let cpu_before = cpu(&edge_process);
@@ -202,6 +227,15 @@ async fn measure(streams: usize) {
         times[times.len() / 2],
         times[times.len() - 1],
     );
+    let begun = Instant::now();
+    drop(edge_process);
+    sleep(AWAY).await;
+    let _edge = start_edge();
+    heard.back.done.notified().await;
+    let (attempts, most) = (heard.back.attempts.load(Ordering::SeqCst), heard.back.most.load(Ordering::SeqCst));
+    println!("\n| streams | all back after the edge was killed | attempts of a device, mean | most |");
+    println!("|---|---|---|---|");
+    println!("| {streams} | {:.1?} | {:.2} | {most} |", begun.elapsed(), attempts as f64 / streams as f64);
 }
 
 /// Opens streams and lets each count down when it hears of the position that is waited for.
@@ -212,18 +246,12 @@ async fn open(edge: &str, first: u64, count: usize, heard: &Arc<Heard>) {
         let (edge, heard, turns) = (edge.to_owned(), heard.clone(), turns.clone());
         opening.spawn(async move {
             let _turn = turns.acquire().await;
-            let mut token = [0; 32];
-            token[..8].copy_from_slice(&number.to_le_bytes());
-            let mut stream = TcpStream::connect(&edge).await.expect("the edge accepts");
-            let bearer = Token(token).to_hex();
-            let request =
-                format!("GET {PREFIX}/events HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {bearer}\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.expect("the edge reads");
-            let mut greeting = [0; 512];
-            let len = stream.read(&mut greeting).await.expect("the edge answers");
-            let text = String::from_utf8_lossy(&greeting[..len]).into_owned();
-            assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-            tokio::spawn(listen(stream, text, heard));
+            let (stream, text) = ask(&edge, number).await.expect("the edge answers");
+            tokio::spawn(async move {
+                let first_window = window(&text);
+                listen(stream, text, &heard).await;
+                come_back(&edge, number, first_window, &heard.back).await;
+            });
         });
     }
     while let Some(opened) = opening.join_next().await {
@@ -231,7 +259,53 @@ async fn open(edge: &str, first: u64, count: usize, heard: &Arc<Heard>) {
     }
 }
 
-async fn listen(mut stream: TcpStream, mut text: String, heard: Arc<Heard>) {
+/// Asks for a device's stream; what it begins with.
+async fn ask(edge: &str, number: u64) -> Option<(TcpStream, String)> {
+    let mut token = [0; 32];
+    token[..8].copy_from_slice(&number.to_le_bytes());
+    let mut stream = TcpStream::connect(edge).await.ok()?;
+    let bearer = Token(token).to_hex();
+    let request = format!("GET {PREFIX}/events HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {bearer}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut greeting = [0; 512];
+    let len = stream.read(&mut greeting).await.ok()?;
+    let text = String::from_utf8_lossy(&greeting[..len]).into_owned();
+    text.starts_with("HTTP/1.1 200").then_some((stream, text))
+}
+
+/// Over how long the edge wants returns to be spread.
+fn window(greeting: &str) -> Option<Duration> {
+    let millis = greeting.lines().find_map(|line| line.strip_prefix("retry: ")?.trim().parse().ok())?;
+    Some(Duration::from_millis(millis))
+}
+
+/// Opens a stream again that has ended, when a device would, and holds it.
+async fn come_back(edge: &str, number: u64, first_window: Option<Duration>, back: &Return) {
+    let chance = || RandomState::new().hash_one(number) as f64 / u64::MAX as f64;
+    let mut backoff = Backoff::default();
+    if let Some(window) = first_window {
+        backoff.set_first_window(window);
+    }
+    let mut delay = backoff.after_connection(Duration::ZERO, chance());
+    let mut attempts = 0;
+    let stream = loop {
+        sleep(delay).await;
+        attempts += 1;
+        match ask(edge, number).await {
+            Some(stream) => break stream,
+            None => delay = backoff.after_failure(None, chance()),
+        }
+    };
+    back.attempts.fetch_add(attempts, Ordering::SeqCst);
+    back.most.fetch_max(attempts, Ordering::SeqCst);
+    if back.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+        back.done.notify_one();
+    }
+    std::future::pending::<()>().await;
+    drop(stream);
+}
+
+async fn listen(mut stream: TcpStream, mut text: String, heard: &Heard) {
     let mut told = 0;
     let mut bytes = [0; 512];
     loop {
