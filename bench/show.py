@@ -7,7 +7,7 @@ BAR, GAP, LEFT, WIDTH = 18, 6, 110, 520
 
 def order(stored):
     names = {result["workload"]: None for result in stored}
-    return sorted(names, key=lambda name: (int(name[1:]) if name[1:].isdigit() else 12.5))
+    return sorted(names, key=lambda name: (int(name[1:]) if name[1:].isdigit() else {"idle": 12.5, "hub13": 13.5}[name]))
 
 
 def table(stored):

@@ -59,7 +59,8 @@ class Syncline(System):
         self.program = str(Path(self.program).resolve())
         data = self.place.root / "hub" / "data"
         listen = "127.0.0.1" if encrypted else "0.0.0.0"
-        self.place.start("hub", [self.program, "server", "--data", data, "--listen", f"{listen}:8420"])
+        self.server_command = [self.program, "server", "--data", data, "--listen", f"{listen}:8420"]
+        self.server = self.place.start("hub", self.server_command)
         self.wait_for_port(8420)
         if encrypted:
             self.start_proxy()
@@ -71,6 +72,12 @@ class Syncline(System):
             # A deletion of thousands of files would wait for a person.
             self.command(device, "config", "set", "delete-guard", "off")
             self.start_client(device)
+
+    def restart_server(self):
+        """As if its machine had lost power, but for the disk."""
+        self.place.end(self.server, signal.SIGKILL)
+        time.sleep(1)
+        self.server = self.place.start("hub", self.server_command)
 
     def start_proxy(self):
         """HAProxy with a certificate of an authority that only these devices know."""

@@ -339,6 +339,22 @@ def w13(run):
     yield {**result, "sent twice": result["bytes"]["a up"] - size}
 
 
+def hub13(run):
+    """The server killed halfway through 1 GiB at 200 Mbit/s, and started again: what is sent twice"""
+    if not hasattr(run.system, "restart_server"):
+        return
+    size, before = 1024 * MIB, run.place.traffic()["a up"]
+    made = random_file(run.stage / "large", size, 13)
+
+    def act():
+        os.rename(made, run.a / "large")
+        while run.place.traffic()["a up"] - before < size // 2:
+            time.sleep(0.05)
+        run.system.restart_server()
+    result = run.measure(act, lambda: listing(run.b / "large") == {"": size})
+    yield {**result, "sent twice": result["bytes"]["a up"] - size}
+
+
 def w14(run):
     """A client with 50,000 files started again, until a file made meanwhile arrives"""
     if not run.system.runs_by_itself:
@@ -358,5 +374,5 @@ def w15(run):
 
 # Those that begin with what the one before has made can be measured in the same place.
 GOES_ON = {"idle": "w12", "w14": "idle"}
-ALL = {work.__name__: work for work in (w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, idle, w13, w14, w15)}
-RATES = {"w13": "200mbit"}
+ALL = {work.__name__: work for work in (w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, idle, w13, hub13, w14, w15)}
+RATES = {"w13": "200mbit", "hub13": "200mbit"}
