@@ -21,7 +21,7 @@ fn a_file_is_read_once_while_the_server_is_lost_in_the_middle_of_a_journal() {
     let (id, ()) = script.request(asks).expect("it asks for changes");
     let create = Change::Create { parent: ROOT.root(), name: name("c"), body: Body::Directory };
     let entries = vec![entry(2, A, create)];
-    let part = NamespaceChanges { namespace: ROOT, role: Some(model::Role::Owner), entries, head: Position(3) };
+    let part = NamespaceChanges { namespace: ROOT, role: Some(Role::Owner), entries, head: Position(3) };
     script.reply(id, Ok(Reply::Changes(ChangesReply { namespaces: vec![part] })));
     let (id, ()) = script.request(asks).expect("and for the rest");
     script.lose(id);
