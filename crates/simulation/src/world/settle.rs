@@ -239,22 +239,15 @@ impl World {
         let Some(engine) = &device.engine else { return Ok(BTreeSet::new()) };
         let nodes = self.nodes_of(number)?;
         let on_server = |node| path_in(&nodes, device.linked.root.root(), node, &BTreeSet::new());
-        let (mut paths, mut stuck) = (BTreeSet::new(), BTreeSet::new());
+        let mut paths = BTreeSet::new();
         for problem in engine.problems(PROBLEMS) {
             let Some(path) = LocalPath::from_bytes(problem.path.as_bytes()) else { continue };
             paths.extend(normal(&path));
             let node = engine.locate(&path).and_then(|location| location.node);
             paths.extend(node.and_then(on_server));
-            stuck.extend(node);
         }
-        // Who waits for such a one, to get its name or its folder, is where it was.
-        let trees = engine.trees();
-        let waits_for_stuck = |node: &NodeId| {
-            let mut chain = std::iter::successors(Some(*node), |at| trees.waits_for(*at)).take(limits::TREE_DEPTH);
-            chain.any(|at| stuck.contains(&at))
-        };
-        for node in trees.dirty().iter().filter(waits_for_stuck) {
-            paths.extend(trees.local_path(node).and_then(|path| normal(&path)));
+        for node in waiting_for_problems(engine) {
+            paths.extend(engine.trees().local_path(node).and_then(|path| normal(&path)));
             paths.extend(on_server(node));
         }
         Ok(paths)
@@ -391,14 +384,28 @@ impl World {
         let mut contents = BTreeSet::new();
         for device in &self.devices {
             let Some(engine) = &device.engine else { continue };
-            for problem in engine.problems(PROBLEMS) {
-                if let Some(path) = LocalPath::from_bytes(problem.path.as_bytes()) {
-                    contents.extend(lock(&device.disk).contents_below(&path));
-                }
+            let problems = engine.problems(PROBLEMS).into_iter();
+            let problems = problems.filter_map(|problem| LocalPath::from_bytes(problem.path.as_bytes()));
+            let waiting = waiting_for_problems(engine).into_iter().filter_map(|node| engine.trees().local_path(node));
+            for path in problems.chain(waiting) {
+                contents.extend(lock(&device.disk).contents_below(&path));
             }
         }
         contents
     }
+}
+
+/// What waits for something that has a problem, to get its name or its folder: it is where it was.
+fn waiting_for_problems(engine: &Engine) -> Vec<NodeId> {
+    let problems = engine.problems(PROBLEMS).into_iter();
+    let located = problems.filter_map(|problem| engine.locate(&LocalPath::from_bytes(problem.path.as_bytes())?)?.node);
+    let stuck: BTreeSet<NodeId> = located.collect();
+    let trees = engine.trees();
+    let waits = |node: &NodeId| {
+        let mut chain = std::iter::successors(Some(*node), |at| trees.waits_for(*at)).take(limits::TREE_DEPTH);
+        chain.any(|at| stuck.contains(&at))
+    };
+    trees.dirty().iter().filter(waits).collect()
 }
 
 /// The path of a node, unless it or a folder around it is excluded.
