@@ -190,9 +190,10 @@ impl World {
         for content in before.keys().chain(after.keys()) {
             let count = |files: &BTreeMap<_, Files>| files.get(content).copied().unwrap_or_default();
             let (before, after) = (count(&before), count(&after));
-            if before.all != after.all {
+            // Such a torn file may also have taken the place of a download that is lost.
+            if before.all != after.all || after.visible > before.visible {
                 users.ghost.release(*content);
-            } else if before != after {
+            } else if before.executable != after.executable {
                 users.ghost.touched(number, *content);
             }
         }
@@ -285,8 +286,10 @@ impl World {
             files.entry(content).or_default().all += 1;
         }
         for thing in disk.tree().into_values() {
-            if let Thing::File { bytes, executable: true } = thing {
-                files.entry(content_hash(&bytes)).or_default().executable += 1;
+            if let Thing::File { bytes, executable } = thing {
+                let files = files.entry(content_hash(&bytes)).or_default();
+                files.visible += 1;
+                files.executable += u32::from(executable);
             }
         }
         files
@@ -750,6 +753,8 @@ fn installed(step: &LocalStep) -> Option<ContentHash> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Files {
     all: u32,
+    /// Of these, files in the folder.
+    visible: u32,
     executable: u32,
 }
 
