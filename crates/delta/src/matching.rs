@@ -7,6 +7,9 @@ use std::ops::Range;
 /// Chunks of one weak sum that are compared with one window: bounds the work on bytes that were made to
 /// collide.
 const CANDIDATES: usize = 8;
+/// What may be compared in vain, in lengths of the new bytes: bounds the work on bytes whose weak sums are alike at
+/// every place. After that, what does not follow a match is not looked for any more.
+const VAIN_LENGTHS: usize = 4;
 /// Bits of the filter that turns most windows away before the table is asked.
 const FILTER_BITS: u32 = 18;
 
@@ -80,6 +83,10 @@ impl Chunks {
     /// What of `new` the chunks have, in rising places that do not overlap.
     #[must_use]
     pub fn find_in(&self, new: &[u8]) -> Vec<Match> {
+        self.find(new, &mut Vain::default())
+    }
+
+    fn find(&self, new: &[u8], vain: &mut Vain) -> Vec<Match> {
         let mut matches = Vec::new();
         let mut at = 0;
         // The chunk behind the last one that was found, which most likely comes next.
@@ -87,7 +94,7 @@ impl Chunks {
         while at < new.len() {
             let found = match expected.and_then(|next| self.matches_here(next, &new[at..])) {
                 Some(found) => Some((at, found)),
-                None => self.search(new, at),
+                None => self.search(new, at, vain),
             };
             let Some((place, found)) = found else { break };
             let span = self.all[found].1;
@@ -107,15 +114,27 @@ impl Chunks {
     }
 
     /// The first window from `at` on that is a whole chunk.
-    fn search(&self, new: &[u8], at: usize) -> Option<(usize, usize)> {
+    fn search(&self, new: &[u8], at: usize, vain: &mut Vain) -> Option<(usize, usize)> {
         if self.table.is_empty() {
             return None;
         }
         let mut rolling = Rolling::of(new.get(at..at + self.chunk)?);
+        // In a run of one byte all windows are alike, and so is what comes of comparing them.
+        let mut compared_before = None;
         for place in at..=new.len() - self.chunk {
             let weak = rolling.sum();
-            if let Some(found) = self.look_up(weak, &new[place..place + self.chunk]) {
-                return Some((place, found));
+            if compared_before != Some(weak) {
+                compared_before = None;
+                if let Some(candidates) = self.candidates(weak) {
+                    if vain.bytes > new.len().saturating_mul(VAIN_LENGTHS) {
+                        return None;
+                    }
+                    if let Some(found) = self.compare(candidates, &new[place..place + self.chunk]) {
+                        return Some((place, found));
+                    }
+                    vain.bytes += self.chunk;
+                    compared_before = Some(weak);
+                }
             }
             if let Some(into) = new.get(place + self.chunk) {
                 rolling.roll(new[place], *into);
@@ -125,12 +144,15 @@ impl Chunks {
     }
 
     #[inline]
-    fn look_up(&self, weak: u32, window: &[u8]) -> Option<usize> {
+    fn candidates(&self, weak: u32) -> Option<&[u32]> {
         let bit = filter_bit(weak);
         if self.filter[bit >> 6] >> (bit & 63) & 1 == 0 {
             return None;
         }
-        let candidates = self.table.get(&weak)?;
+        self.table.get(&weak).map(Vec::as_slice)
+    }
+
+    fn compare(&self, candidates: &[u32], window: &[u8]) -> Option<usize> {
         let strong = strong(window);
         let same = |number: &&u32| self.all.get(**number as usize).is_some_and(|(sum, _)| sum.strong == strong);
         candidates.iter().find(same).map(|number| *number as usize)
@@ -145,6 +167,12 @@ impl Chunks {
             matches.push(Match { at, span: *span });
         }
     }
+}
+
+/// What was compared in vain.
+#[derive(Debug, Default)]
+struct Vain {
+    bytes: usize,
 }
 
 const fn filter_bit(weak: u32) -> usize {
@@ -204,6 +232,36 @@ mod tests {
         let mut ones = vec![1; 1 << 20];
         ones[0] = 0;
         assert_eq!(found(&chunks_of(&[&zeros], 512).find_in(&ones)), 0);
+    }
+
+    /// Of windows of 64 KiB, the weak sum of zeros is that of every even byte repeated.
+    #[test]
+    fn bytes_whose_weak_sums_are_alike_everywhere_are_compared_in_bounded_time() {
+        let chunk = 1 << 16;
+        let old = [vec![b'0'; 16 * chunk], bytes(5, 4 * chunk)].concat();
+        let chunks = chunks_of(&[&old], chunk);
+        let mut vain = Vain::default();
+        let new = [vec![0; 16 * chunk], old[16 * chunk..].to_vec()].concat();
+        assert_eq!(found(&chunks.find(&new, &mut vain)), 4 * chunk, "what is behind is found");
+        assert!(vain.bytes <= 2 * chunk, "a run is compared once: {}", vain.bytes);
+    }
+
+    #[test]
+    fn bytes_that_were_made_to_collide_at_every_place_are_compared_in_bounded_time() {
+        let chunk = 256;
+        let waves: Vec<u8> = (0..64 * chunk).map(|at| if at % 2 == 0 { 10 } else { 64 }).collect();
+        // The same sum, and the same sum of sums, of other bytes.
+        let alike = |at: usize| {
+            let mut window = waves[at..at + chunk].to_vec();
+            for (place, by) in [(3, 1), (4, -1), (9, -1), (10, 1)] {
+                window[place] = window[place].wrapping_add_signed(by);
+            }
+            assert_eq!(Rolling::of(&window).sum(), Rolling::of(&waves[at..at + chunk]).sum());
+            window
+        };
+        let mut vain = Vain::default();
+        assert!(chunks_of(&[&alike(0), &alike(1)], chunk).find(&waves, &mut vain).is_empty());
+        assert!(vain.bytes <= waves.len() * VAIN_LENGTHS + chunk, "{}", vain.bytes);
     }
 
     #[test]
