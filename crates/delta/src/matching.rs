@@ -83,10 +83,11 @@ impl Chunks {
     /// What of `new` the chunks have, in rising places that do not overlap.
     #[must_use]
     pub fn find_in(&self, new: &[u8]) -> Vec<Match> {
-        self.find(new, &mut Vain::default())
+        self.find(new, &mut 0)
     }
 
-    fn find(&self, new: &[u8], vain: &mut Vain) -> Vec<Match> {
+    /// The same; `vain` counts the bytes that were compared in vain.
+    fn find(&self, new: &[u8], vain: &mut usize) -> Vec<Match> {
         let mut matches = Vec::new();
         let mut at = 0;
         // The chunk behind the last one that was found, which most likely comes next.
@@ -114,28 +115,27 @@ impl Chunks {
     }
 
     /// The first window from `at` on that is a whole chunk.
-    fn search(&self, new: &[u8], at: usize, vain: &mut Vain) -> Option<(usize, usize)> {
+    fn search(&self, new: &[u8], at: usize, vain: &mut usize) -> Option<(usize, usize)> {
         if self.table.is_empty() {
             return None;
         }
         let mut rolling = Rolling::of(new.get(at..at + self.chunk)?);
         // In a run of one byte all windows are alike, and so is what comes of comparing them.
-        let mut compared_before = None;
+        let mut before = None;
         for place in at..=new.len() - self.chunk {
             let weak = rolling.sum();
-            if compared_before != Some(weak) {
-                compared_before = None;
-                if let Some(candidates) = self.candidates(weak) {
-                    if vain.bytes > new.len().saturating_mul(VAIN_LENGTHS) {
-                        return None;
-                    }
-                    if let Some(found) = self.compare(candidates, &new[place..place + self.chunk]) {
-                        return Some((place, found));
-                    }
-                    vain.bytes += self.chunk;
-                    compared_before = Some(weak);
+            if let Some(candidates) = self.candidates(weak)
+                && before != Some(weak)
+            {
+                if *vain > new.len().saturating_mul(VAIN_LENGTHS) {
+                    return None;
                 }
+                if let Some(found) = self.compare(candidates, &new[place..place + self.chunk]) {
+                    return Some((place, found));
+                }
+                *vain += self.chunk;
             }
+            before = Some(weak);
             if let Some(into) = new.get(place + self.chunk) {
                 rolling.roll(new[place], *into);
             }
@@ -167,12 +167,6 @@ impl Chunks {
             matches.push(Match { at, span: *span });
         }
     }
-}
-
-/// What was compared in vain.
-#[derive(Debug, Default)]
-struct Vain {
-    bytes: usize,
 }
 
 const fn filter_bit(weak: u32) -> usize {
@@ -240,10 +234,10 @@ mod tests {
         let chunk = 1 << 16;
         let old = [vec![b'0'; 16 * chunk], bytes(5, 4 * chunk)].concat();
         let chunks = chunks_of(&[&old], chunk);
-        let mut vain = Vain::default();
+        let mut vain = 0;
         let new = [vec![0; 16 * chunk], old[16 * chunk..].to_vec()].concat();
         assert_eq!(found(&chunks.find(&new, &mut vain)), 4 * chunk, "what is behind is found");
-        assert!(vain.bytes <= 2 * chunk, "a run is compared once: {}", vain.bytes);
+        assert!(vain <= 2 * chunk, "a run is compared once: {vain}");
     }
 
     #[test]
@@ -259,9 +253,9 @@ mod tests {
             assert_eq!(Rolling::of(&window).sum(), Rolling::of(&waves[at..at + chunk]).sum());
             window
         };
-        let mut vain = Vain::default();
+        let mut vain = 0;
         assert!(chunks_of(&[&alike(0), &alike(1)], chunk).find(&waves, &mut vain).is_empty());
-        assert!(vain.bytes <= waves.len() * VAIN_LENGTHS + chunk, "{}", vain.bytes);
+        assert!(vain <= waves.len() * VAIN_LENGTHS + chunk, "{vain}");
     }
 
     #[test]
