@@ -325,24 +325,22 @@ def w13(run):
     """A client killed halfway through 1 GiB at 200 Mbit/s: what is sent twice"""
     if not run.system.runs_by_itself:
         return
-    size, before = 1024 * MIB, run.place.traffic()["a up"]
-    made = random_file(run.stage / "large", size, 13)
 
-    def act():
-        os.rename(made, run.a / "large")
-        while run.place.traffic()["a up"] - before < size // 2:
-            time.sleep(0.05)
+    def restart_client():
         run.system.stop_client("a", signal.SIGKILL)
         time.sleep(1)
         run.system.start_client("a")
-    result = run.measure(act, lambda: listing(run.b / "large") == {"": size})
-    yield {**result, "sent twice": result["bytes"]["a up"] - size}
+    yield sent_twice(run, restart_client)
 
 
 def hub13(run):
     """The server killed halfway through 1 GiB at 200 Mbit/s, and started again: what is sent twice"""
-    if not hasattr(run.system, "restart_server"):
-        return
+    if hasattr(run.system, "restart_server"):
+        yield sent_twice(run, run.system.restart_server)
+
+
+def sent_twice(run, interrupt):
+    """Interrupts the upload of 1 GiB halfway."""
     size, before = 1024 * MIB, run.place.traffic()["a up"]
     made = random_file(run.stage / "large", size, 13)
 
@@ -350,9 +348,9 @@ def hub13(run):
         os.rename(made, run.a / "large")
         while run.place.traffic()["a up"] - before < size // 2:
             time.sleep(0.05)
-        run.system.restart_server()
+        interrupt()
     result = run.measure(act, lambda: listing(run.b / "large") == {"": size})
-    yield {**result, "sent twice": result["bytes"]["a up"] - size}
+    return {**result, "sent twice": result["bytes"]["a up"] - size}
 
 
 def w14(run):
