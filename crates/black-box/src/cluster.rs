@@ -5,6 +5,7 @@
 //! After each trouble, and where one of a tier can be missed also during it, all devices must hear of a change,
 //! come to rest with equal folders, and have what the users did: the ledger says what that is.
 
+mod ceph;
 mod machines;
 mod network;
 mod part;
@@ -19,7 +20,7 @@ use crate::tree::Tree;
 use anyhow::{Context, Result, bail};
 use machines::Machines;
 use network::Network;
-use plan::{CLIENT_PORT, SHARED_ADDRESS};
+use plan::{CLIENT_PORT, SHARED_ADDRESS, Shape};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -39,6 +40,8 @@ const CLIENTS: [&str; 3] = ["a", "b", "c"];
 const LATE: &str = "late";
 /// Nodes of a database that replicates itself.
 const DATABASE_CLUSTER: usize = 3;
+/// Gateways of a Ceph.
+const GATEWAYS: usize = 2;
 /// How long all may take to come to rest.
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
 /// How long a change may take to be on all devices: they wait two minutes at most before they open a stream again, and
@@ -64,10 +67,22 @@ pub struct Options {
     pub chaos: Option<Duration>,
     /// Three databases that replicate each other, and not one.
     pub galera: bool,
+    /// A Ceph with two gateways, and not an S3 server that fails as it is told to.
+    pub ceph: bool,
     pub keep: bool,
     /// Where `deploy` is, and what runs an S3 server when told `s3 ADDRESS FOLDER`.
     pub deploy: PathBuf,
     pub storage: PathBuf,
+}
+
+impl Options {
+    fn shape(&self) -> Shape {
+        Shape {
+            databases: if self.galera { DATABASE_CLUSTER } else { 1 },
+            gateways: if self.ceph { GATEWAYS } else { 0 },
+            clients: CLIENTS.len(),
+        }
+    }
 }
 
 /// What came of it.
@@ -130,14 +145,14 @@ pub fn is_impossible() -> Option<String> {
 /// # Errors
 /// When it cannot be started, or what must hold does not.
 pub fn run(program: &Program, options: &Options) -> Result<Outcome> {
-    let databases = if options.galera { DATABASE_CLUSTER } else { 1 };
+    let shape = options.shape();
     let scenarios: Vec<Scenario> = if options.scenarios.iter().any(|name| name == "all") {
-        Scenario::all().into_iter().filter(|scenario| scenario.heals(databases)).collect()
+        possible(shape)
     } else {
         options.scenarios.iter().map(|name| name.parse()).collect::<Result<_>>()?
     };
-    if let Some(scenario) = scenarios.iter().find(|scenario| !scenario.heals(databases)) {
-        bail!("{scenario}: a database cluster that has stopped as a whole needs an operator");
+    if let Some((scenario, why)) = scenarios.iter().find_map(|one| one.obstacle(shape).map(|why| (one, why))) {
+        bail!("{scenario}: {why}");
     }
     let site = Site::new(program)?;
     let result = Cluster::start(&site, options).and_then(|mut cluster| {
@@ -149,6 +164,11 @@ pub fn run(program: &Program, options: &Options) -> Result<Outcome> {
         println!("kept: {}", site.keep().display());
     }
     result
+}
+
+/// All that can happen in such a cluster.
+fn possible(shape: Shape) -> Vec<Scenario> {
+    Scenario::all().into_iter().filter(|scenario| scenario.obstacle(shape).is_none()).collect()
 }
 
 struct Cluster<'a> {
@@ -165,7 +185,7 @@ struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     fn start(site: &'a Site, options: &'a Options) -> Result<Self> {
         let started = Instant::now();
-        let machines = Machines::start(site, options, CLIENTS.len())?;
+        let machines = Machines::start(site, options)?;
         let asides = CLIENTS.map(|name| site.path(&format!("{name}-aside")));
         asides.iter().try_for_each(std::fs::create_dir_all)?;
         let users = Users::new(options.seed, asides.into());
@@ -201,8 +221,7 @@ impl<'a> Cluster<'a> {
             println!("{scenario}: {}", self.outcome.figures.entry(scenario.to_string()).or_default());
         }
         if let Some(time) = self.options.chaos {
-            let databases = self.machines.count(plan::Tier::Database);
-            let all: Vec<Scenario> = Scenario::all().into_iter().filter(|one| one.heals(databases)).collect();
+            let all = possible(self.options.shape());
             let begun = Instant::now();
             while begun.elapsed() < time {
                 let scenario = *all.choose(&mut self.chance).context("there are scenarios")?;

@@ -102,6 +102,9 @@ enum Campaign {
         /// Three databases that replicate each other
         #[arg(long)]
         galera: bool,
+        /// A Ceph with two object gateways, in place of an S3 server that fails as it is told to
+        #[arg(long)]
+        ceph: bool,
     },
     /// Run an S3 server, whose requests fail as standard input says; for `cluster`
     #[command(hide = true)]
@@ -204,13 +207,14 @@ fn run(arguments: &Arguments) -> Result<String> {
             tracer::run(*pid, tracer::Injection { fault, number, sticky, folder })?;
             Ok("traced".to_owned())
         }
-        Campaign::Cluster { scenario, repeat, chaos, seconds, galera } => {
+        Campaign::Cluster { scenario, repeat, chaos, seconds, galera, ceph } => {
             let options = cluster::Options {
                 seed,
                 scenarios: scenario.clone(),
                 repeat: *repeat,
                 chaos: chaos.then(|| Duration::from_secs(*seconds)),
                 galera: *galera,
+                ceph: *ceph,
                 keep,
                 deploy: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy"),
                 storage: std::env::current_exe()?,

@@ -1,16 +1,18 @@
 //! The machines and what runs on them, from the files of `deploy`.
 
+use super::Options;
+use super::ceph::{self, Ceph};
 use super::network::{Cut, Network, run};
 use super::part::Part;
 use super::plan::{
-    CACHE_PORT, CLIENT_PORT, DATABASE_PORT, Host, Plan, SERVICE_PORT, SHARED_ADDRESS, STORAGE_PORT, Tier,
+    self, CACHE_PORT, CLIENT_PORT, DATABASE_PORT, Host, Plan, SERVICE_PORT, SHARED_ADDRESS, STORAGE_PORT, Tier,
 };
 use super::probe;
 use super::trouble::{Blow, Scenario};
-use super::{DATABASE_CLUSTER, Options};
 use crate::program::Program;
 use crate::site::{Device, LOOK_AGAIN, PATIENCE, Site, add_account, end_of, text};
 use anyhow::{Context, Result, anyhow, bail};
+use block_store_s3::private_server::PrivateServer;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use std::fs;
@@ -24,8 +26,6 @@ use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "a secret of the tests";
 const SECRET: &str = "a-secret-of-the-tests";
-/// As `block_store_s3::private_server` has them.
-const CREDENTIALS: &str = "aws_access_key_id = a key of the tests\naws_secret_access_key = a secret of the tests\n";
 /// Of a thousand requests to the object storage.
 const STORAGE_FAULTS: u32 = 50;
 /// The first server of a database cluster is told what there is to be.
@@ -51,6 +51,8 @@ pub(super) struct Machines {
     parts: Vec<(Tier, Part)>,
     /// Those that move the shared address.
     keepers: Vec<Part>,
+    /// What is behind the gateways, if these are of a Ceph.
+    ceph: Option<Ceph>,
     network: Network,
 }
 
@@ -66,18 +68,18 @@ pub(super) enum Trouble {
 }
 
 impl Machines {
-    pub(super) fn start(site: &Site, options: &Options, clients: usize) -> Result<Self> {
+    pub(super) fn start(site: &Site, options: &Options) -> Result<Self> {
         let directory = site.path("machines");
         fs::create_dir(&directory)?;
         let root = directory.parent().context("a place has a directory")?;
         // The database's user must get to its files.
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
-        let plan = Plan::new(if options.galera { DATABASE_CLUSTER } else { 1 }, clients);
+        let plan = Plan::new(options.shape());
         let hosts: Vec<(String, String)> =
             plan.hosts.iter().map(|host| (host.name.clone(), host.interface())).collect();
         let hosts = hosts.iter().map(|(name, interface)| (name.as_str(), interface.as_str()));
         let network = Network::make(hosts, (!options.keep).then_some(root))?;
-        let mut machines = Self { plan, directory, parts: Vec::new(), keepers: Vec::new(), network };
+        let mut machines = Self { plan, directory, parts: Vec::new(), keepers: Vec::new(), ceph: None, network };
         machines.start_databases(options)?;
         machines.start_storage(options)?;
         machines.start_caches()?;
@@ -91,7 +93,8 @@ impl Machines {
     pub(super) fn told(&self) -> String {
         let count = |tier: &Tier| (self.plan.tier(*tier).count(), *tier);
         let told = |(count, tier): (usize, Tier)| format!("{count} {tier}");
-        Tier::ALL.iter().map(count).map(told).collect::<Vec<_>>().join(", ")
+        let counts = Tier::ALL.iter().map(count).filter(|(count, _)| *count > 0);
+        counts.map(told).collect::<Vec<_>>().join(", ")
     }
 
     /// The words before a command on the host of a client.
@@ -168,6 +171,7 @@ impl Machines {
 
     /// An error if a process has ended that nobody ended.
     pub(super) fn check(&mut self) -> Result<()> {
+        self.ceph.iter_mut().try_for_each(Ceph::check)?;
         self.parts.iter_mut().map(|(_, part)| part).chain(&mut self.keepers).try_for_each(Part::check)
     }
 
@@ -368,6 +372,10 @@ impl Machines {
     }
 
     fn start_storage(&mut self, options: &Options) -> Result<()> {
+        let ceph = self.plan.tier(Tier::Ceph).next().cloned();
+        if let Some(host) = ceph {
+            return self.start_ceph(&host, &fs::read_to_string(options.deploy.join("ceph.conf"))?);
+        }
         for host in self.plan.tier(Tier::Storage).cloned().collect::<Vec<_>>() {
             let folder = self.path(&host.name);
             fs::create_dir(&folder)?;
@@ -375,6 +383,18 @@ impl Machines {
             let part = self.new_part(&host, &[text(&options.storage)?, "s3", &address, text(&folder)?]);
             self.begin_part(Tier::Storage, part)?;
         }
+        Ok(())
+    }
+
+    fn start_ceph(&mut self, host: &Host, of_gateways: &str) -> Result<()> {
+        let (by, folder) = (self.network.on(&host.name), self.path(&host.name));
+        let mut ceph = Ceph::start(&host.name, &host.address, &by, &folder, of_gateways)?;
+        for gateway in self.plan.tier(Tier::Storage).cloned().collect::<Vec<_>>() {
+            let by = self.network.on(&gateway.name);
+            self.begin_part(Tier::Storage, ceph.gateway(&gateway.name, &by, &gateway.address, STORAGE_PORT)?)?;
+        }
+        ceph.make_bucket(&format!("{}:{STORAGE_PORT}", self.first(Tier::Storage)?.address))?;
+        self.ceph = Some(ceph);
         Ok(())
     }
 
@@ -391,8 +411,9 @@ impl Machines {
 
     fn start_services(&mut self, program: &Program, options: &Options) -> Result<()> {
         let template = fs::read_to_string(options.deploy.join("syncline.toml"))?;
+        let of_bucket = if self.ceph.is_some() { ceph::credentials() } else { PrivateServer::credentials_text() };
         for (name, content) in
-            [("service-secret", SECRET), ("database-password", PASSWORD), ("bucket-credentials", CREDENTIALS)]
+            [("service-secret", SECRET), ("database-password", PASSWORD), ("bucket-credentials", &of_bucket)]
         {
             fs::write(self.path(name), content)?;
         }
@@ -426,7 +447,8 @@ impl Machines {
         for host in self.plan.tier(Tier::Balancer).cloned().collect::<Vec<_>>() {
             let path = |ending: &str| self.path(&format!("{}.{ending}", host.name));
             let tracked = path("ended");
-            let part = self.new_part(&host, &[text(&haproxy)?, "-db", "-f", text(&settings)?]);
+            let name = host.name.replace(Tier::Balancer.name(), plan::BALANCER);
+            let part = self.new_part(&host, &[text(&haproxy)?, "-db", "-L", &name, "-f", text(&settings)?]);
             let part = part.watched_by(tracked.clone());
             let keeper_settings = path("keepalived.conf");
             fs::write(&keeper_settings, self.plan.keepalived(&keeper, &host, text(&tracked)?))?;

@@ -14,6 +14,8 @@ pub(super) const CACHE_PORT: u16 = 11211;
 /// What the network's addresses begin with.
 const NETWORK: &str = "192.0.2.";
 const PREFIX_LENGTH: &str = "/24";
+/// What the names of the balancers begin with.
+pub(super) const BALANCER: &str = "lb";
 /// Connections of one balancer: what a process may open here, and more than is needed.
 const BALANCER_CONNECTIONS: u16 = 4000;
 
@@ -27,12 +29,14 @@ pub(super) enum Tier {
     Edge,
     Database,
     Storage,
+    /// What is behind the gateways of a Ceph.
+    Ceph,
     Cache,
     Client,
 }
 
 impl Tier {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Balancer,
         Self::Meta,
         Self::Block,
@@ -40,6 +44,7 @@ impl Tier {
         Self::Edge,
         Self::Database,
         Self::Storage,
+        Self::Ceph,
         Self::Cache,
         Self::Client,
     ];
@@ -53,6 +58,7 @@ impl Tier {
             Self::Edge => "edge",
             Self::Database => "database",
             Self::Storage => "storage",
+            Self::Ceph => "ceph",
             Self::Cache => "cache",
             Self::Client => "client",
         }
@@ -68,6 +74,7 @@ impl Tier {
             Self::Edge => 50,
             Self::Database => 60,
             Self::Storage => 70,
+            Self::Ceph => 100,
             Self::Cache => 80,
             Self::Client => 90,
         }
@@ -80,7 +87,7 @@ impl Tier {
             Self::Block => Some("block"),
             Self::Hub => Some("notify-hub"),
             Self::Edge => Some("notify-edge"),
-            Self::Balancer | Self::Database | Self::Storage | Self::Cache | Self::Client => None,
+            Self::Balancer | Self::Database | Self::Storage | Self::Ceph | Self::Cache | Self::Client => None,
         }
     }
 }
@@ -107,6 +114,16 @@ impl Host {
     }
 }
 
+/// What there is a choice about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// One, or three of a Galera cluster.
+    pub(super) databases: usize,
+    /// Gateways of a Ceph; with none of them there is one S3 server that fails as it is told to.
+    pub(super) gateways: usize,
+    pub(super) clients: usize,
+}
+
 /// All machines.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -114,14 +131,15 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// As many hosts of each tier as the files of `deploy` name; `databases` is 1, or 3 for a Galera cluster.
-    pub(super) fn new(databases: usize, clients: usize) -> Self {
+    /// As many hosts of each tier as the files of `deploy` name, but for what there is a choice about.
+    pub(super) fn new(shape: Shape) -> Self {
         let count = |tier| match tier {
             Tier::Balancer | Tier::Cache => 2,
             Tier::Meta | Tier::Block | Tier::Hub | Tier::Edge => 3,
-            Tier::Database => databases,
-            Tier::Storage => 1,
-            Tier::Client => clients,
+            Tier::Database => shape.databases,
+            Tier::Storage => shape.gateways.max(1),
+            Tier::Ceph => shape.gateways.min(1),
+            Tier::Client => shape.clients,
         };
         let host = |tier: Tier, number: usize| Host {
             tier,
@@ -138,10 +156,9 @@ impl Plan {
 
     /// The address behind a name of the files of `deploy`, such as `meta1.internal`.
     fn address(&self, name: &str) -> Option<&str> {
-        let name = match name {
-            "rgw1" => "storage1".to_owned(),
-            _ => name.strip_prefix("db").map_or_else(|| name.to_owned(), |number| format!("database{number}")),
-        };
+        let short = [("rgw", Tier::Storage), ("db", Tier::Database)];
+        let long = |(prefix, tier)| name.strip_prefix(prefix).map(|number| format!("{tier}{number}"));
+        let name = short.into_iter().find_map(long).unwrap_or_else(|| name.to_owned());
         self.hosts.iter().find(|host| host.name == name).map(|host| host.address.as_str())
     }
 
@@ -205,8 +222,8 @@ impl Plan {
         lines.join("\n") + "\n"
     }
 
-    /// The settings of all processes of a host: `deploy/syncline.toml`. A Galera cluster is reached by way of the
-    /// balancers.
+    /// The settings of all processes of a host: `deploy/syncline.toml`. What there are several of is reached by way of
+    /// the balancers.
     pub(super) fn settings(&self, template: &str, host: &Host, data: &str) -> String {
         let databases: Vec<&Host> = self.tier(Tier::Database).collect();
         let database = if databases.len() > 1 { SHARED_ADDRESS } else { &databases[0].address };
@@ -229,7 +246,7 @@ impl Plan {
     }
 
     fn storage(&self) -> &str {
-        self.address("rgw1").unwrap_or_default()
+        if self.tier(Tier::Storage).count() > 1 { SHARED_ADDRESS } else { self.address("rgw1").unwrap_or_default() }
     }
 }
 
@@ -237,9 +254,11 @@ impl Plan {
 mod tests {
     use super::*;
 
+    const SMALL: Shape = Shape { databases: 1, gateways: 0, clients: 3 };
+
     #[test]
     fn the_names_of_the_templates_become_addresses() {
-        let plan = Plan::new(1, 3);
+        let plan = Plan::new(SMALL);
         let text =
             plan.with_addresses("server meta2 meta2.internal:8420, x.internal, [\"hub3.internal:1\"] db1.internal");
         assert_eq!(text, "server meta2 192.0.2.22:8420, x.internal, [\"192.0.2.43:1\"] 192.0.2.61");
@@ -247,9 +266,10 @@ mod tests {
 
     #[test]
     fn the_templates_are_about_the_hosts_that_there_are() {
-        let plan = Plan::new(1, 3);
+        let plan = Plan::new(SMALL);
         let balancer = plan.balancer(include_str!("../../../../deploy/haproxy.cfg"));
         assert!(!balancer.contains(".internal"), "{balancer}");
+        assert!(balancer.contains("peer lb2 192.0.2.12:10000"), "{balancer}");
         for tier in [Tier::Meta, Tier::Block, Tier::Edge] {
             plan.tier(tier).for_each(|host| assert!(balancer.contains(&host.address), "{host:?}"));
         }
@@ -260,8 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn gateways_of_a_ceph_are_behind_the_balancers() {
+        let plan = Plan::new(Shape { gateways: 2, ..SMALL });
+        let balancer = plan.balancer(include_str!("../../../../deploy/haproxy.cfg"));
+        assert!(balancer.contains("server rgw1 192.0.2.71:7480") && balancer.contains("server rgw2 192.0.2.72:7480"));
+        let settings = plan.settings(include_str!("../../../../deploy/syncline.toml"), &plan.hosts[3], "/d");
+        assert!(settings.contains("endpoint=http://192.0.2.10:7480"), "{settings}");
+    }
+
+    #[test]
     fn the_second_balancer_is_the_firsts_mirror() {
-        let plan = Plan::new(1, 3);
+        let plan = Plan::new(SMALL);
         let template = include_str!("../../../../deploy/keepalived.conf");
         let both = [0, 1].map(|number| plan.keepalived(template, &plan.hosts[number], "/t"));
         for (text, own, peer, priority) in [(&both[0], 11, 12, 128), (&both[1], 12, 11, 100)] {

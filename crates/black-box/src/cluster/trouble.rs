@@ -1,6 +1,6 @@
 //! What can happen to a cluster, by name.
 
-use super::plan::Tier;
+use super::plan::{Shape, Tier};
 use anyhow::{Result, bail};
 use std::fmt;
 use std::str::FromStr;
@@ -71,14 +71,22 @@ impl Scenario {
         match self {
             Self::Blow(blow, Tier::Client) => matches!(blow, Blow::Kill | Blow::Cut | Blow::Lose),
             Self::Blow(blow, Tier::Storage) => !blow.is_for_all(),
+            // There is one copy of everything in it.
+            Self::Blow(_, Tier::Ceph) => false,
             Self::Blow(..) | Self::StorageFaults | Self::FlushCaches => true,
         }
     }
 
-    /// Whether it can be gone through without an operator: when all databases of a cluster have stopped, somebody
-    /// must say which of them was the last.
-    pub(super) fn heals(self, databases: usize) -> bool {
-        databases == 1 || !matches!(self, Self::Blow(blow, Tier::Database) if blow.is_for_all())
+    /// Why it cannot be gone through where such things are; `None` if it can.
+    pub(super) fn obstacle(self, shape: Shape) -> Option<&'static str> {
+        match self {
+            // Somebody must say which of them was the last.
+            Self::Blow(blow, Tier::Database) if blow.is_for_all() && shape.databases > 1 => {
+                Some("a database cluster that has stopped as a whole needs an operator")
+            }
+            Self::StorageFaults if shape.gateways > 0 => Some("a Ceph does not fail as it is told to"),
+            Self::Blow(..) | Self::StorageFaults | Self::FlushCaches => None,
+        }
     }
 
     /// Whether all others must come to rest while it lasts, when there are so many hosts in its tier.
