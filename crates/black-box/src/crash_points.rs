@@ -72,14 +72,14 @@ const ALL_KINDS: &[Kind] = &[
     (Fault::Eintr, false),
     (Fault::ConnectionReset, false),
 ];
-/// For workloads of two, and where a process starts: what strikes where something changes. The calls that read are the same as those of
+/// For workloads of more, and where a process starts: what strikes where something changes. The calls that read are the same as those of
 /// one operation.
 const CHANGING_KINDS: &[Kind] = &[(Fault::Kill, false), (Fault::Eio, false), (Fault::Enospc, false)];
 
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Operations in a workload, one or two.
+    /// Operations in a workload, one to three.
     pub operations: usize,
     /// No point begins after this time; combinations that are not complete by then are told.
     pub time: Option<Duration>,
@@ -229,7 +229,7 @@ fn told((fault, sticky): Kind) -> String {
 
 impl Task {
     fn kinds(&self) -> &'static [Kind] {
-        let small = matches!(&self.workload, Workload::Apart(operations) if operations.len() == 1);
+        let small = self.workload.operations() == 1;
         if small && self.moment == Moment::Syncing { ALL_KINDS } else { CHANGING_KINDS }
     }
 }
@@ -549,7 +549,7 @@ impl<'a> Lane<'a> {
         let after = states.last().context("the workload has an end")?;
         fail_on(&mine.differences("the sender", after, "the user"), when)?;
         let theirs = read_while_changing(&self.receiver.folder().join(folder))?;
-        let anywhere = task.workload.is_about_one_file();
+        let anywhere = task.workload.uses_a_file_again();
         let is_in = |tree: &Tree, path: &Path, entry: &Entry| {
             tree.0.iter().any(|(at, known)| (at == path || anywhere) && is_same_content(known, entry))
         };

@@ -64,7 +64,7 @@ enum Campaign {
     #[cfg(target_arch = "x86_64")]
     CrashPoints {
         /// Operations in a workload
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
         ops: u8,
         /// Begin nothing new after this long
         #[arg(long)]
