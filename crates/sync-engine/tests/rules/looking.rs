@@ -66,6 +66,19 @@ fn answer_scan(script: &mut Script, entries: Vec<Found>) {
 /// The name led to the file that was there before, and what had moved into the new folder counted as deleted.
 #[test]
 fn what_happens_in_a_folder_that_a_batch_is_making_is_looked_at_when_it_is_made() {
+    let targets = looked_at_after_hints(1);
+    let names = Extent::Names([b"0".as_slice().into()].into());
+    assert!(targets.contains(&ScanTarget { directory: path("a"), extent: names }), "{targets:?}");
+}
+
+#[test]
+fn when_more_happens_during_a_batch_than_is_kept_everything_is_looked_at() {
+    let targets = looked_at_after_hints(10_001);
+    assert!(targets.contains(&ScanTarget { directory: path(""), extent: Extent::All }), "{targets:?}");
+}
+
+/// What the engine looks at when a batch has made a folder in which so much happened meanwhile.
+fn looked_at_after_hints(hints: u32) -> Vec<ScanTarget> {
     let rows = vec![(A, agreed_file(&at_root("a"), "bytes", 11))];
     let mut script = Script::at_rest(state(), rows, &[found_file("a", print(11, 5))]);
     script.tell(Event::StreamOpened);
@@ -75,13 +88,13 @@ fn what_happens_in_a_folder_that_a_batch_is_making_is_looked_at_when_it_is_made(
     let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("both are done");
     let Job::Apply(steps) = job else { unreachable!("asked for") };
     assert!(matches!(&*steps, [LocalStep::Move { .. }, LocalStep::MakeDirectory { .. }]), "{steps:?}");
-    script.tell(Event::Hints(vec![Hint::Entry { directory: path("a"), name: b"f".as_slice().into() }]));
+    let hint = |number: u32| Hint::Entry { directory: path("a"), name: number.to_string().into_bytes().into() };
+    script.tell(Event::Hints((0..hints).map(hint).collect()));
     let results = vec![Ok(Some(print(11, 5))), Ok(Some(print(12, 0)))];
     script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
     let (_, job) = script.job(|job| matches!(job, Job::Scan(_))).expect("it looks");
     let Job::Scan(targets) = job else { unreachable!("asked for") };
-    let names = Extent::Names([b"f".as_slice().into()].into());
-    assert!(targets.contains(&ScanTarget { directory: path("a"), extent: names }), "{targets:?}");
+    targets
 }
 
 /// What a folder held stayed what its user may not change.
