@@ -6,7 +6,7 @@
 //! event: head
 //! data: 0f…a3 17
 //!
-//! : (a comment every SSE_KEEP_ALIVE)
+//! : (a comment every SSE_KEEP_ALIVE, or another `retry:`)
 //! ```
 
 use crate::hub::{Ending, Follow, Hub, News, Subscription};
@@ -120,6 +120,8 @@ struct EventStream {
     subscription: Arc<Subscription>,
     account: AccountId,
     phase: Phase,
+    /// Over how long the client was told to spread its return.
+    told: Duration,
     next_keep_alive: Instant,
 }
 
@@ -135,7 +137,8 @@ enum Phase {
 impl EventStream {
     fn new(events: Arc<Events>, subscription: Subscription, account: AccountId) -> Self {
         let next_keep_alive = Instant::now() + limits::SSE_KEEP_ALIVE;
-        Self { events, subscription: Arc::new(subscription), account, phase: Phase::Greeting, next_keep_alive }
+        let (subscription, told) = (Arc::new(subscription), events.retry());
+        Self { events, subscription, account, phase: Phase::Greeting, told, next_keep_alive }
     }
 
     /// What is written next; `None` behind the end. Waits for news no longer than the keep-alive.
@@ -143,7 +146,7 @@ impl EventStream {
         match self.phase {
             Phase::Greeting => {
                 self.phase = Phase::Open;
-                Some(retry_frame(self.events.retry()))
+                Some(retry_frame(self.told))
             }
             Phase::Open => Some(self.news_frame().await),
             Phase::Ended => None,
@@ -156,7 +159,7 @@ impl EventStream {
                 news = self.subscription.news() => news,
                 () = sleep_until(self.next_keep_alive) => {
                     self.next_keep_alive = Instant::now() + limits::SSE_KEEP_ALIVE;
-                    return Bytes::from_static(b":\n\n");
+                    return keep_alive_frame(&mut self.told, self.events.retry());
                 }
             };
             match news {
@@ -185,6 +188,17 @@ impl EventStream {
             Ending::Unlinked | Ending::Displaced => Bytes::from_static(b":\n\n"),
         }
     }
+}
+
+/// What is written so that both sides know that the other is there: a comment, or over how long the client is to
+/// spread its return if that is by a quarter longer than it was told, or half as long. Those who came first after a
+/// start were told of a spread for few.
+pub(crate) fn keep_alive_frame(told: &mut Duration, spread: Duration) -> Bytes {
+    if spread * 4 < *told * 5 && spread * 2 > *told {
+        return Bytes::from_static(b":\n\n");
+    }
+    *told = spread;
+    retry_frame(spread)
 }
 
 pub(crate) fn retry_frame(retry: Duration) -> Bytes {
@@ -235,6 +249,16 @@ fn refusal(error: &ApiError) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_hears_again_over_how_long_to_spread_when_there_are_many_more_or_many_fewer() {
+        let mut told = spread(0);
+        assert_eq!(keep_alive_frame(&mut told, spread(7_000)), ":\n\n");
+        assert_eq!(keep_alive_frame(&mut told, spread(15_000)), "retry: 4500\n\n");
+        assert_eq!(keep_alive_frame(&mut told, spread(15_000)), ":\n\n");
+        assert_eq!(keep_alive_frame(&mut told, spread(18_000)), ":\n\n");
+        assert_eq!(keep_alive_frame(&mut told, spread(100)), "retry: 2000\n\n");
+    }
     use api::service::{Announce, Followed, Identity};
     use http_body_util::BodyExt;
     use model::{DeviceId, Position};

@@ -6,7 +6,7 @@
 //! one request. What a slow reader does not take within [`WRITE_PATIENCE`] ends its stream.
 
 use crate::edge::Edge;
-use crate::events::{coming_frame, head_frame, retry_frame, spread};
+use crate::events::{coming_frame, head_frame, keep_alive_frame, retry_frame, spread};
 use crate::hub::{Ending, News, Subscription};
 use api::{ApiError, CONTENT_TYPE, ErrorCode, PREFIX, Token, codec};
 use bytes::Bytes;
@@ -134,7 +134,8 @@ async fn answer(
 }
 
 async fn write_events(edge: &Edge, stream: &mut TcpStream, subscription: &Subscription) -> io::Result<()> {
-    let greeting = [STREAM_HEAD.as_bytes(), &retry_frame(spread(edge.hub().streams()))].concat();
+    let mut told = spread(edge.hub().streams());
+    let greeting = [STREAM_HEAD.as_bytes(), &retry_frame(told)].concat();
     write(stream, &greeting).await?;
     drop(greeting);
     let mut keep_alive = Instant::now() + limits::SSE_KEEP_ALIVE;
@@ -151,7 +152,7 @@ async fn write_events(edge: &Edge, stream: &mut TcpStream, subscription: &Subscr
             },
             () = sleep_until(keep_alive) => {
                 keep_alive = Instant::now() + limits::SSE_KEEP_ALIVE;
-                (Bytes::from_static(b":\n\n"), false)
+                (keep_alive_frame(&mut told, spread(edge.hub().streams())), false)
             }
             () = hung_up(stream) => return Ok(()),
         };
