@@ -88,9 +88,13 @@ fn save_before_each_operation(plan: Plan, save: Save, check: impl Fn(&Folder, Re
 #[test]
 fn an_edit_at_any_moment_of_a_replacement_survives() {
     for save in SAVES {
-        save_before_each_operation(replace_file, save, |folder, result| {
-            assert!(folder.texts().contains(&"EDIT".to_owned()), "{result:?} {:?}", folder.texts());
-        });
+        for plan in [replace_file, replace_by_symlink] {
+            save_before_each_operation(plan, save, |folder, result| {
+                assert!(folder.texts().contains(&"EDIT".to_owned()), "{result:?} {:?}", folder.texts());
+                let in_place = fs::read_to_string(folder.path("f")).ok();
+                assert_eq!(in_place.as_deref(), Some("EDIT"), "under its own name: {result:?}");
+            });
+        }
     }
 }
 
