@@ -140,6 +140,22 @@ fn a_pack_with_a_damaged_block_is_left_as_it_is() {
     assert_eq!(store.get(&blocks[1].hash()).expect("answers").as_ref(), Some(blocks[1].bytes()));
 }
 
+/// Perhaps somebody can still make something of its bytes.
+#[test]
+fn a_pack_in_which_a_compaction_finds_damage_stays() {
+    let home = Home::new();
+    let store = mostly_removed(&home);
+    let damaged = block(0, 1000);
+    home.damage(&damaged.hash());
+    store.compact().expect("compacts");
+    assert!(home.pack(1).exists() && !home.pack(2).exists());
+    assert!(matches!(store.get(&damaged.hash()), Err(StoreError::Corrupt { .. })));
+    store.put(&[damaged]).expect("heals");
+    store.compact().expect("compacts");
+    assert!(!home.pack(1).exists());
+    has_what_is_wanted(&store);
+}
+
 #[test]
 fn blocks_are_read_and_written_while_packs_are_compacted() {
     let home = Home::new();
