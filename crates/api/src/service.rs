@@ -3,7 +3,9 @@
 
 use crate::error::{ApiError, ErrorCode};
 use crate::messages::{ChangesReply, ChangesRequest, ServerReply, Token};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, Timestamp};
+use model::{
+    AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, PackId, PackedBlock, Position, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 /// Who a token belongs to.
@@ -123,6 +125,88 @@ pub trait MetaForCleanUp: Send + Sync {
     /// # Errors
     /// `Unavailable`, `NoSpace`.
     fn removed(&self, condemned: &Condemned) -> Result<(), ApiError>;
+}
+
+/// The meta service as a store of blocks sees it that puts small ones together into packs: it keeps where they lie.
+///
+/// A pack is durable before any place in it is noted, and is ended, which is for ever, before it is removed. So
+/// a place leads to bytes that are there, or are being moved to a place that is noted already. All calls can be
+/// made twice.
+pub trait PackIndex: Send + Sync {
+    /// For each block its place, if it has one.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError>;
+
+    /// Notes where blocks of one durable pack lie, all or none, each in the place only of what it says.
+    ///
+    /// # Errors
+    /// `Unavailable`, also for a pack that has ended; `NoSpace`.
+    fn note_packed(&self, pack: PackId, blocks: &[NewPlace]) -> Result<(), ApiError>;
+
+    /// Forgets the places of blocks, and ends the packs that have none left; which.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    fn forget_packed(&self, blocks: &[BlockHash]) -> Result<Vec<PackId>, ApiError>;
+
+    /// Up to `limit` of the blocks that have a place, rising, behind `after`; fewer only at the end.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn list_packed(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<BlockHash>, ApiError>;
+
+    /// For each pack what is known of it.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn packs(&self, packs: &[PackId]) -> Result<Vec<PackState>, ApiError>;
+
+    /// The places in a pack, by offset.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn places_in(&self, pack: PackId) -> Result<Vec<PackedBlock>, ApiError>;
+
+    /// Ends a pack if there is no place in it, so that none can come; whether it has ended.
+    ///
+    /// # Errors
+    /// `Unavailable`, `NoSpace`.
+    fn end_pack(&self, pack: PackId) -> Result<bool, ApiError>;
+}
+
+/// A place that is noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewPlace {
+    pub block: BlockHash,
+    /// Bytes of the pack in front of it.
+    pub offset: u32,
+    /// Bytes.
+    pub len: u32,
+    pub instead_of: InsteadOf,
+}
+
+/// What a new place may take the place of; with anything else there it is not noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InsteadOf {
+    /// Whatever there is.
+    Anything,
+    /// The block has no place.
+    Nothing,
+    /// The block's place is in this pack.
+    Pack(PackId),
+}
+
+/// What is known of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PackState {
+    /// No place in it was ever noted.
+    Unknown,
+    /// So many blocks, with so many bytes together, have their place in it.
+    Live { blocks: u64, bytes: u64 },
+    /// There is no place in it, and none can come.
+    Ended,
 }
 
 /// The meta service as whoever compares it with the block store sees it.

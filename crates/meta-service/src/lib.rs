@@ -18,6 +18,7 @@ mod group;
 mod history;
 mod http;
 mod login_limit;
+mod packs;
 mod password;
 mod paths;
 mod restore;

@@ -18,6 +18,8 @@ use std::time::Duration;
 /// How long a commit's outcome is kept for the device that may ask again. A commit that comes later is
 /// decided anew, and refused as stale if it had been accepted.
 const OUTCOME_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long it is remembered that a pack has ended: much longer than a word that comes late is under way.
+const ENDED_PACK_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Rows that one round of clean-up removes, so that it never holds the database for long.
 const CLEAN_UP_ROWS: usize = 10_000;
 
@@ -128,7 +130,8 @@ impl MetaService {
         let now = self.environment.now();
         self.write(|tx, _| {
             let uploads = tx.forget_uploads(before(now, model::limits::UNCOMMITTED_BLOCK_LIFE), CLEAN_UP_ROWS)?;
-            Ok(uploads + tx.forget_outcomes(before(now, OUTCOME_LIFE), CLEAN_UP_ROWS)?)
+            let outcomes = tx.forget_outcomes(before(now, OUTCOME_LIFE), CLEAN_UP_ROWS)?;
+            Ok(uploads + outcomes + tx.forget_ended_packs(before(now, ENDED_PACK_LIFE), CLEAN_UP_ROWS)?)
         })
     }
 

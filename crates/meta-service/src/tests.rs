@@ -7,6 +7,7 @@ mod commits;
 mod concurrency;
 mod history;
 mod http;
+mod packs;
 mod paging;
 mod random;
 mod sharing;

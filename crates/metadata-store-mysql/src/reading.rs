@@ -3,14 +3,14 @@
 use crate::buffer::Holder;
 use crate::cells::{Cells, bytes, count, integer};
 use crate::session::Session;
-use metadata_store::port::{Answer, Reading};
+use metadata_store::port::{Answer, PackRecord, Reading};
 use metadata_store::record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
     PageLimit, ServerIdentity, TokenHash, UnusedBlock, blocks_of, destination, email_key, role_from_number,
 };
 use model::{
     AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId,
-    NodeId, Position, Role, Timestamp,
+    NodeId, PackId, PackedBlock, Position, Role, Timestamp,
 };
 use mysql::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -369,6 +369,40 @@ impl Reading for Session<'_> {
         let sql = "SELECT hash, since, condemned FROM unused_blocks WHERE since < ? ORDER BY since, hash LIMIT ?";
         self.all("listing unused blocks", sql, vec![Value::Int(before.0), count(limit)], unused_row)
     }
+
+    fn packed_blocks(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<PackedBlock>>> {
+        self.packed(blocks, "")
+    }
+
+    fn all_packed_blocks(&self, after: Option<BlockHash>, limit: usize) -> Answer<Vec<BlockHash>> {
+        let sql = "SELECT hash FROM packed_blocks WHERE hash > ? ORDER BY hash LIMIT ?";
+        let after = after.map_or_else(|| bytes([]), |hash| bytes(hash.as_bytes()));
+        self.all("listing packed blocks", sql, vec![after, count(limit)], |row| row.id(0))
+    }
+
+    fn blocks_in_pack(&self, pack: PackId) -> Answer<Vec<PackedBlock>> {
+        let sql = "SELECT hash, pack, `offset`, length FROM packed_blocks WHERE pack = ? ORDER BY `offset`";
+        self.all("listing the blocks of a pack", sql, vec![bytes(pack.as_bytes())], packed_row)
+    }
+
+    fn packs(&self, packs: &[PackId]) -> Answer<Vec<Option<PackRecord>>> {
+        let keys: Vec<Value> = packs.iter().map(|pack| bytes(pack.as_bytes())).collect();
+        let mut found = BTreeMap::new();
+        self.for_keys(&keys, |marks, keys| {
+            let sql = format!(
+                "SELECT p.pack, p.ended, COUNT(b.hash), CAST(COALESCE(SUM(b.length), 0) AS SIGNED)
+                 FROM packs p LEFT JOIN packed_blocks b ON b.pack = p.pack WHERE p.pack IN ({marks}) GROUP BY p.pack"
+            );
+            let rows = self.all("looking up packs", &sql, keys, |row| {
+                let ended = row.optional_integer(1)?.map(Timestamp);
+                let record = PackRecord { ended, blocks: row.unsigned(2)?, bytes: row.unsigned(3)? };
+                Ok((row.id::<PackId>(0)?, record))
+            })?;
+            found.extend(rows);
+            Ok(())
+        })?;
+        Ok(packs.iter().map(|pack| found.get(pack).copied()).collect())
+    }
 }
 
 impl Session<'_> {
@@ -379,6 +413,18 @@ impl Session<'_> {
         self.for_keys(&keys, |marks, hashes| {
             let sql = format!("SELECT hash, since, condemned FROM unused_blocks WHERE hash IN ({marks}) {lock}");
             let rows = self.all("looking up unused blocks", &sql, hashes, unused_row)?;
+            found.extend(rows.into_iter().map(|row| (row.hash, row)));
+            Ok(())
+        })?;
+        Ok(blocks.iter().map(|block| found.get(block).copied()).collect())
+    }
+
+    pub(crate) fn packed(&self, blocks: &[BlockHash], lock: &str) -> Answer<Vec<Option<PackedBlock>>> {
+        let keys: Vec<Value> = blocks.iter().map(|block| bytes(block.as_bytes())).collect();
+        let mut found = BTreeMap::new();
+        self.for_keys(&keys, |marks, hashes| {
+            let sql = format!("SELECT hash, pack, `offset`, length FROM packed_blocks WHERE hash IN ({marks}) {lock}");
+            let rows = self.all("looking up packed blocks", &sql, hashes, packed_row)?;
             found.extend(rows.into_iter().map(|row| (row.hash, row)));
             Ok(())
         })?;
@@ -494,6 +540,11 @@ fn unused_row(row: &Cells) -> Answer<UnusedBlock> {
         since: Timestamp(row.integer(1)?),
         condemned: row.optional_integer(2)?.map(Timestamp),
     })
+}
+
+fn packed_row(row: &Cells) -> Answer<PackedBlock> {
+    let number = |column| Ok(u32::try_from(row.unsigned(column)?).unwrap_or(u32::MAX));
+    Ok(PackedBlock { hash: row.id(0)?, pack: row.id(1)?, offset: number(2)?, len: number(3)? })
 }
 
 fn journal_row(row: &Cells) -> Answer<JournalRecord> {

@@ -11,6 +11,8 @@ pub(crate) const STEPS: &[Step] = &[
     Step { sql: include_str!("v1.sql"), serves: 1 },
     // A program of format 1 does not tell the clean-up which blocks it is about to store.
     Step { sql: include_str!("v2.sql"), serves: 2 },
+    // A program of format 2 knows no packs, and whether it may read a bucket that has some is said there.
+    Step { sql: include_str!("v3.sql"), serves: 2 },
 ];
 
 /// How long a server waits for another one that migrates.

@@ -6,14 +6,14 @@ use crate::reading::namespace_row;
 use crate::session::Session;
 use metadata_store::StoreError;
 use metadata_store::format::to_bytes;
-use metadata_store::port::{Answer, Lookups, Transaction};
+use metadata_store::port::{Answer, Existing, Lookups, Transaction};
 use metadata_store::record::{
     Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, UnusedBlock, destination,
     email_key, role_number,
 };
 use model::{
-    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Role,
-    Timestamp,
+    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, PackId, PackedBlock,
+    Position, Role, Timestamp,
 };
 use mysql::Value;
 
@@ -262,6 +262,52 @@ impl Transaction for Session<'_> {
             let sql = format!("DELETE FROM unused_blocks WHERE hash IN ({marks})");
             self.run("an unused block", &sql, keys).map(drop)
         })
+    }
+
+    fn lock_pack(&self, pack: PackId) -> Answer<Option<Timestamp>> {
+        let key = || vec![bytes(pack.as_bytes())];
+        self.run("a pack", "INSERT INTO packs (pack) VALUES (?) ON DUPLICATE KEY UPDATE pack = pack", key())?;
+        let sql = "SELECT ended FROM packs WHERE pack = ? FOR UPDATE";
+        Ok(self.one("locking a pack", sql, key(), |row| row.optional_integer(0))?.flatten().map(Timestamp))
+    }
+
+    fn lock_packed(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<PackedBlock>>> {
+        self.packed(blocks, "FOR UPDATE")
+    }
+
+    fn put_packed(&self, blocks: &[PackedBlock], existing: Existing) -> Answer<()> {
+        let row = |block: &PackedBlock| {
+            let (offset, len) = (Value::Int(block.offset.into()), Value::Int(block.len.into()));
+            vec![bytes(block.hash.as_bytes()), bytes(block.pack.as_bytes()), offset, len]
+        };
+        let tail = match existing {
+            Existing::Replace => {
+                "ON DUPLICATE KEY UPDATE pack = VALUES(pack), `offset` = VALUES(`offset`), length = VALUES(length)"
+            }
+            Existing::Keep => "ON DUPLICATE KEY UPDATE hash = hash",
+        };
+        let head = "packed_blocks (hash, pack, `offset`, length)";
+        self.insert("a packed block", head, tail, blocks.iter().map(row).collect())
+    }
+
+    fn forget_packed(&self, blocks: &[BlockHash]) -> Answer<()> {
+        let keys: Vec<Value> = blocks.iter().map(|block| bytes(block.as_bytes())).collect();
+        self.for_keys(&keys, |marks, keys| {
+            let sql = format!("DELETE FROM packed_blocks WHERE hash IN ({marks})");
+            self.run("a packed block", &sql, keys).map(drop)
+        })
+    }
+
+    fn end_pack(&self, pack: PackId, time: Timestamp) -> Answer<()> {
+        let sql = "UPDATE packs SET ended = ? WHERE pack = ?";
+        self.run("an ended pack", sql, vec![Value::Int(time.0), bytes(pack.as_bytes())]).map(drop)
+    }
+
+    fn forget_ended_packs(&self, before: Timestamp, limit: usize) -> Answer<usize> {
+        self.flush()?;
+        let sql = "DELETE FROM packs WHERE ended < ? ORDER BY ended LIMIT ?";
+        let forgotten = self.run("ended packs", sql, vec![Value::Int(before.0), count(limit)])?;
+        Ok(usize::try_from(forgotten).unwrap_or(usize::MAX))
     }
 
     fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize> {

@@ -4,14 +4,14 @@
 //! its own.
 
 use crate::error::StoreError;
-use crate::port::{Lookups, MetadataStore, Reading, Transaction};
+use crate::port::{Existing, Lookups, MetadataStore, PackRecord, Reading, Transaction};
 use crate::record::{
     Account, Arrival, ChangeKind, Child, Device, NodeKind, NodeRecord, PageLimit, ServerIdentity, TokenHash,
     UnusedBlock,
 };
 use model::{
     AccountId, BlockHash, Blocklist, Body, Change, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, JournalEntry,
-    Mtime, Name, NamespaceId, NodeId, Position, Reason, Rejection, Role, Timestamp,
+    Mtime, Name, NamespaceId, NodeId, PackId, PackedBlock, Position, Reason, Rejection, Role, Timestamp,
 };
 use std::sync::Arc;
 
@@ -44,6 +44,8 @@ const RULES: &[(&str, Rule)] = &[
     ("blocks are known to those who named or uploaded them", blocks),
     ("a block is in use as long as anybody names it or has uploaded it", blocks_in_use),
     ("what the clean-up notes of a block stays until it is forgotten", unused_blocks),
+    ("a packed block has one place, and a pack is known by its places", packed_blocks),
+    ("a pack that has ended stays so until it is forgotten", ended_packs),
 ];
 
 /// Checks every rule.
@@ -573,6 +575,58 @@ fn blocks_in_use(store: &dyn MetadataStore) {
     assert_eq!(named(None, 10), [1, 2, 3, 9].map(block), "each once, whoever names it");
     assert_eq!(named(Some(block(1)), 2), [2, 3].map(block));
     assert_eq!(named(Some(block(9)), 2), []);
+}
+
+fn packed(n: u8, pack: u8, offset: u32) -> PackedBlock {
+    PackedBlock { hash: BlockHash([n; 32]), pack: PackId([pack; 16]), offset, len: 10 }
+}
+
+fn packed_blocks(store: &dyn MetadataStore) {
+    let block = |n| BlockHash([n; 32]);
+    let pack = |n| PackId([n; 16]);
+    write(store, |tx| {
+        assert_eq!(tx.lock_pack(pack(1))?, None);
+        tx.put_packed(&[packed(2, 1, 50), packed(1, 1, 40), packed(3, 1, 4_000_000_000)], Existing::Replace)
+    });
+    let asked = [block(3), block(9), block(1)];
+    let found = [Some(packed(3, 1, 4_000_000_000)), None, Some(packed(1, 1, 40))];
+    assert_eq!(read(store, |r| r.packed_blocks(&asked)), found);
+    assert_eq!(write(store, |tx| tx.lock_packed(&asked)), found);
+    let in_pack = |n| read(store, |r| r.blocks_in_pack(pack(n)));
+    assert_eq!(in_pack(1), [packed(1, 1, 40), packed(2, 1, 50), packed(3, 1, 4_000_000_000)], "by offset");
+    write(store, |tx| {
+        tx.lock_pack(pack(2))?;
+        tx.put_packed(&[packed(1, 2, 7), packed(4, 2, 8)], Existing::Keep)?;
+        tx.put_packed(&[packed(2, 2, 9)], Existing::Replace)
+    });
+    assert_eq!(in_pack(1), [packed(1, 1, 40), packed(3, 1, 4_000_000_000)], "one place was taken over, one kept");
+    assert_eq!(in_pack(2), [packed(4, 2, 8), packed(2, 2, 9)]);
+    let live = |blocks| Some(PackRecord { ended: None, blocks, bytes: 10 * blocks });
+    assert_eq!(read(store, |r| r.packs(&[pack(2), pack(9), pack(1)])), [live(2), None, live(2)]);
+    let list = |after, limit| read(store, |r| r.all_packed_blocks(after, limit));
+    assert_eq!(list(None, 3), [block(1), block(2), block(3)]);
+    assert_eq!(list(Some(block(2)), 3), [block(3), block(4)]);
+    write(store, |tx| tx.forget_packed(&[block(1), block(3), block(9)]));
+    assert_eq!(list(None, 10), [block(2), block(4)]);
+    assert_eq!(read(store, |r| r.packs(&[pack(1), pack(2)])), [live(0), live(2)]);
+    assert_eq!(read(store, |r| r.packs(&[])), []);
+}
+
+fn ended_packs(store: &dyn MetadataStore) {
+    let pack = |n| PackId([n; 16]);
+    for (n, time) in [(1, 20), (2, 30)] {
+        write(store, |tx| {
+            assert_eq!(tx.lock_pack(pack(n))?, None);
+            tx.end_pack(pack(n), Timestamp(time))
+        });
+    }
+    write(store, |tx| tx.lock_pack(pack(3)));
+    assert_eq!(write(store, |tx| tx.lock_pack(pack(1))), Some(Timestamp(20)));
+    let known = |n| read(store, |r| r.packs(&[pack(n)])).pop().flatten();
+    assert_eq!(known(2), Some(PackRecord { ended: Some(Timestamp(30)), blocks: 0, bytes: 0 }));
+    assert_eq!(write(store, |tx| tx.forget_ended_packs(Timestamp(30), 10)), 1);
+    assert_eq!((known(1), known(2).is_some(), known(3).is_some()), (None, true, true));
+    assert_eq!(write(store, |tx| tx.forget_ended_packs(Timestamp(99), 0)), 0);
 }
 
 fn unused_blocks(store: &dyn MetadataStore) {

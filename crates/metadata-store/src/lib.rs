@@ -22,7 +22,7 @@ pub mod sqlite;
 
 pub use error::StoreError;
 pub use journal_cache::{Chunking, JournalCache, Journals};
-pub use port::{Lookups, MetadataStore, Reading, Transaction, Writers};
+pub use port::{Existing, Lookups, MetadataStore, PackRecord, Reading, Transaction, Writers};
 pub use record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
     PageLimit, ServerIdentity, TokenHash, UnusedBlock,

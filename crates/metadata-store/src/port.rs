@@ -6,8 +6,8 @@ use crate::record::{
     TokenHash, UnusedBlock,
 };
 use model::{
-    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, Name, NameKey, NamespaceId, NodeId, Position, Role,
-    Timestamp,
+    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, Name, NameKey, NamespaceId, NodeId, PackId, PackedBlock,
+    Position, Role, Timestamp,
 };
 use std::ops::RangeInclusive;
 
@@ -172,6 +172,33 @@ pub trait Reading {
     fn unused_blocks(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<UnusedBlock>>>;
     /// The blocks that have been unused since before `before`, the longest first, at most `limit`.
     fn unused_since(&self, before: Timestamp, limit: usize) -> Answer<Vec<UnusedBlock>>;
+
+    /// For each block its place in a pack, if it has one.
+    fn packed_blocks(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<PackedBlock>>>;
+    /// Up to `limit` of the blocks that have a place in a pack, rising, behind `after`; fewer only at the end.
+    fn all_packed_blocks(&self, after: Option<BlockHash>, limit: usize) -> Answer<Vec<BlockHash>>;
+    /// The places in a pack, by offset.
+    fn blocks_in_pack(&self, pack: PackId) -> Answer<Vec<PackedBlock>>;
+    /// For each pack what is known of it; `None`: nothing.
+    fn packs(&self, packs: &[PackId]) -> Answer<Vec<Option<PackRecord>>>;
+}
+
+/// What is known of a pack of small blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackRecord {
+    /// When it ended; nothing is in it any more, and nothing comes.
+    pub ended: Option<Timestamp>,
+    /// Blocks that have their place in it.
+    pub blocks: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+}
+
+/// What becomes of a row that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    Replace,
+    Keep,
 }
 
 /// Rows of one namespace that a transaction is going to look up one by one.
@@ -256,6 +283,20 @@ pub trait Transaction: Reading {
     fn condemn_unused(&self, blocks: &[BlockHash], time: Timestamp) -> Answer<()>;
     /// Forgets what was noted of blocks.
     fn forget_unused(&self, blocks: &[BlockHash]) -> Answer<()>;
+
+    /// Makes a pack known, if it is not, and keeps it from others who lock it until the transaction ends; when
+    /// it has ended. Packs are locked in their order, and before the places of blocks.
+    fn lock_pack(&self, pack: PackId) -> Answer<Option<Timestamp>>;
+    /// As [`Reading::packed_blocks`], and nobody else changes the places that there are until the transaction ends.
+    fn lock_packed(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<PackedBlock>>>;
+    /// Notes places of different blocks in packs that are locked.
+    fn put_packed(&self, blocks: &[PackedBlock], existing: Existing) -> Answer<()>;
+    /// Forgets the places of blocks.
+    fn forget_packed(&self, blocks: &[BlockHash]) -> Answer<()>;
+    /// Ends a locked pack without places.
+    fn end_pack(&self, pack: PackId, time: Timestamp) -> Answer<()>;
+    /// Forgets packs that ended before a time, at most `limit`; how many.
+    fn forget_ended_packs(&self, before: Timestamp, limit: usize) -> Answer<usize>;
 
     /// Forgets outcomes stored before a time, at most `limit`; how many.
     fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize>;

@@ -9,8 +9,10 @@ pub mod ids;
 pub mod journal;
 pub mod limits;
 pub mod name;
+pub mod pack;
 
 pub use block::{BLOCK_SIZE, BlockHash, Blocklist, ContentHash, content_hash};
 pub use ids::{AccountId, CommitKey, Cursor, DeviceId, Epoch, InstanceId, NamespaceId, NodeId, Position, Timestamp};
 pub use journal::{Body, Change, Commit, CommitOutcome, JournalEntry, Mtime, Operation, Reason, Rejection, Role};
 pub use name::{Name, NameError, NameKey};
+pub use pack::{PackId, PackedBlock};

@@ -1,13 +1,13 @@
 //! The meta service in another process.
 
 use crate::upstream::Upstream;
-use crate::wire::{self, Authenticate, Call, Changes, Mark, Missing, Readable, Stored};
+use crate::wire::{self, Authenticate, Call, Changes, ListPacked, Mark, Missing, NotePacked, Readable, Stored};
 use api::service::{
     CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
-    MetaForStart, StoredBlock,
+    MetaForStart, NewPlace, PackIndex, PackState, StoredBlock,
 };
 use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, ServerReply, Token};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, NamespaceId};
+use model::{AccountId, BlockHash, Commit, CommitOutcome, NamespaceId, PackId, PackedBlock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -110,6 +110,61 @@ impl MetaForCleanUp for RemoteMeta {
 
     fn removed(&self, condemned: &Condemned) -> Result<(), ApiError> {
         self.call(wire::REMOVED, condemned)
+    }
+}
+
+/// What is asked about more than one call may name goes in several.
+impl PackIndex for RemoteMeta {
+    fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
+        let mut found = Vec::with_capacity(blocks.len());
+        for blocks in blocks.chunks(wire::MARKED) {
+            found.extend(self.call_each::<_, Option<PackedBlock>>(wire::FIND_PACKED, &blocks, blocks.len())?);
+        }
+        Ok(found)
+    }
+
+    fn note_packed(&self, pack: PackId, blocks: &[NewPlace]) -> Result<(), ApiError> {
+        self.call(wire::NOTE_PACKED, &NotePacked { pack, blocks: blocks.to_vec() })
+    }
+
+    fn forget_packed(&self, blocks: &[BlockHash]) -> Result<Vec<PackId>, ApiError> {
+        let mut ended = Vec::new();
+        for blocks in blocks.chunks(wire::MARKED) {
+            ended.extend(self.call::<_, Vec<PackId>>(wire::FORGET_PACKED, &blocks)?);
+        }
+        Ok(ended)
+    }
+
+    fn list_packed(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<BlockHash>, ApiError> {
+        let mut listed: Vec<BlockHash> = Vec::new();
+        while listed.len() < limit {
+            let wanted = wire::MARKED.min(limit - listed.len());
+            let request =
+                ListPacked { after: listed.last().copied().or(after), limit: u32::try_from(wanted).unwrap_or(1) };
+            let page: Vec<BlockHash> = self.call(wire::LIST_PACKED, &request)?;
+            let last = page.len() < wanted;
+            listed.extend(page);
+            if last {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    fn packs(&self, packs: &[PackId]) -> Result<Vec<PackState>, ApiError> {
+        let mut states = Vec::with_capacity(packs.len());
+        for packs in packs.chunks(wire::MARKED) {
+            states.extend(self.call_each::<_, PackState>(wire::PACKS, &packs, packs.len())?);
+        }
+        Ok(states)
+    }
+
+    fn places_in(&self, pack: PackId) -> Result<Vec<PackedBlock>, ApiError> {
+        self.call(wire::PLACES_IN, &pack)
+    }
+
+    fn end_pack(&self, pack: PackId) -> Result<bool, ApiError> {
+        self.call(wire::END_PACK, &pack)
     }
 }
 

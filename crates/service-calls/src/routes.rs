@@ -2,8 +2,10 @@
 
 use crate::secret::ServiceSecret;
 use crate::tls::Caller;
-use crate::wire::{self, Authenticate, Changes, DEADLINE, Mark, Missing, Readable, SERVICE_PREFIX, Stored};
-use api::service::{Condemned, Identity, MetaForBlocks, MetaForCleanUp, MetaForNotification, MetaForStart};
+use crate::wire::{
+    self, Authenticate, Changes, DEADLINE, ListPacked, Mark, Missing, NotePacked, Readable, SERVICE_PREFIX, Stored,
+};
+use api::service::{Condemned, Identity, MetaForBlocks, MetaForCleanUp, MetaForNotification, MetaForStart, PackIndex};
 use api::{ApiError, CONTENT_TYPE, ErrorCode, codec};
 use axum::Router;
 use axum::body::Body;
@@ -12,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use model::{AccountId, BlockHash, limits};
+use model::{AccountId, BlockHash, PackId, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -29,8 +31,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(20);
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The meta service as other processes see it.
-pub trait RemoteCallable: MetaForStart + MetaForBlocks + MetaForCleanUp + MetaForNotification {}
-impl<T: MetaForStart + MetaForBlocks + MetaForCleanUp + MetaForNotification> RemoteCallable for T {}
+pub trait RemoteCallable: MetaForStart + MetaForBlocks + MetaForCleanUp + PackIndex + MetaForNotification {}
+impl<T: MetaForStart + MetaForBlocks + MetaForCleanUp + PackIndex + MetaForNotification> RemoteCallable for T {}
 
 struct Door<M> {
     meta: Arc<M>,
@@ -69,8 +71,8 @@ pub fn meta_routes<M: RemoteCallable + 'static>(meta: Arc<M>) -> Router {
     });
     router = call(router, wire::MARK, |meta, body| {
         with(body, |Mark { blocks, mode }| {
-            let fits = blocks.len() <= wire::MARKED;
-            if fits { meta.mark(&blocks, mode) } else { Err(malformed("too many blocks at a time")) }
+            few(&blocks)?;
+            meta.mark(&blocks, mode)
         })
     });
     router = call(router, wire::CONDEMN, |meta, body| {
@@ -79,6 +81,25 @@ pub fn meta_routes<M: RemoteCallable + 'static>(meta: Arc<M>) -> Router {
         })
     });
     router = call(router, wire::REMOVED, |meta, body| with(body, |condemned: Condemned| meta.removed(&condemned)));
+    router = call(router, wire::FIND_PACKED, |meta, body| {
+        with(body, |blocks: Vec<BlockHash>| few(&blocks).and_then(|()| meta.find_packed(&blocks)))
+    });
+    router = call(router, wire::NOTE_PACKED, |meta, body| {
+        with(body, |NotePacked { pack, blocks }| meta.note_packed(pack, &blocks))
+    });
+    router = call(router, wire::FORGET_PACKED, |meta, body| {
+        with(body, |blocks: Vec<BlockHash>| few(&blocks).and_then(|()| meta.forget_packed(&blocks)))
+    });
+    router = call(router, wire::LIST_PACKED, |meta, body| {
+        with(body, |ListPacked { after, limit }| {
+            meta.list_packed(after, usize::try_from(limit).map_or(wire::MARKED, |n| n.min(wire::MARKED)))
+        })
+    });
+    router = call(router, wire::PACKS, |meta, body| {
+        with(body, |packs: Vec<PackId>| few(&packs).and_then(|()| meta.packs(&packs)))
+    });
+    router = call(router, wire::PLACES_IN, |meta, body| with(body, |pack: PackId| meta.places_in(pack)));
+    router = call(router, wire::END_PACK, |meta, body| with(body, |pack: PackId| meta.end_pack(pack)));
     router = call(router, wire::HEADS, |meta, body| with(body, |account: AccountId| meta.heads(account)));
     router = call(router, wire::REVIEW, |meta, body| {
         with(body, |devices: Vec<Identity>| {
@@ -87,6 +108,10 @@ pub fn meta_routes<M: RemoteCallable + 'static>(meta: Arc<M>) -> Router {
         })
     });
     router.with_state(door)
+}
+
+fn few<T>(named: &[T]) -> Result<(), ApiError> {
+    if named.len() <= wire::MARKED { Ok(()) } else { Err(malformed("too many blocks at a time")) }
 }
 
 /// From a request's bytes to the reply's.

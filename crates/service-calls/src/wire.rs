@@ -1,8 +1,8 @@
 //! The calls by name, and what travels in them.
 
-use api::service::{CleanUpMode, Identity, StoredBlock};
+use api::service::{CleanUpMode, Identity, NewPlace, StoredBlock};
 use api::{ChangesRequest, Notification, Token};
-use model::{AccountId, BlockHash, Commit, DeviceId, NamespaceId, Position, limits};
+use model::{AccountId, BlockHash, Commit, DeviceId, NamespaceId, PackId, Position, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,6 +36,11 @@ const fn reading(name: &'static str) -> Call {
     Call { name, deadline: Duration::from_secs(15), patience: Duration::from_secs(6), repeat: Repeat::Harmless }
 }
 
+/// One whose work takes a database its time and is as good done twice.
+const fn writing(name: &'static str) -> Call {
+    Call { name, deadline: Duration::from_secs(60), patience: Duration::from_secs(25), repeat: Repeat::Harmless }
+}
+
 /// Empty to `ServerReply`: which server this is.
 pub const SERVER: Call = reading("server");
 /// A token to an [`Identity`].
@@ -62,14 +67,24 @@ pub const STORED: Call = Call {
 pub const MARK: Call = reading("mark");
 /// How many blocks to condemn, [`CONDEMNED`] at most, to those. Twice it condemns others; what was condemned for
 /// an answer that was lost is taken up later. Shorter than whoever removes blocks waits between this and that.
-pub const CONDEMN: Call = Call {
-    name: "condemn",
-    deadline: Duration::from_secs(60),
-    patience: Duration::from_secs(25),
-    repeat: Repeat::Harmless,
-};
+pub const CONDEMN: Call = writing("condemn");
 /// Blocks whose bytes are gone, to nothing. They are forgotten once.
 pub const REMOVED: Call = reading("removed");
+/// Blocks, [`MARKED`] at most, to the place of each that has one.
+pub const FIND_PACKED: Call = reading("find_packed");
+/// [`NotePacked`] to nothing. A note that comes twice finds its own places.
+pub const NOTE_PACKED: Call = writing("note_packed");
+/// Blocks, [`MARKED`] at most, whose places are forgotten, to the packs that ended with it. Those of an answer that
+/// was lost are found by the next clean-up.
+pub const FORGET_PACKED: Call = reading("forget_packed");
+/// [`ListPacked`] to blocks that have a place.
+pub const LIST_PACKED: Call = reading("list_packed");
+/// Packs, [`MARKED`] at most, to what is known of each.
+pub const PACKS: Call = reading("packs");
+/// A pack to the places in it.
+pub const PLACES_IN: Call = reading("places_in");
+/// A pack to whether it has ended.
+pub const END_PACK: Call = reading("end_pack");
 /// An account to what it follows.
 pub const HEADS: Call = reading("heads");
 /// Devices to what each of them follows, if it is still linked.
@@ -153,6 +168,21 @@ pub struct Stored {
 pub struct Mark {
     pub blocks: Vec<BlockHash>,
     pub mode: CleanUpMode,
+}
+
+/// What [`NOTE_PACKED`] says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NotePacked {
+    pub pack: PackId,
+    pub blocks: Vec<NewPlace>,
+}
+
+/// What [`LIST_PACKED`] asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListPacked {
+    pub after: Option<BlockHash>,
+    /// [`MARKED`] at most.
+    pub limit: u32,
 }
 
 /// What [`AUTHENTICATE`] asks.

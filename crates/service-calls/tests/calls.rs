@@ -1,14 +1,14 @@
 //! Calls between processes, over real connections on this machine.
 
 use api::service::{
-    Announce, CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
-    MetaForStart, StoredBlock,
+    Announce, CleanUpMode, Condemned, Followed, Identity, InsteadOf, Marked, MetaForBlocks, MetaForCleanUp,
+    MetaForNotification, MetaForStart, NewPlace, PackIndex, PackState, StoredBlock,
 };
 use api::{ApiError, ErrorCode, ServerReply, Token};
 use axum::Router;
 use model::{
-    AccountId, BlockHash, Commit, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position,
-    Timestamp,
+    AccountId, BlockHash, Commit, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, PackId,
+    PackedBlock, Position, Timestamp, limits,
 };
 use service_calls::wire::{self, Announcement};
 use service_calls::{
@@ -88,6 +88,55 @@ impl MetaForCleanUp for Meta {
         assert_eq!(condemned.time, Timestamp(7));
         Ok(())
     }
+}
+
+/// One pack, in which every block below 100 lies.
+impl PackIndex for Meta {
+    fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
+        Ok(blocks.iter().map(|block| (block.0[0] < 100).then_some(packed(*block))).collect())
+    }
+
+    fn note_packed(&self, pack: PackId, blocks: &[NewPlace]) -> Result<(), ApiError> {
+        assert_eq!((pack, blocks), (PACK, &[new_place()][..]));
+        Ok(())
+    }
+
+    fn forget_packed(&self, blocks: &[BlockHash]) -> Result<Vec<PackId>, ApiError> {
+        assert!(blocks.len() <= limits::BLOCKS_PER_REQUEST);
+        Ok(vec![PACK])
+    }
+
+    fn list_packed(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<BlockHash>, ApiError> {
+        assert!(limit <= limits::BLOCKS_PER_REQUEST);
+        let first = after.map_or(0, |after| after.0[0] + 1);
+        Ok((first..100).map(|n| BlockHash([n; 32])).take(limit).collect())
+    }
+
+    fn packs(&self, packs: &[PackId]) -> Result<Vec<PackState>, ApiError> {
+        let state =
+            |pack: &PackId| if *pack == PACK { PackState::Live { blocks: 3, bytes: 30 } } else { PackState::Ended };
+        Ok(packs.iter().map(state).collect())
+    }
+
+    fn places_in(&self, pack: PackId) -> Result<Vec<PackedBlock>, ApiError> {
+        assert_eq!(pack, PACK);
+        Ok(vec![packed(BlockHash([1; 32]))])
+    }
+
+    fn end_pack(&self, pack: PackId) -> Result<bool, ApiError> {
+        Ok(pack != PACK)
+    }
+}
+
+const PACK: PackId = PackId([6; 16]);
+
+fn packed(hash: BlockHash) -> PackedBlock {
+    PackedBlock { hash, pack: PACK, offset: 7, len: 8 }
+}
+
+fn new_place() -> NewPlace {
+    let instead_of = InsteadOf::Pack(PackId([5; 16]));
+    NewPlace { block: BlockHash([1; 32]), offset: 7, len: 8, instead_of }
 }
 
 impl MetaForNotification for Meta {
@@ -187,6 +236,18 @@ async fn every_call_arrives_and_its_answer_returns() {
     assert_eq!(ask(&remote, move |meta| meta.removed(&condemned)).await, Ok(()));
     let most = ask(&remote, |meta| meta.condemn(1_000_000)).await.expect("answers");
     assert_eq!(most.blocks.len(), wire::CONDEMNED);
+    let many = vec![BlockHash([9; 32]); limits::BLOCKS_PER_REQUEST + 1];
+    let found = ask(&remote, move |meta| meta.find_packed(&many)).await.expect("answers");
+    assert_eq!(found, vec![Some(packed(BlockHash([9; 32]))); limits::BLOCKS_PER_REQUEST + 1], "in two calls");
+    assert_eq!(ask(&remote, |meta| meta.find_packed(&[BlockHash([200; 32])])).await, Ok(vec![None]));
+    assert_eq!(ask(&remote, |meta| meta.note_packed(PACK, &[new_place()])).await, Ok(()));
+    assert_eq!(ask(&remote, move |meta| meta.forget_packed(&blocks)).await, Ok(vec![PACK]));
+    let listed = ask(&remote, |meta| meta.list_packed(Some(BlockHash([97; 32])), 10)).await;
+    assert_eq!(listed, Ok(vec![BlockHash([98; 32]), BlockHash([99; 32])]));
+    let states = vec![PackState::Live { blocks: 3, bytes: 30 }, PackState::Ended];
+    assert_eq!(ask(&remote, |meta| meta.packs(&[PACK, PackId([1; 16])])).await, Ok(states));
+    assert_eq!(ask(&remote, |meta| meta.places_in(PACK)).await, Ok(vec![packed(BlockHash([1; 32]))]));
+    assert_eq!(ask(&remote, |meta| meta.end_pack(PackId([1; 16]))).await, Ok(true));
     let refused = ask(&remote, |meta| meta.renew(&[BlockHash([9; 32])])).await;
     assert_eq!(refused.expect_err("refused").code, ErrorCode::Unavailable);
     let stored = StoredBlock { hash: blocks[0], len: 5 };

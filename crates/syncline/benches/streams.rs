@@ -8,11 +8,14 @@
 
 use api::service::{
     Announce, CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
-    MetaForStart, StoredBlock,
+    MetaForStart, NewPlace, PackIndex, PackState, StoredBlock,
 };
 use api::{ApiError, ErrorCode, PREFIX, ServerReply, Token};
 use client::backoff::Backoff;
-use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, Position, Timestamp, limits};
+use model::{
+    AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, PackId, PackedBlock, Position, Timestamp,
+    limits,
+};
 use service_calls::{Links, Publisher, alive_routes, meta_routes};
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -94,6 +97,36 @@ impl MetaForCleanUp for Meta {
 
     fn removed(&self, _: &Condemned) -> Result<(), ApiError> {
         Ok(())
+    }
+}
+
+impl PackIndex for Meta {
+    fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
+        Ok(vec![None; blocks.len()])
+    }
+
+    fn note_packed(&self, _: PackId, _: &[NewPlace]) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    fn forget_packed(&self, _: &[BlockHash]) -> Result<Vec<PackId>, ApiError> {
+        Ok(Vec::new())
+    }
+
+    fn list_packed(&self, _: Option<BlockHash>, _: usize) -> Result<Vec<BlockHash>, ApiError> {
+        Ok(Vec::new())
+    }
+
+    fn packs(&self, packs: &[PackId]) -> Result<Vec<PackState>, ApiError> {
+        Ok(vec![PackState::Unknown; packs.len()])
+    }
+
+    fn places_in(&self, _: PackId) -> Result<Vec<PackedBlock>, ApiError> {
+        Ok(Vec::new())
+    }
+
+    fn end_pack(&self, _: PackId) -> Result<bool, ApiError> {
+        Ok(false)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::row::{count, formatted, id, integer, name, optional_id, ordinal, position, unsigned};
 use super::{Session, failed};
-use crate::port::{Answer, Reading};
+use crate::port::{Answer, PackRecord, Reading};
 use crate::record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
     PageLimit, ServerIdentity, TokenHash, UnusedBlock, blocks_of, destination, email_key, role_from_number,
 };
 use model::{
     AccountId, BlockHash, Change, CommitKey, CommitOutcome, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId,
-    NodeId, Position, Role, Timestamp,
+    NodeId, PackId, PackedBlock, Position, Role, Timestamp,
 };
 use rusqlite::{Params, Row, params};
 use std::ops::RangeInclusive;
@@ -302,6 +302,35 @@ impl Reading for Session<'_> {
             unused_row,
         )
     }
+
+    fn packed_blocks(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<PackedBlock>>> {
+        let sql = "SELECT hash, pack, offset, length FROM packed_blocks WHERE hash = ?1";
+        blocks.iter().map(|block| self.one("looking up a packed block", sql, [block.as_bytes()], packed_row)).collect()
+    }
+
+    fn all_packed_blocks(&self, after: Option<BlockHash>, limit: usize) -> Answer<Vec<BlockHash>> {
+        self.all(
+            "listing packed blocks",
+            "SELECT hash FROM packed_blocks WHERE hash > ?1 ORDER BY hash LIMIT ?2",
+            params![after.as_ref().map_or(&[][..], |hash| hash.as_bytes()), count(limit)],
+            |row| id(row, 0),
+        )
+    }
+
+    fn blocks_in_pack(&self, pack: PackId) -> Answer<Vec<PackedBlock>> {
+        self.all(
+            "listing the blocks of a pack",
+            "SELECT hash, pack, offset, length FROM packed_blocks WHERE pack = ?1 ORDER BY offset",
+            [pack.as_bytes()],
+            packed_row,
+        )
+    }
+
+    fn packs(&self, packs: &[PackId]) -> Answer<Vec<Option<PackRecord>>> {
+        let sql = "SELECT p.ended, COUNT(b.hash), COALESCE(SUM(b.length), 0)
+                   FROM packs p LEFT JOIN packed_blocks b ON b.pack = p.pack WHERE p.pack = ?1 GROUP BY p.pack";
+        packs.iter().map(|pack| self.one("looking up a pack", sql, [pack.as_bytes()], pack_row)).collect()
+    }
 }
 
 impl Session<'_> {
@@ -376,6 +405,18 @@ fn child_row(row: &Row<'_>) -> rusqlite::Result<Child> {
 fn unused_row(row: &Row<'_>) -> rusqlite::Result<UnusedBlock> {
     let condemned = row.get::<_, Option<i64>>(2)?.map(Timestamp);
     Ok(UnusedBlock { hash: id(row, 0)?, since: Timestamp(row.get(1)?), condemned })
+}
+
+fn packed_row(row: &Row<'_>) -> rusqlite::Result<PackedBlock> {
+    Ok(PackedBlock { hash: id(row, 0)?, pack: id(row, 1)?, offset: row.get(2)?, len: row.get(3)? })
+}
+
+fn pack_row(row: &Row<'_>) -> rusqlite::Result<PackRecord> {
+    Ok(PackRecord {
+        ended: row.get::<_, Option<i64>>(0)?.map(Timestamp),
+        blocks: unsigned(row, 1)?,
+        bytes: unsigned(row, 2)?,
+    })
 }
 
 fn journal_row(row: &Row<'_>) -> rusqlite::Result<JournalRecord> {

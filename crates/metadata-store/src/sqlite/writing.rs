@@ -4,14 +4,14 @@ use super::Session;
 use super::row::{count, integer};
 use crate::error::StoreError;
 use crate::format::to_bytes;
-use crate::port::{Answer, Reading, Transaction};
+use crate::port::{Answer, Existing, Reading, Transaction};
 use crate::record::{
     Account, ChangeKind, Device, Namespace, NodeKind, NodeRecord, ServerIdentity, TokenHash, UnusedBlock, destination,
     email_key, role_number,
 };
 use model::{
-    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Role,
-    Timestamp,
+    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, JournalEntry, NamespaceId, NodeId, PackId, PackedBlock,
+    Position, Role, Timestamp,
 };
 use rusqlite::params;
 
@@ -239,6 +239,53 @@ impl Transaction for Session<'_> {
             self.run("an unused block", "DELETE FROM unused_blocks WHERE hash = ?1", [block.as_bytes()])?;
         }
         Ok(())
+    }
+
+    /// SQLite has one writer, and the transaction is it.
+    fn lock_pack(&self, pack: PackId) -> Answer<Option<Timestamp>> {
+        let sql = "INSERT INTO packs (pack, ended) VALUES (?1, NULL) ON CONFLICT DO NOTHING";
+        self.run("a pack", sql, [pack.as_bytes()])?;
+        Ok(self.packs(&[pack])?.pop().flatten().and_then(|pack| pack.ended))
+    }
+
+    fn lock_packed(&self, blocks: &[BlockHash]) -> Answer<Vec<Option<PackedBlock>>> {
+        self.packed_blocks(blocks)
+    }
+
+    fn put_packed(&self, blocks: &[PackedBlock], existing: Existing) -> Answer<()> {
+        let sql = match existing {
+            Existing::Replace => {
+                "INSERT INTO packed_blocks (hash, pack, offset, length) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (hash) DO UPDATE SET pack = excluded.pack, offset = excluded.offset, length = excluded.length"
+            }
+            Existing::Keep => {
+                "INSERT INTO packed_blocks (hash, pack, offset, length) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
+            }
+        };
+        for PackedBlock { hash, pack, offset, len } in blocks {
+            self.run("a packed block", sql, params![hash.as_bytes(), pack.as_bytes(), offset, len])?;
+        }
+        Ok(())
+    }
+
+    fn forget_packed(&self, blocks: &[BlockHash]) -> Answer<()> {
+        for block in blocks {
+            self.run("a packed block", "DELETE FROM packed_blocks WHERE hash = ?1", [block.as_bytes()])?;
+        }
+        Ok(())
+    }
+
+    fn end_pack(&self, pack: PackId, time: Timestamp) -> Answer<()> {
+        let sql = "UPDATE packs SET ended = ?2 WHERE pack = ?1";
+        self.run("an ended pack", sql, params![pack.as_bytes(), time.0]).map(drop)
+    }
+
+    fn forget_ended_packs(&self, before: Timestamp, limit: usize) -> Answer<usize> {
+        self.run(
+            "ended packs",
+            "DELETE FROM packs WHERE pack IN (SELECT pack FROM packs WHERE ended < ?1 ORDER BY ended LIMIT ?2)",
+            params![before.0, count(limit)],
+        )
     }
 
     fn forget_outcomes(&self, before: Timestamp, limit: usize) -> Answer<usize> {
