@@ -12,6 +12,7 @@ use object_store::{
 };
 use std::error::Error as StdError;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -62,6 +63,13 @@ pub(crate) enum Created {
     Done,
     /// There was an object already, or the server does not know how to look.
     Undecided,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) path: Path,
+    pub(crate) bytes: u64,
 }
 
 impl Bucket {
@@ -208,6 +216,11 @@ impl Requests {
         self.patiently("read", || async { self.s3.get(path).await?.bytes().await }).await
     }
 
+    /// A part of an object, or less where it is shorter; `None`: there is no such object.
+    pub(crate) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+        self.patiently("read", || self.s3.get_range(path, range.clone())).await
+    }
+
     /// An object's length in bytes; `None`: there is none.
     pub(crate) async fn length(&self, path: &Path) -> Result<Option<u64>, StoreError> {
         let meta = self.patiently("look up a block in", || self.s3.head(path)).await?;
@@ -220,13 +233,13 @@ impl Requests {
     }
 
     /// The first `page` objects below `folder` whose names come behind `after`, by name.
-    pub(crate) async fn list(&self, folder: &Path, after: &Path, page: usize) -> Result<Vec<Path>, StoreError> {
+    pub(crate) async fn list(&self, folder: &Path, after: &Path, page: usize) -> Result<Vec<Listed>, StoreError> {
         let list = || async {
             let objects = self.s3.list_with_offset(Some(folder), after);
-            objects.take(page).map_ok(|meta| meta.location).try_collect().await
+            objects.take(page).map_ok(|meta| Listed { path: meta.location, bytes: meta.size }).try_collect().await
         };
         // A listing that says "not found" has no bucket to list; that is no empty listing.
-        let found: Option<Vec<Path>> = self.patiently("list", list).await?;
+        let found: Option<Vec<Listed>> = self.patiently("list", list).await?;
         found.ok_or_else(|| self.failed("list", Arc::new(NoSuchBucket)))
     }
 

@@ -21,6 +21,8 @@ pub struct S3Options {
     pub(crate) path_style: bool,
     /// A file with the authority that the server's certificate is from.
     pub(crate) authority: Option<PathBuf>,
+    /// Whether small blocks that come together share an object.
+    pub(crate) packs: bool,
 }
 
 /// Why a URL names no bucket, or a text holds no credentials.
@@ -46,7 +48,7 @@ impl BadOptions {
             Self::Url { .. } => "write it like s3://blocks/syncline?endpoint=https://s3.example.org&path_style=on",
             Self::Secret => "take them out, and put them into a file that only the server can read",
             Self::Unknown { .. } | Self::Value { .. } => {
-                "the settings are endpoint=URL, region=NAME, path_style=on|off and ca=FILE"
+                "the settings are endpoint=URL, region=NAME, path_style=on|off, ca=FILE and packs=on|off"
             }
             Self::NoCredential { .. } => {
                 "the file has a line `aws_access_key_id = …` and a line `aws_secret_access_key = …`"
@@ -56,7 +58,7 @@ impl BadOptions {
 }
 
 impl S3Options {
-    /// Reads `s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&path_style=on|off&ca=FILE]`. With an endpoint
+    /// Reads `s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&path_style=on|off&ca=FILE&packs=on|off]`. With an endpoint
     /// the path style is on unless the URL says otherwise: what is not AWS rarely has a name per bucket.
     ///
     /// # Errors
@@ -72,15 +74,17 @@ impl S3Options {
         if prefix.contains("//") {
             return Err(bad());
         }
-        let (mut endpoint, mut region, mut path_style, mut authority) = (None, None, None, None);
+        let (mut endpoint, mut region, mut path_style, mut authority, mut packs) = (None, None, None, None, true);
         for (name, value) in url.query_pairs() {
             match (&*name, &*value) {
                 ("endpoint", server) if is_server(server) => endpoint = Some(server.trim_end_matches('/').to_owned()),
                 ("region", name) if !name.is_empty() => region = Some(name.to_owned()),
                 ("path_style", "on") => path_style = Some(true),
                 ("path_style", "off") => path_style = Some(false),
+                ("packs", "on") => packs = true,
+                ("packs", "off") => packs = false,
                 ("ca", file) if !file.is_empty() => authority = Some(PathBuf::from(file)),
-                ("endpoint" | "region" | "path_style" | "ca", value) => {
+                ("endpoint" | "region" | "path_style" | "ca" | "packs", value) => {
                     return Err(BadOptions::Value { name: name.into(), value: value.into() });
                 }
                 (name, _) => return Err(BadOptions::Unknown { name: name.into() }),
@@ -93,6 +97,7 @@ impl S3Options {
             endpoint,
             region: region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
             authority,
+            packs,
         })
     }
 
@@ -191,7 +196,9 @@ mod tests {
         assert_eq!(S3Options::from_url("s3://key:secret@photos"), Err(BadOptions::Secret));
         let unknown = S3Options::from_url("s3://photos?colour=red");
         assert_eq!(unknown, Err(BadOptions::Unknown { name: "colour".into() }));
-        for setting in ["path_style=maybe", "endpoint=photos", "endpoint=https://h/bucket", "endpoint=https://k:s@h"] {
+        for setting in
+            ["path_style=maybe", "packs=", "endpoint=photos", "endpoint=https://h/bucket", "endpoint=https://k:s@h"]
+        {
             let refused = S3Options::from_url(&format!("s3://photos?{setting}"));
             assert!(matches!(refused, Err(BadOptions::Value { .. })), "{setting}");
         }

@@ -17,6 +17,7 @@ use s3s::{Body, HttpError, HttpResponse};
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -28,6 +29,7 @@ pub struct PrivateServer {
     temporary: Option<tempfile::TempDir>,
     address: SocketAddr,
     faults: Arc<Mutex<Faults>>,
+    requests: Arc<AtomicU64>,
     /// `None` only while the server is dropped.
     runtime: Option<Runtime>,
 }
@@ -120,7 +122,8 @@ impl PrivateServer {
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(Self::KEY_ID, Self::SECRET));
         let faults = Arc::new(Mutex::new(Faults::NONE));
-        let service = Failing { inner: builder.build(), faults: faults.clone() };
+        let requests = Arc::new(AtomicU64::new(0));
+        let service = Failing { inner: builder.build(), faults: faults.clone(), requests: requests.clone() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -130,7 +133,7 @@ impl PrivateServer {
             runtime.block_on(TcpListener::bind(address)).expect("the S3 server gets its port of this machine");
         let address = listener.local_addr().expect("the S3 server has an address");
         runtime.spawn(accept(listener, service));
-        Self { folder: folder.to_owned(), temporary: None, address, faults, runtime: Some(runtime) }
+        Self { folder: folder.to_owned(), temporary: None, address, faults, requests, runtime: Some(runtime) }
     }
 
     /// Where it listens.
@@ -172,6 +175,12 @@ impl PrivateServer {
         self.folder.join(Self::BUCKET)
     }
 
+    /// How many requests have come since the start.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// From now on requests fail like this.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
@@ -200,6 +209,7 @@ async fn accept(listener: TcpListener, service: Failing) {
 struct Failing {
     inner: S3Service,
     faults: Arc<Mutex<Faults>>,
+    requests: Arc<AtomicU64>,
 }
 
 impl Service<Request<Incoming>> for Failing {
@@ -208,6 +218,7 @@ impl Service<Request<Incoming>> for Failing {
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).next();
         let inner = self.inner.clone();
         let request = request.map(Body::from);

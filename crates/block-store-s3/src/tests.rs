@@ -1,10 +1,14 @@
 use crate::private_server::{Fault, Faults, PrivateServer};
 use crate::retry::Patience;
 use crate::{Credentials, S3BlockStore, S3Options};
+use api::service::{Announce, PackIndex};
 use block_store::contract::{self, block};
-use block_store::{BlockStore, StoreError};
-use model::{BlockHash, InstanceId};
+use block_store::{Block, BlockStore, StoreError};
+use meta_service::{Environment, MetaService};
+use metadata_store::SqliteStore;
+use model::{AccountId, BlockHash, DeviceId, InstanceId, NamespaceId, Position, Timestamp};
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,15 +23,50 @@ const HASTY: Patience = Patience {
     longest_pause: Duration::from_millis(50),
 };
 
+/// What all stores of the tests draw from.
+static DRAWN: AtomicU64 = AtomicU64::new(7);
+
+fn below(n: u64) -> u64 {
+    DRAWN.fetch_add(0x9e37_79b9, Ordering::Relaxed) % n
+}
+
 fn try_open(options: &S3Options, credentials: Credentials, instance: InstanceId) -> Result<S3BlockStore, StoreError> {
-    let drawn = AtomicU64::new(7);
-    S3BlockStore::open_with(options, credentials, instance, HASTY, move |n| {
-        drawn.fetch_add(0x9e37_79b9, Ordering::Relaxed) % n
-    })
+    S3BlockStore::open_with(options, credentials, instance, index(), HASTY, below)
 }
 
 fn open(server: &PrivateServer, prefix: &str) -> S3BlockStore {
-    try_open(&server.options(prefix), PrivateServer::credentials(), INSTANCE).expect("opens")
+    open_beside(server, prefix, index())
+}
+
+/// A store of a server that shares its metadata database with others.
+pub(crate) fn open_beside(server: &PrivateServer, prefix: &str, index: Arc<dyn PackIndex>) -> S3BlockStore {
+    let options = server.options(prefix);
+    S3BlockStore::open_with(&options, PrivateServer::credentials(), INSTANCE, index, HASTY, below).expect("opens")
+}
+
+/// An open store that puts no small blocks together.
+pub(crate) fn open_without_packs(server: &PrivateServer, index: Arc<dyn PackIndex>) -> S3BlockStore {
+    let options = S3Options::from_url(&format!("{}&packs=off", server.url(""))).expect("is valid");
+    S3BlockStore::open_with(&options, PrivateServer::credentials(), INSTANCE, index, HASTY, below).expect("opens")
+}
+
+/// The meta service over a database of its own.
+pub(crate) fn index() -> Arc<dyn PackIndex> {
+    index_over(SqliteStore::in_memory().expect("opens"))
+}
+
+pub(crate) fn index_over(database: SqliteStore) -> Arc<dyn PackIndex> {
+    let environment = Environment::new(|| Timestamp(1_800_000_000_000), |bytes| bytes.fill(7));
+    Arc::new(MetaService::new(Arc::new(database), Arc::new(Nobody), environment).expect("starts"))
+}
+
+/// Nobody follows a journal.
+struct Nobody;
+
+impl Announce for Nobody {
+    fn reached(&self, _: NamespaceId, _: Position) {}
+    fn memberships_changed(&self, _: AccountId) {}
+    fn unlinked(&self, _: DeviceId) {}
 }
 
 fn object(server: &PrivateServer, prefix: &str, hash: &BlockHash) -> std::path::PathBuf {
@@ -43,9 +82,16 @@ fn the_contract_holds() {
 }
 
 #[test]
+fn the_contract_holds_without_packs() {
+    let server = PrivateServer::start();
+    contract::check(&open_without_packs(&server, index()));
+    assert!(!server.objects().join("packs").exists());
+}
+
+#[test]
 fn a_damaged_block_is_told_and_healed() {
     let server = PrivateServer::start();
-    let store = open(&server, "");
+    let store = open_without_packs(&server, index());
     contract::check_healing(&store, |hash| {
         let path = object(&server, "", hash);
         let mut bytes = fs::read(&path).expect("the object is there");
@@ -57,9 +103,11 @@ fn a_damaged_block_is_told_and_healed() {
 #[test]
 fn the_contract_holds_while_one_request_in_five_fails() {
     let server = PrivateServer::start();
-    let store = open(&server, "");
-    server.set_faults(Faults { per_mille: 200, kinds: Faults::ALL_KINDS, seed: 42 });
-    contract::check(&store);
+    for (store, seed) in [(open(&server, "packing"), 42), (open_without_packs(&server, index()), 43)] {
+        server.set_faults(Faults { per_mille: 200, kinds: Faults::ALL_KINDS, seed });
+        contract::check(&store);
+        server.set_faults(Faults::NONE);
+    }
 }
 
 #[test]
@@ -73,10 +121,16 @@ fn every_kind_of_fault_is_outlasted_and_nothing_is_lost() {
 
 fn outlast(kinds: &'static [Fault], seed: u64) {
     let server = PrivateServer::start();
-    let store = open(&server, "");
+    let store = open_without_packs(&server, index());
+    let packing = open(&server, "packing");
     server.set_faults(Faults { per_mille: 250, kinds, seed });
     let blocks: Vec<_> = (0..20).map(|i| block(seed * 100 + i, 3000)).collect();
     store.put(&blocks).expect("puts");
+    for group in blocks.chunks(4) {
+        packing.put(group).expect("puts");
+        let read = packing.get_all(&group.iter().map(Block::hash).collect::<Vec<_>>()).expect("answers");
+        assert!(read.iter().zip(group).all(|(read, block)| read.as_ref() == Some(block.bytes())), "{kinds:?}");
+    }
     for block in &blocks {
         let read = store.get(&block.hash()).expect("answers");
         assert_eq!(read.as_ref(), Some(block.bytes()), "{kinds:?}");
@@ -89,7 +143,8 @@ fn outlast(kinds: &'static [Fault], seed: u64) {
 fn a_server_that_never_answers_is_an_error_and_no_absence() {
     let server = PrivateServer::start();
     let hasty = Patience { attempt: Duration::from_millis(100), attempts: 2, ..HASTY };
-    let store = S3BlockStore::open_with(&server.options(""), PrivateServer::credentials(), INSTANCE, hasty, |_| 0);
+    let store =
+        S3BlockStore::open_with(&server.options(""), PrivateServer::credentials(), INSTANCE, index(), hasty, |_| 0);
     let store = store.expect("opens");
     for kind in [&[Fault::Stall], &[Fault::Status(503)]] {
         server.set_faults(Faults { per_mille: 1000, kinds: kind, seed: 1 });
@@ -130,9 +185,9 @@ fn blocks_that_belong_to_nobody_are_not_taken() {
     fs::remove_file(&instance).expect("removes");
     let opened = try_open(&server.options(""), PrivateServer::credentials(), INSTANCE);
     assert!(matches!(opened.err(), Some(StoreError::UnknownInstance { .. })));
-    fs::write(&instance, "syncline block store 2\n").expect("writes");
+    fs::write(&instance, "syncline block store 3\n").expect("writes");
     let opened = try_open(&server.options(""), PrivateServer::credentials(), INSTANCE);
-    assert!(matches!(opened.err(), Some(StoreError::UnknownFormat { found: 2, .. })));
+    assert!(matches!(opened.err(), Some(StoreError::UnknownFormat { found: 3, .. })));
 }
 
 #[test]
@@ -149,7 +204,8 @@ fn a_missing_bucket_and_wrong_credentials_are_refused_at_once() {
 #[test]
 fn two_servers_of_one_installation_share_a_bucket() {
     let server = PrivateServer::start();
-    let (one, other) = (open(&server, ""), open(&server, ""));
+    let index = index();
+    let (one, other) = (open_beside(&server, "", index.clone()), open_beside(&server, "", index));
     std::thread::scope(|scope| {
         for store in [&one, &other, &one, &other] {
             scope.spawn(|| store.put(&(0..30).map(|i| block(i, 2000)).collect::<Vec<_>>()).expect("puts"));
@@ -162,7 +218,7 @@ fn two_servers_of_one_installation_share_a_bucket() {
 #[test]
 fn objects_of_others_among_the_blocks_are_not_listed() {
     let server = PrivateServer::start();
-    let store = open(&server, "");
+    let store = open_without_packs(&server, index());
     store.put(&[block(1, 10), block(2, 10)]).expect("puts");
     for name in ["blocks/00/readme", "blocks/zz/zz", "blocks/ab"] {
         let path = server.objects().join(name);

@@ -73,6 +73,15 @@ pub trait BlockStore: Send + Sync {
     fn compact(&self) -> Result<u64, StoreError> {
         Ok(0)
     }
+
+    /// Finds blocks again that are stored where the store's index, kept elsewhere, does not know them: after an
+    /// older copy of it was restored. How many. For stores that find all by themselves there is nothing to do.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then some of them may be found.
+    fn reindex(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 impl<S: BlockStore + ?Sized> BlockStore for Arc<S> {
@@ -102,5 +111,9 @@ impl<S: BlockStore + ?Sized> BlockStore for Arc<S> {
 
     fn compact(&self) -> Result<u64, StoreError> {
         (**self).compact()
+    }
+
+    fn reindex(&self) -> Result<u64, StoreError> {
+        (**self).reindex()
     }
 }

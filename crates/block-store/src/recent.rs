@@ -120,6 +120,10 @@ impl<S: BlockStore> BlockStore for RecentBlocks<S> {
     fn compact(&self) -> Result<u64, StoreError> {
         self.store.compact()
     }
+
+    fn reindex(&self) -> Result<u64, StoreError> {
+        self.store.reindex()
+    }
 }
 
 #[cfg(test)]

@@ -13,20 +13,22 @@
 use api::service::{Identity, MetaForBlocks, StoredBlock};
 use api::{ApiError, BlockHeader, BlocksRequest, ChangesetHead, Token};
 use block_service::BlockService;
-use block_store_s3::S3BlockStore;
 use block_store_s3::private_server::PrivateServer;
+use block_store_s3::{S3BlockStore, S3Options};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, InstanceId, NamespaceId};
+use meta_service::{Environment, MetaService};
+use metadata_store::SqliteStore;
+use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, InstanceId, NamespaceId, Timestamp};
+use notification_service::Hub;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const WHO: Identity = Identity { account: AccountId([1; 16]), device: DeviceId([1; 16]) };
-/// Rounds of each; the rows are the best of them, taken in turn so that neighbours disturb all alike.
-const ROUNDS: usize = 5;
 
 /// What is measured.
 struct Load {
@@ -37,12 +39,72 @@ struct Load {
     per_upload: usize,
     /// Uploads, and requests of the bare client for as many uploads, at the same time.
     uploads: usize,
+    /// The figures are the best of so many rounds, taken in turn so that neighbours disturb all alike.
+    rounds: usize,
+    who: &'static [Who],
+}
+
+/// Who puts and gets the blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// The block service as it is: small blocks share objects.
+    Service,
+    /// The block service with packing switched off.
+    WithoutPacks,
+    /// A client of the same library, one object for each block.
+    Bare,
 }
 
 const LOADS: &[Load] = &[
-    Load { name: "4 MiB", block_bytes: 4 << 20, blocks: 64, per_upload: 4, uploads: 4 },
-    Load { name: "4 KiB", block_bytes: 4 << 10, blocks: 2048, per_upload: 256, uploads: 1 },
+    Load {
+        name: "4 MiB",
+        block_bytes: 4 << 20,
+        blocks: 64,
+        per_upload: 4,
+        uploads: 4,
+        rounds: 5,
+        who: &[Who::Service, Who::Bare],
+    },
+    Load {
+        name: "4 KiB",
+        block_bytes: 4 << 10,
+        blocks: 10_000,
+        per_upload: 500,
+        uploads: 1,
+        rounds: 2,
+        who: &[Who::Service, Who::WithoutPacks, Who::Bare],
+    },
+    // Where a block is long enough to be carried alone.
+    Load {
+        name: "64 KiB",
+        block_bytes: 64 << 10,
+        blocks: 2_000,
+        per_upload: 125,
+        uploads: 1,
+        rounds: 2,
+        who: &[Who::Service, Who::WithoutPacks],
+    },
+    Load {
+        name: "255 KiB",
+        block_bytes: 255 << 10,
+        blocks: 500,
+        per_upload: 32,
+        uploads: 1,
+        rounds: 2,
+        who: &[Who::Service, Who::WithoutPacks],
+    },
 ];
+
+/// What came of one round.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    put: Duration,
+    get: Duration,
+    /// With a look at the SHA-256 of what came, which the service always has.
+    checked_get: Duration,
+    /// Requests for the puts and for the gets.
+    requests: [u64; 2],
+}
 
 /// A meta service that lets everybody do everything.
 struct Open;
@@ -66,36 +128,43 @@ impl MetaForBlocks for Open {
 }
 
 fn main() {
-    println!("| blocks | | block service | bare client | ratio |\n|---|---|---|---|---|");
+    println!("| blocks | who | put | get | get, checked | requests to put | requests to get |");
+    println!("|---|---|---|---|---|---|---|");
     for load in LOADS {
-        let mut best = [[Duration::MAX; 2]; 2];
-        for round in 0..ROUNDS {
+        let mut best: Vec<Option<Figures>> = vec![None; load.who.len()];
+        for round in 0..load.rounds {
             let server = PrivateServer::start();
             let blocks = content(load, round);
             // Who comes first in a round finds other caches than who comes second.
-            let mut both = [false, true];
-            if round % 2 == 1 {
-                both.reverse();
-            }
-            for bare in both {
-                let times = if bare { bare_client(&server, load, &blocks) } else { service(&server, load, &blocks) };
-                for (best, time) in best[usize::from(bare)].iter_mut().zip(times) {
-                    *best = time.min(*best);
-                }
+            let mut turns: Vec<(usize, Who)> = load.who.iter().copied().enumerate().collect();
+            turns.rotate_left(round % load.who.len());
+            for (n, who) in turns {
+                let figures = match who {
+                    Who::Bare => bare_client(&server, load, &blocks),
+                    Who::Service | Who::WithoutPacks => service(&server, load, &blocks, who),
+                };
+                let so_far = best[n].unwrap_or(figures);
+                best[n] = Some(Figures {
+                    put: figures.put.min(so_far.put),
+                    get: figures.get.min(so_far.get),
+                    checked_get: figures.checked_get.min(so_far.checked_get),
+                    requests: figures.requests,
+                });
             }
         }
-        for (what, [service, bare]) in [("put", [best[0][0], best[1][0]]), ("get", [best[0][1], best[1][1]])] {
-            let ratio = bare.as_secs_f64() / service.as_secs_f64();
-            println!("| {} | {what} | {} | {} | {ratio:.2} |", load.name, rate(load, service), rate(load, bare));
+        for (who, figures) in load.who.iter().zip(best.into_iter().flatten()) {
+            let [put, get, checked] = [figures.put, figures.get, figures.checked_get].map(|time| rate(load, time));
+            let [puts, gets] = figures.requests;
+            println!("| {} | {who:?} | {put} | {get} | {checked} | {puts} | {gets} |", load.name);
         }
     }
 }
 
-/// As a rate of what people would ask about: bytes of large blocks, the number of small ones.
+/// What people would ask about: the bytes per second of large blocks, the time for all small ones.
 fn rate(load: &Load, time: Duration) -> String {
     let blocks = load.blocks as f64 / time.as_secs_f64();
     if load.block_bytes < 1 << 20 {
-        format!("{blocks:.0} blocks/s")
+        format!("{:.2} s", time.as_secs_f64())
     } else {
         format!("{:.0} MiB/s", blocks * load.block_bytes as f64 / f64::from(1 << 20))
     }
@@ -120,10 +189,17 @@ fn content(load: &Load, round: usize) -> Vec<(BlockHash, Bytes)> {
 /// What is done with the blocks of one upload.
 type OneUpload<'a> = dyn Fn(&[(BlockHash, Bytes)]) + Sync + 'a;
 
-/// Times of putting and of getting all blocks.
-fn service(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)]) -> [Duration; 2] {
-    let store =
-        S3BlockStore::open(&server.options("service"), PrivateServer::credentials(), InstanceId([1; 16]), |n| n / 2);
+fn service(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)], who: Who) -> Figures {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let database = SqliteStore::open(&folder.path().join("meta.sqlite")).expect("opens");
+    let environment = Environment::new(|| Timestamp(1_800_000_000_000), |bytes| bytes.fill(7));
+    let index = Arc::new(MetaService::new(Arc::new(database), Hub::new(), environment).expect("starts"));
+    let setting = if who == Who::Service { "on" } else { "off" };
+    let url = format!("{}&packs={setting}", server.url(&format!("{who:?}")));
+    let options = S3Options::from_url(&url).expect("is valid");
+    let drawn = AtomicU64::new(1);
+    let below = move |n: u64| drawn.fetch_add(0x9e37_79b9, Ordering::Relaxed) % n;
+    let store = S3BlockStore::open(&options, PrivateServer::credentials(), InstanceId([1; 16]), index, below);
     let service = BlockService::new(Arc::new(store.expect("opens")), Arc::new(Open));
     let all = |work: &OneUpload<'_>| {
         let started = Instant::now();
@@ -134,12 +210,14 @@ fn service(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)]) -
         });
         started.elapsed()
     };
+    let begun = server.requests();
     let put = all(&|upload| {
         let header = |(hash, bytes): &(BlockHash, Bytes)| BlockHeader { hash: *hash, len: bytes.len() as u32 };
         let head = ChangesetHead { blocks: upload.iter().map(header).collect(), bases: None, commit: None };
         let bytes = upload.iter().map(|(_, bytes)| bytes.clone()).collect();
         service.changeset(WHO, head, bytes).expect("stores");
     });
+    let half = server.requests();
     let get = all(&|upload| {
         let namespace = NamespaceId([1; 16]);
         let request =
@@ -147,10 +225,10 @@ fn service(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)]) -
         let (_, found) = service.blocks(WHO, &request).expect("reads");
         assert_eq!(found.len(), upload.len());
     });
-    [put, get]
+    Figures { put, get, checked_get: get, requests: [half - begun, server.requests() - half] }
 }
 
-fn bare_client(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)]) -> [Duration; 2] {
+fn bare_client(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)]) -> Figures {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("starts");
     let client: AmazonS3 = AmazonS3Builder::new()
         .with_bucket_name(PrivateServer::BUCKET)
@@ -164,6 +242,7 @@ fn bare_client(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)
         .expect("is valid");
     let path = |hash: &BlockHash| Path::from(format!("bare/{hash}"));
     let at_once = load.uploads * load.per_upload.min(32);
+    let begun = server.requests();
     let started = Instant::now();
     runtime.block_on(async {
         let put = |(hash, bytes): &(BlockHash, Bytes)| {
@@ -173,13 +252,25 @@ fn bare_client(server: &PrivateServer, load: &Load, blocks: &[(BlockHash, Bytes)
         stream::iter(blocks.iter().map(put)).buffer_unordered(at_once).try_collect::<()>().await.expect("puts");
     });
     let put = started.elapsed();
-    let started = Instant::now();
-    runtime.block_on(async {
-        let get = |(hash, _): &(BlockHash, Bytes)| {
-            let (path, client) = (path(hash), client.clone());
-            async move { client.get(&path).await?.bytes().await.map(drop) }
-        };
-        stream::iter(blocks.iter().map(get)).buffer_unordered(at_once).try_collect::<()>().await.expect("gets");
-    });
-    [put, started.elapsed()]
+    let get_all = |checks: bool| {
+        let started = Instant::now();
+        runtime.block_on(async {
+            let get = |(hash, _): &(BlockHash, Bytes)| {
+                let (path, client, hash) = (path(hash), client.clone(), *hash);
+                // On any of the threads, as the service does it.
+                let got = tokio::spawn(async move {
+                    let bytes = client.get(&path).await?.bytes().await?;
+                    assert!(!checks || BlockHash::of(&bytes) == hash, "it is what was put");
+                    Ok::<_, object_store::Error>(())
+                });
+                async move { got.await.expect("no panic") }
+            };
+            stream::iter(blocks).map(get).buffer_unordered(at_once).try_collect::<()>().await.expect("gets");
+        });
+        started.elapsed()
+    };
+    let half = server.requests();
+    let get = get_all(false);
+    let requests = [half - begun, server.requests() - half];
+    Figures { put, get, checked_get: get_all(true), requests }
 }

@@ -19,6 +19,8 @@ pub enum AdministrationError {
     CleanUp(#[from] CleanUpError),
     #[error("the blocks could not be verified")]
     Verify(#[from] VerifyError),
+    #[error("the block store could not be looked through")]
+    Blocks(#[source] block_store::StoreError),
     #[error("the metadata database could not be asked")]
     Meta(#[source] ApiError),
     #[error("the metadata database is damaged")]
@@ -34,7 +36,7 @@ impl AdministrationError {
                 "that server cleans up by itself several times a day; `--dry-run` shows what there is to do"
             }
             Self::Server(error) => error.hint(),
-            Self::CleanUp(_) | Self::Verify(_) | Self::Meta(_) => {
+            Self::CleanUp(_) | Self::Verify(_) | Self::Blocks(_) | Self::Meta(_) => {
                 "nothing was damaged; the same command can be run again"
             }
             Self::DamagedDatabase { .. } => "stop the server, keep a copy of `meta.sqlite`, and restore a backup",
@@ -70,11 +72,21 @@ pub fn verify(config: &Config, progress: &mut dyn FnMut(&VerifyReport)) -> Resul
     Ok(block_service::verify(&*store, &*meta, progress)?)
 }
 
+/// Finds blocks in the block store again that the metadata database, an older copy, knows nothing of; how many.
+///
+/// # Errors
+/// [`AdministrationError`].
+pub fn find_blocks(config: &Config) -> Result<u64, AdministrationError> {
+    let (_, store) = parts(config, BlocksFor::Looking)?;
+    store.reindex().map_err(AdministrationError::Blocks)
+}
+
 type Parts = (Arc<MetaService>, Arc<dyn block_store::BlockStore>);
 
 fn parts(config: &Config, purpose: BlocksFor) -> Result<Parts, AdministrationError> {
     let data_dir = DataDir::prepare(&config.data_dir)?;
     let meta = Arc::new(open_meta(&data_dir, &config.metadata, Hub::new())?);
     let instance = meta.server().map_err(AdministrationError::Meta)?.instance;
-    Ok((meta, open_blocks(&data_dir, &config.blocks, instance, purpose)?))
+    let store = open_blocks(&data_dir, &config.blocks, instance, meta.clone(), purpose)?;
+    Ok((meta, store))
 }

@@ -26,7 +26,7 @@ mod stall_guard;
 mod telemetry;
 mod world;
 
-pub use administration::{AdministrationError, clean_up, verify};
+pub use administration::{AdministrationError, clean_up, find_blocks, verify};
 pub use api::service::CleanUpMode;
 pub use block_service::Thrift as ServerThrift;
 pub use block_service::{CleanUpReport, VerifyReport};

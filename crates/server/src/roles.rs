@@ -16,7 +16,7 @@ use crate::router::router;
 use crate::world;
 use crate::{Blocks, CacheKind, CleanUpTimes, Config, Metadata, ProcessRole, Secret, ServerError};
 use api::ApiError;
-use api::service::{Announce, CleanUpMode, MetaForStart};
+use api::service::{Announce, CleanUpMode, MetaForStart, PackIndex};
 use axum::Router;
 use block_service::{BlockService, CleanUp, CleanUpReport};
 use block_store::{BlockStore, RecentBlocks, StoreError};
@@ -104,7 +104,7 @@ impl Part {
         let announce = Arc::new(CountedAnnounce { inner: hub.clone(), metrics: metrics.clone() });
         let meta = Arc::new(with_cache(open_meta(&data_dir, &config.metadata, announce)?, &config.cache, metrics));
         let instance = meta.server().map_err(|error| unusable(&data_dir, &config.metadata, error))?.instance;
-        let store = open_blocks(&data_dir, &config.blocks, instance, BlocksFor::Everything)?;
+        let store = open_blocks(&data_dir, &config.blocks, instance, meta.clone(), BlocksFor::Everything)?;
         let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
         let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
@@ -164,9 +164,11 @@ impl Part {
         let lock = matches!(config.blocks, Blocks::InDataDir).then(|| data_dir.lock()).transpose()?;
         let (upstream, meta) = remote_meta(config, links);
         let instance = ask_which_server(meta.clone()).await?;
-        let blocks = config.blocks.clone();
-        let opened =
-            tokio::task::spawn_blocking(move || open_blocks(&data_dir, &blocks, instance, BlocksFor::Everything)).await;
+        let (blocks, index) = (config.blocks.clone(), meta.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            open_blocks(&data_dir, &blocks, instance, index, BlocksFor::Everything)
+        });
+        let opened = opened.await;
         let store = opened.map_err(|panic| ServerError::Runtime { source: std::io::Error::other(panic) })??;
         let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
         let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
@@ -323,6 +325,7 @@ pub(crate) fn open_blocks(
     data_dir: &DataDir,
     blocks: &Blocks,
     instance: InstanceId,
+    index: Arc<dyn PackIndex>,
     purpose: BlocksFor,
 ) -> Result<Arc<dyn BlockStore>, ServerError> {
     let (options, credentials) = match blocks {
@@ -337,7 +340,7 @@ pub(crate) fn open_blocks(
         }
         Blocks::S3 { options, credentials } => (options, credentials.clone()),
     };
-    let opened = S3BlockStore::open(options, credentials, instance, world::below);
+    let opened = S3BlockStore::open(options, credentials, instance, index, world::below);
     opened.map(|store| Arc::new(store) as Arc<dyn BlockStore>).map_err(|source| match source {
         StoreError::OtherInstance { .. } | StoreError::UnknownInstance { .. } => {
             ServerError::ForeignBlocks { path: options.place().into(), source }

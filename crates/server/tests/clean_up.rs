@@ -1,10 +1,13 @@
 //! The clean-up of blocks against uploads and commits, on the real services: nothing goes that anybody
-//! needs, and what nobody needs goes. On SQLite and on a real MariaDB.
+//! needs, and what nobody needs goes. On SQLite and on a real MariaDB, with blocks in memory and in a bucket whose
+//! small ones share objects.
 
 use api::service::{CleanUpMode, Identity, MetaForBlocks, MetaForCleanUp, MetaForVerify};
 use api::{ApiError, BlockHeader, BlocksRequest, ChangesetHead, ErrorCode, LinkRequest};
 use block_service::{BlockService, CleanUp, CleanUpReport, Parcel};
-use block_store::{BlockStore, MemoryBlockStore};
+use block_store::{BlockStore, MemoryBlockStore, contract};
+use block_store_s3::S3BlockStore;
+use block_store_s3::private_server::PrivateServer as Bucket;
 use bytes::Bytes;
 use meta_service::{Environment, MetaService, PasswordCost};
 use metadata_store::{MetadataStore, SqliteStore};
@@ -16,7 +19,7 @@ use model::{
 };
 use notification_service::Hub;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 const HOUR: i64 = 3_600_000;
 /// More than a grace, and more than an upload's note lives.
@@ -25,22 +28,56 @@ const DAY: i64 = 25 * HOUR;
 /// One installation: a database, a block store, an account, and as many servers as are asked for.
 struct World {
     metadata: Arc<dyn MetadataStore>,
-    blocks: Arc<MemoryBlockStore>,
+    blocks: Blocks,
     clock: Arc<AtomicI64>,
     draws: Arc<AtomicU8>,
 }
 
+/// What all stores draw from.
+static DRAWN: AtomicU64 = AtomicU64::new(0);
+
+/// Where its blocks are.
+#[derive(Clone)]
+enum Blocks {
+    InMemory(Arc<MemoryBlockStore>),
+    InBucket(Arc<Bucket>),
+}
+
+impl Blocks {
+    fn in_memory() -> Self {
+        Self::InMemory(Arc::new(MemoryBlockStore::new()))
+    }
+
+    fn in_bucket() -> Self {
+        Self::InBucket(Arc::new(Bucket::start()))
+    }
+
+    /// As one server process opens it.
+    fn open(&self, meta: &Arc<MetaService>) -> Arc<dyn BlockStore> {
+        match self {
+            Self::InMemory(store) => store.clone(),
+            Self::InBucket(bucket) => {
+                let instance = meta.server().expect("answers").instance;
+                let below = |n: u64| DRAWN.fetch_add(0x9e37_79b9, Ordering::SeqCst) % n;
+                let (options, credentials) = (bucket.options(""), Bucket::credentials());
+                Arc::new(S3BlockStore::open(&options, credentials, instance, meta.clone(), below).expect("opens"))
+            }
+        }
+    }
+}
+
 /// One server process.
 struct Server {
+    store: Arc<dyn BlockStore>,
     meta: Arc<MetaService>,
     service: BlockService,
     clean_up: CleanUp,
 }
 
 impl World {
-    fn new(metadata: Arc<dyn MetadataStore>) -> Self {
+    fn new(metadata: Arc<dyn MetadataStore>, blocks: Blocks) -> Self {
         let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
-        Self { metadata, blocks: Arc::new(MemoryBlockStore::new()), clock, draws: Arc::default() }
+        Self { metadata, blocks, clock, draws: Arc::default() }
     }
 
     fn server(&self) -> Server {
@@ -51,9 +88,10 @@ impl World {
         );
         let environment = environment.with_password_cost(PasswordCost::Cheapest);
         let meta = Arc::new(MetaService::new(self.metadata.clone(), Hub::new(), environment).expect("starts"));
-        let service = BlockService::new(self.blocks.clone(), meta.clone());
-        let clean_up = CleanUp::new(self.blocks.clone(), meta.clone());
-        Server { meta, service, clean_up }
+        let store = self.blocks.open(&meta);
+        let service = BlockService::new(store.clone(), meta.clone());
+        let clean_up = CleanUp::new(store.clone(), meta.clone());
+        Server { store, meta, service, clean_up }
     }
 
     fn pass(&self, ms: i64) {
@@ -61,7 +99,7 @@ impl World {
     }
 
     fn has(&self, bytes: &[u8]) -> bool {
-        self.blocks.get(&BlockHash::of(bytes)).expect("answers").is_some()
+        self.server().store.get(&BlockHash::of(bytes)).expect("answers").is_some()
     }
 }
 
@@ -143,35 +181,62 @@ const RULES: &[(&str, Rule)] = &[
     ("scenario 51: an upload that is under way loses nothing", an_unfinished_upload),
     ("scenario 52: a block that is committed between mark and sweep stays", committed_between_mark_and_sweep),
     ("scenario 52: a block that is stored between mark and sweep stays until its commit", stored_before_the_sweep),
+    ("blocks that share an object are spared one by one", some_blocks_of_an_upload_stored_again),
     ("a block that is being removed cannot be stored until it is gone", nothing_overtakes_a_removal),
     ("a removal that was broken off is ended by another run", a_broken_removal_is_ended),
     ("a late word that a removal has ended does not end another's", a_late_word_ends_no_other_removal),
     ("of two clean-ups at once each block is removed by one", two_clean_ups),
 ];
 
-fn check(new: &dyn Fn() -> Arc<dyn MetadataStore>) {
+fn check(new: &dyn Fn() -> Arc<dyn MetadataStore>, blocks: fn() -> Blocks) {
     for (rule, check) in RULES {
-        let world = World::new(new());
+        let world = World::new(new(), blocks());
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&world)));
         assert!(result.is_ok(), "the rule `{rule}` does not hold");
     }
 }
 
-#[test]
-fn the_clean_up_takes_nothing_that_is_needed_on_sqlite() {
-    check(&|| Arc::new(SqliteStore::in_memory().expect("opens")));
+fn in_memory() -> Arc<dyn MetadataStore> {
+    Arc::new(SqliteStore::in_memory().expect("opens"))
 }
 
-#[test]
-fn the_clean_up_takes_nothing_that_is_needed_on_mariadb() {
-    let server = PrivateServer::start();
+/// Each time another database of the server.
+fn new_databases(server: &PrivateServer) -> impl Fn() -> Arc<dyn MetadataStore> {
     let databases = AtomicU8::new(0);
-    check(&|| {
+    move || {
         let name = format!("syncline_clean_up_{}", databases.fetch_add(1, Ordering::SeqCst));
         let options = server.new_database(&name);
         let pauses = Pauses::new(std::thread::sleep, |n| n / 2);
         Arc::new(MysqlStore::open(&options, Some(PrivateServer::PASSWORD), pauses).expect("opens"))
-    });
+    }
+}
+
+#[test]
+fn the_clean_up_takes_nothing_that_is_needed_on_sqlite() {
+    check(&in_memory, Blocks::in_memory);
+}
+
+#[test]
+fn the_clean_up_takes_nothing_that_is_needed_on_mariadb() {
+    check(&new_databases(&PrivateServer::start()), Blocks::in_memory);
+}
+
+#[test]
+fn the_clean_up_takes_nothing_that_is_needed_from_a_bucket_on_sqlite() {
+    check(&in_memory, Blocks::in_bucket);
+}
+
+#[test]
+fn the_clean_up_takes_nothing_that_is_needed_from_a_bucket_on_mariadb() {
+    check(&new_databases(&PrivateServer::start()), Blocks::in_bucket);
+}
+
+#[test]
+fn a_bucket_keeps_the_contract_of_block_stores_with_its_index_on_sqlite_and_on_mariadb() {
+    let server = PrivateServer::start();
+    for metadata in [in_memory(), new_databases(&server)()] {
+        contract::check(&*World::new(metadata, Blocks::in_bucket()).server().store);
+    }
 }
 
 fn uncommitted_blocks_go(world: &World) {
@@ -267,6 +332,26 @@ fn stored_before_the_sweep(world: &World) {
     assert!(other.reads(who, root, b"again"));
 }
 
+fn some_blocks_of_an_upload_stored_again(world: &World) {
+    let (server, other) = (world.server(), world.server());
+    let (who, root) = server.device();
+    let all: [&'static [u8]; 5] = [b"one", b"two", b"three", b"four", b"five"];
+    server.upload(who, &all).expect("uploads");
+    world.pass(DAY);
+    assert_eq!(server.mark().marked, 5);
+    world.pass(DAY);
+    for (n, block) in (1..).zip(&all[..2]) {
+        other.service.changeset(who, changeset(root, n, block), bytes(&[block])).expect("commits");
+    }
+    assert_eq!(server.clean_up().removed, 3);
+    for _ in 0..2 {
+        world.pass(DAY);
+        assert_eq!(other.clean_up().removed, 0);
+        assert!(all[..2].iter().all(|block| server.reads(who, root, block) && other.reads(who, root, block)));
+        assert!(!all[2..].iter().any(|block| world.has(block)));
+    }
+}
+
 fn nothing_overtakes_a_removal(world: &World) {
     let (server, other) = (world.server(), world.server());
     let (who, root) = server.device();
@@ -277,7 +362,7 @@ fn nothing_overtakes_a_removal(world: &World) {
     let refused = upload().expect_err("is refused");
     assert!(refused.code.is_transient() && refused.retry_after_ms.is_some(), "{refused:?}");
     assert_eq!(MetaForBlocks::missing(&*other.meta, who, &condemned.blocks).expect("answers"), [true]);
-    world.blocks.remove(&condemned.blocks).expect("removes");
+    server.store.remove(&condemned.blocks).expect("removes");
     assert_eq!(upload().expect_err("is refused").code, ErrorCode::Unavailable);
     server.meta.removed(&condemned).expect("forgets");
     assert!(matches!(upload().expect("commits").outcome, Some(CommitOutcome::Accepted { .. })));
@@ -307,7 +392,7 @@ fn a_late_word_ends_no_other_removal(world: &World) {
     server.meta.removed(&slow).expect("answers");
     let upload = || other.service.changeset(who, changeset(root, 1, b"going"), bytes(&[b"going"]));
     assert_eq!(upload().expect_err("the other one removes it").code, ErrorCode::Unavailable);
-    world.blocks.remove(&quick.blocks).expect("removes");
+    server.store.remove(&quick.blocks).expect("removes");
     other.meta.removed(&quick).expect("forgets");
     assert!(matches!(upload().expect("commits").outcome, Some(CommitOutcome::Accepted { .. })));
     assert!(other.reads(who, root, b"going"));
@@ -328,14 +413,19 @@ fn two_clean_ups(world: &World) {
         runs.into_iter().map(|run| run.join().expect("no panic")).sum()
     });
     assert_eq!(removed, 256);
-    assert_eq!(world.blocks.list(None, 1).expect("lists"), []);
+    assert_eq!(server.store.list(None, 1).expect("lists"), []);
 }
 
 /// Devices go on uploading and committing the same few blocks while clean-ups run: whatever is committed is
 /// there.
 #[test]
 fn clean_ups_and_uploads_at_the_same_time_lose_nothing() {
-    let world = World::new(Arc::new(SqliteStore::in_memory().expect("opens")));
+    for blocks in [Blocks::in_memory(), Blocks::in_bucket()] {
+        clean_up_and_upload(&World::new(in_memory(), blocks));
+    }
+}
+
+fn clean_up_and_upload(world: &World) {
     let server = world.server();
     let (who, root) = server.device();
     let contents: [&'static [u8]; 4] = [b"a", b"b", b"c", b"d"];
@@ -348,7 +438,8 @@ fn clean_ups_and_uploads_at_the_same_time_lose_nothing() {
                     let head = changeset(root, n + 1, block);
                     server.service.changeset(who, head, bytes(&[block])).map(drop)
                 } else {
-                    server.upload(who, &[block])
+                    // Two that share an object, where that is done.
+                    server.upload(who, &[block, contents[usize::from(n + 1) % 4]])
                 };
                 assert!(done.is_ok() || done.is_err_and(|error| error.code.is_transient()));
                 ended.fetch_add(1, Ordering::SeqCst);
@@ -366,6 +457,6 @@ fn clean_ups_and_uploads_at_the_same_time_lose_nothing() {
         }
     });
     for hash in server.meta.named(None, 100).expect("answers") {
-        assert!(world.blocks.get(&hash).expect("answers").is_some(), "{hash} is named");
+        assert!(server.store.get(&hash).expect("answers").is_some(), "{hash} is named");
     }
 }

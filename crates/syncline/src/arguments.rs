@@ -286,6 +286,11 @@ pub(crate) enum AdminVerb {
     /// To be run before the server starts on a metadata database that is older than what devices have seen.
     /// They then merge, and delete nothing.
     RaiseEpoch,
+    /// Find blocks in a bucket that the metadata database does not know, after a backup was restored
+    ///
+    /// Small blocks share objects of the bucket, and an older database lacks the newer of them. A running server's
+    /// clean-up finds them too, in the course of the day. Removes nothing.
+    FindBlocks,
     /// Remove blocks that no file and no version of a file names any more
     ///
     /// A block goes when nobody has named it for a day. A running server does this by itself.
@@ -493,6 +498,7 @@ mod tests {
             "admin --data d raise-epoch",
             "admin --data d gc --dry-run --json",
             "admin --data d verify --json",
+            "admin --data d find-blocks --json",
             "server --data d --metadata mysql://u@h/d --metadata-password-file f",
             "admin --data d --metadata mysql://u@h/d user list",
             "server --data d --blocks s3://b/p?endpoint=http://h --blocks-credentials-file f",

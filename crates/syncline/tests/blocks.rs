@@ -1,4 +1,4 @@
-//! `admin gc` and `admin verify`, and a server whose blocks are in a bucket.
+//! `admin gc`, `admin verify` and `admin find-blocks`, and a server whose blocks are in a bucket.
 
 mod support;
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// The files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("lists") {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.expect("lists").path();
         if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
@@ -24,7 +24,7 @@ fn devices_sync_through_a_bucket_and_damage_in_it_is_found() {
     let directory = TempDir::new().expect("a temporary directory");
     let credentials = directory.path().join("credentials");
     fs::write(&credentials, PrivateServer::credentials_text()).expect("writes");
-    let (url, credentials) = (bucket.url("team"), text(&credentials).to_owned());
+    let (url, credentials) = (format!("{}&packs=off", bucket.url("team")), text(&credentials).to_owned());
     let settings = ["--blocks", &url, "--blocks-credentials-file", &credentials];
     let mut server = Server::start_with(directory, &settings);
     let (laptop, desktop) = (server.running_device("laptop"), server.running_device("desktop"));
@@ -51,6 +51,40 @@ fn devices_sync_through_a_bucket_and_damage_in_it_is_found() {
     let found = admin(&["verify", "--json"]);
     assert_eq!(found.code, 1, "{found:?}");
     assert_eq!((&found.json()["missing"], &found.json()["damaged"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn small_files_share_objects_of_a_bucket_and_are_found_again_after_an_older_database_was_restored() {
+    let bucket = PrivateServer::start();
+    let directory = TempDir::new().expect("a temporary directory");
+    let credentials = directory.path().join("credentials");
+    fs::write(&credentials, PrivateServer::credentials_text()).expect("writes");
+    let (url, credentials) = (bucket.url(""), text(&credentials).to_owned());
+    let settings = ["--blocks", &url, "--blocks-credentials-file", &credentials];
+    let mut server = Server::start_with(directory, &settings);
+    let laptop = server.running_device("laptop");
+    let names: Vec<String> = (0..40).map(|n| format!("note {n}.txt")).collect();
+    names.iter().for_each(|name| laptop.write(name, name));
+    laptop.flush();
+    let packs = files(&bucket.objects().join("packs"));
+    let alone = files(&bucket.objects().join("blocks")).len();
+    assert!(packs.len() + alone < 10, "{} packs and {alone} others", packs.len());
+
+    // A database in which no place of a block is noted.
+    server.kill();
+    let admin = |verb: &[&str]| run(&[&["admin", "--data", server.data()], &settings[..], verb].concat());
+    assert_eq!(admin(&["verify", "--json"]).ok().json()["named"], 40);
+    let database = rusqlite::Connection::open(server.path("server/meta.sqlite")).expect("opens");
+    database.execute_batch("DELETE FROM packed_blocks; DELETE FROM packs").expect("forgets");
+    drop(database);
+    assert_eq!(admin(&["verify", "--json"]).code, 1);
+    assert_eq!(admin(&["find-blocks", "--json"]).ok().json()["found"], 40 - alone);
+    assert_eq!(admin(&["find-blocks", "--json"]).ok().json()["found"], 0);
+    let verified = admin(&["verify", "--json"]).ok().json();
+    assert_eq!((&verified["named"], &verified["orphans"]), (&40.into(), &0.into()));
+    server.restart();
+    let desktop = server.running_device("desktop");
+    eventually("all arrive", || names.iter().all(|name| desktop.has(name) && desktop.read(name) == *name));
 }
 
 #[test]

@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metadata-store", &["model", "cache"]),
     ("metadata-store-mysql", &["model", "metadata-store"]),
     ("block-store", &["model"]),
-    ("block-store-s3", &["model", "block-store"]),
+    ("block-store-s3", &["model", "api", "block-store"]),
     ("local-files", &["model", "sync-engine"]),
     // calls between processes
     ("service-calls", &["model", "api"]),

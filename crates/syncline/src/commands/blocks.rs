@@ -1,4 +1,4 @@
-//! `admin gc` and `admin verify`.
+//! `admin gc`, `admin verify` and `admin find-blocks`.
 
 use super::Context;
 use crate::output;
@@ -43,6 +43,18 @@ fn cleaned_up_text(report: &CleanedUp) -> String {
         text += &format!("given back to the disk by compaction: {}\n", output::size(report.compacted_bytes));
     }
     text
+}
+
+#[derive(Serialize)]
+struct Found {
+    found: u64,
+}
+
+/// Finds blocks that the metadata database, an older one, does not know.
+pub(crate) fn find(config: &Config, context: &Context) -> Result<(), Failure> {
+    let found = server::find_blocks(config).map_err(|error| failure(&error))?;
+    context
+        .show(&Found { found }, |report| format!("found again: {}\n", output::count(report.found, "block", "blocks")))
 }
 
 #[derive(Serialize)]

@@ -129,6 +129,7 @@ pub(crate) fn administer(options: &AdminOptions, context: &Context) -> Result<()
     let verb = match &options.verb {
         AdminVerb::User(verb) => verb,
         AdminVerb::RaiseEpoch => return raise_epoch(&config, context),
+        AdminVerb::FindBlocks => return blocks::find(&config, context),
         AdminVerb::Gc { dry_run } => return blocks::clean_up(&config, *dry_run, context),
         AdminVerb::Verify => return blocks::verify(&config, context),
     };

@@ -1,7 +1,7 @@
 //! Mistakes in how blocks are taken, kept and handed out.
 
 use crate::mutants::Mutant;
-use crate::mutants::suites::Suite::{BlockService, BlockStore, BlockStoreS3, CleanUp, Simulation};
+use crate::mutants::suites::Suite::{BlockService, BlockStore, BlockStoreS3, CleanUp, MetaService, Simulation};
 
 const BLOCK: &str = "crates/block-store/src/block.rs";
 const DISK: &str = "crates/block-store/src/disk/mod.rs";
@@ -10,6 +10,8 @@ const PACK: &str = "crates/block-store/src/disk/pack.rs";
 const RECOVERY: &str = "crates/block-store/src/disk/recovery.rs";
 const SERVICE: &str = "crates/block-service/src/service.rs";
 const BASES: &str = "crates/block-service/src/bases.rs";
+const S3_PACK: &str = "crates/block-store-s3/src/pack.rs";
+const COMPACTION: &str = "crates/block-store-s3/src/compaction.rs";
 const UNUSED: &str = "crates/meta-service/src/unused.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -121,9 +123,58 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "s3-bytes-are-believed",
         about: "what comes from the bucket is not compared with its name",
         file: "crates/block-store-s3/src/store.rs",
-        old: "Some(bytes) if BlockHash::of(&bytes) == hash => return Ok(Some(bytes)),",
-        new: "Some(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),",
+        old: "Some(bytes) if BlockHash::of(&bytes) == hash => return Ok(Found::Whole(bytes)),",
+        new: "Some(bytes) if !bytes.is_empty() => return Ok(Found::Whole(bytes)),",
         suites: &[BlockStoreS3],
+    },
+    Mutant {
+        name: "packed-bytes-are-believed",
+        about: "what comes out of a pack is not compared with its name",
+        file: S3_PACK,
+        old: "(block, found.filter(|bytes| BlockHash::of(bytes) == block.hash))",
+        new: "(block, found)",
+        suites: &[BlockStoreS3],
+    },
+    Mutant {
+        name: "places-are-noted-before-their-pack",
+        about: "a pack that could not be written has places all the same",
+        file: "crates/block-store-s3/src/store.rs",
+        old: "        self.bucket.wait(|requests| async move {\n            let put = |(path, bytes)| {",
+        new: "        for pack in &packs {\n            self.note(pack.id, &pack.blocks, InsteadOf::Anything)?;\n        }\n        \
+              self.bucket.wait(|requests| async move {\n            let put = |(path, bytes)| {",
+        suites: &[BlockStoreS3],
+    },
+    Mutant {
+        name: "compaction-moves-whatever-is-there",
+        about: "a block that was removed or uploaded anew meanwhile gets a place of the compaction's",
+        file: COMPACTION,
+        old: "instead_of: InsteadOf::Pack(*from),",
+        new: "instead_of: InsteadOf::Anything,",
+        suites: &[BlockStoreS3],
+    },
+    Mutant {
+        name: "packs-go-with-blocks-in-them",
+        about: "compaction removes a pack in which a place is left",
+        file: COMPACTION,
+        old: "if ended { self.remove_pack(lying) } else { Ok(0) }",
+        new: "if ended || lying.bytes > 0 { self.remove_pack(lying) } else { Ok(0) }",
+        suites: &[BlockStoreS3],
+    },
+    Mutant {
+        name: "unknown-packs-are-garbage",
+        about: "a pack that the index does not know is removed, though the index may be an older copy",
+        file: COMPACTION,
+        old: "PackState::Unknown => drop(self.adopt(lying)?),",
+        new: "PackState::Unknown => freed += self.remove_pack(lying)?,",
+        suites: &[BlockStoreS3],
+    },
+    Mutant {
+        name: "ended-packs-take-places",
+        about: "a note that comes late puts a block into a pack that is being removed",
+        file: "crates/meta-service/src/packs.rs",
+        old: "if tx.lock_pack(pack)?.is_some() {\n                return Err(ended().into());",
+        new: "if tx.lock_pack(pack)?.is_some() && blocks.is_empty() {\n                return Err(ended().into());",
+        suites: &[MetaService],
     },
     Mutant {
         name: "uploads-keep-marks",

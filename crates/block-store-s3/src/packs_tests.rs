@@ -1,0 +1,388 @@
+//! Packs: what shares one, what becomes of those that are partly or wholly unused, and what an index that fails,
+//! lags, or is an older copy can do to them.
+
+use crate::S3BlockStore;
+use crate::private_server::{Fault, Faults, PrivateServer};
+use crate::tests::{index, index_over, open_beside, open_without_packs};
+use api::service::{NewPlace, PackIndex, PackState};
+use api::{ApiError, ErrorCode};
+use block_store::contract::{self, block};
+use block_store::{Block, BlockStore, StoreError};
+use metadata_store::SqliteStore;
+use model::{BlockHash, PackId, PackedBlock};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+fn blocks(seeds: std::ops::Range<u64>, len: usize) -> Vec<Block> {
+    seeds.map(|seed| block(seed, len)).collect()
+}
+
+fn hashes(blocks: &[Block]) -> Vec<BlockHash> {
+    blocks.iter().map(Block::hash).collect()
+}
+
+fn reads_all(store: &S3BlockStore, blocks: &[Block]) -> bool {
+    let read = store.get_all(&hashes(blocks)).expect("answers");
+    read.iter().zip(blocks).all(|(read, block)| read.as_ref() == Some(block.bytes()))
+}
+
+fn has(store: &S3BlockStore, block: &Block) -> bool {
+    store.get(&block.hash()).expect("answers").is_some()
+}
+
+/// The files below a folder of the bucket.
+fn files(server: &PrivateServer, folder: &str) -> Vec<PathBuf> {
+    let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("reads").path());
+    let mut found: Vec<PathBuf> = below(server.objects().join(folder)).flat_map(below).collect();
+    found.sort();
+    found
+}
+
+/// An index with something in front of some of its calls.
+struct Watched {
+    inner: Arc<dyn PackIndex>,
+    /// Done once, before the next note.
+    before_note: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Notes, and ends of packs, that fail.
+    note_fails: bool,
+    end_fails: bool,
+}
+
+impl Watched {
+    fn failing_notes(inner: &Arc<dyn PackIndex>) -> Arc<Self> {
+        Arc::new(Self { inner: inner.clone(), before_note: Mutex::default(), note_fails: true, end_fails: false })
+    }
+
+    fn failing_ends(inner: &Arc<dyn PackIndex>) -> Arc<Self> {
+        Arc::new(Self { inner: inner.clone(), before_note: Mutex::default(), note_fails: false, end_fails: true })
+    }
+
+    fn before_note(inner: &Arc<dyn PackIndex>, work: impl FnOnce() + Send + 'static) -> Arc<Self> {
+        let before_note = Mutex::new(Some(Box::new(work) as Box<dyn FnOnce() + Send>));
+        Arc::new(Self { inner: inner.clone(), before_note, note_fails: false, end_fails: false })
+    }
+}
+
+fn down() -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, "down on purpose")
+}
+
+impl PackIndex for Watched {
+    fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
+        self.inner.find_packed(blocks)
+    }
+    fn note_packed(&self, pack: PackId, blocks: &[NewPlace]) -> Result<(), ApiError> {
+        let work = self.before_note.lock().expect("not poisoned").take();
+        work.into_iter().for_each(|work| work());
+        if self.note_fails { Err(down()) } else { self.inner.note_packed(pack, blocks) }
+    }
+    fn forget_packed(&self, blocks: &[BlockHash]) -> Result<Vec<PackId>, ApiError> {
+        self.inner.forget_packed(blocks)
+    }
+    fn list_packed(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<BlockHash>, ApiError> {
+        self.inner.list_packed(after, limit)
+    }
+    fn packs(&self, packs: &[PackId]) -> Result<Vec<PackState>, ApiError> {
+        self.inner.packs(packs)
+    }
+    fn places_in(&self, pack: PackId) -> Result<Vec<PackedBlock>, ApiError> {
+        self.inner.places_in(pack)
+    }
+    fn end_pack(&self, pack: PackId) -> Result<bool, ApiError> {
+        if self.end_fails { Err(down()) } else { self.inner.end_pack(pack) }
+    }
+}
+
+#[test]
+fn small_blocks_that_come_together_share_an_object_and_a_request() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, other) = (open_beside(&server, "", index.clone()), open_beside(&server, "", index));
+    let blocks = blocks(0..100, 4096);
+    let before = server.requests();
+    store.put(&blocks).expect("puts");
+    assert_eq!(server.requests() - before, 1);
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (1, 0));
+    let before = server.requests();
+    assert!(reads_all(&other, &blocks));
+    assert_eq!(server.requests() - before, 1);
+    assert_eq!(other.lengths(&hashes(&blocks)).expect("answers"), vec![Some(4096); 100]);
+}
+
+#[test]
+fn a_small_block_alone_and_large_blocks_are_objects_of_their_own() {
+    let (server, index) = (PrivateServer::start(), index());
+    let store = open_beside(&server, "", index);
+    let all = [block(1, 10), block(2, 300_000), block(3, 300_000)];
+    store.put(&all).expect("puts");
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (0, 3));
+    assert!(reads_all(&store, &all));
+}
+
+#[test]
+fn what_was_packed_is_read_listed_and_removed_with_packing_switched_off() {
+    let (server, index) = (PrivateServer::start(), index());
+    let packing = open_beside(&server, "", index.clone());
+    let (together, alone) = (blocks(0..3, 100), blocks(3..6, 100));
+    packing.put(&together).expect("puts");
+    let plain = open_without_packs(&server, index);
+    plain.put(&alone).expect("puts");
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (1, 3));
+    let all = [together.clone(), alone].concat();
+    let mut expected = hashes(&all);
+    expected.sort();
+    for store in [&packing, &plain] {
+        assert!(reads_all(store, &all));
+        assert_eq!(store.list(None, 100).expect("lists"), expected);
+        assert_eq!(store.list(Some(expected[1]), 2).expect("lists"), expected[2..4]);
+    }
+    plain.remove(&hashes(&together)).expect("removes");
+    assert!(files(&server, "packs").is_empty());
+    assert!(together.iter().all(|block| !has(&packing, block)));
+}
+
+#[test]
+fn a_bucket_with_packs_is_refused_by_a_program_that_knows_none() {
+    let (server, index) = (PrivateServer::start(), index());
+    let first_line = || {
+        let text = fs::read_to_string(server.objects().join("instance")).expect("reads");
+        text.lines().next().expect("has a line").to_owned()
+    };
+    drop(open_without_packs(&server, index.clone()));
+    assert_eq!(first_line(), "syncline block store 1");
+    drop(open_beside(&server, "", index.clone()));
+    assert_eq!(first_line(), "syncline block store 2");
+    drop(open_without_packs(&server, index));
+    assert_eq!(first_line(), "syncline block store 2", "what is packed is not unpacked");
+}
+
+#[test]
+fn damage_in_a_pack_is_told_and_healed() {
+    let (server, index) = (PrivateServer::start(), index());
+    let store = open_beside(&server, "", index.clone());
+    contract::check_healing(&store, |hash| {
+        let place = index.find_packed(&[*hash]).expect("answers").pop().flatten().expect("it is packed");
+        let path = files(&server, "packs").pop().expect("there is one");
+        let mut bytes = fs::read(&path).expect("reads");
+        bytes[place.offset as usize + 100] ^= 1;
+        fs::write(path, bytes).expect("writes");
+    });
+    let other = open_beside(&server, "", index);
+    assert!(has(&other, &block(7, 5000)), "who finds the damaged copy first finds the whole one too");
+}
+
+#[test]
+fn no_place_is_noted_in_a_pack_that_is_not_there() {
+    let (server, index) = (PrivateServer::start(), index());
+    let store = open_beside(&server, "", index.clone());
+    server.set_faults(Faults { per_mille: 1000, kinds: &[Fault::Status(503)], seed: 1 });
+    assert!(matches!(store.put(&blocks(0..3, 100)), Err(StoreError::Remote { .. })));
+    assert_eq!(index.list_packed(None, 10).expect("answers"), []);
+}
+
+#[test]
+fn blocks_of_an_upload_that_broke_off_before_its_places_were_noted_are_found_and_can_be_removed() {
+    let (server, index) = (PrivateServer::start(), index());
+    let broken = open_beside(&server, "", Watched::failing_notes(&index));
+    let blocks = blocks(0..3, 100);
+    assert!(broken.put(&blocks).is_err(), "what has no place is not acknowledged");
+    let store = open_beside(&server, "", index);
+    assert!(!has(&store, &blocks[0]));
+    assert_eq!(store.compact().expect("compacts"), 0);
+    assert_eq!(store.list(None, 10).expect("lists").len(), 3, "the clean-up hears of them");
+    assert!(reads_all(&store, &blocks));
+    store.remove(&hashes(&blocks)).expect("removes");
+    assert!(files(&server, "packs").is_empty());
+}
+
+#[test]
+fn a_pack_goes_with_the_last_of_its_blocks_and_not_before() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, other) = (open_beside(&server, "", index.clone()), open_beside(&server, "", index));
+    let blocks = blocks(0..3, 100);
+    store.put(&blocks).expect("puts");
+    other.remove(&hashes(&blocks[..2])).expect("removes");
+    assert!(!has(&other, &blocks[0]) && has(&other, &blocks[2]));
+    assert!(reads_all(&store, &blocks[2..]));
+    other.remove(&hashes(&blocks[2..])).expect("removes");
+    assert!(files(&server, "packs").is_empty());
+    assert!(blocks.iter().all(|block| !has(&store, block)), "also for whoever remembers the places");
+}
+
+#[test]
+fn a_removed_block_that_is_uploaded_again_is_found_also_by_who_remembers_its_old_place() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, other) = (open_beside(&server, "", index.clone()), open_beside(&server, "", index));
+    let blocks = blocks(0..3, 100);
+    store.put(&blocks).expect("puts");
+    assert!(reads_all(&other, &blocks));
+    store.remove(&hashes(&blocks)).expect("removes");
+    for again in [&blocks[..], &blocks[..1]] {
+        store.put(again).expect("puts again");
+        assert!(reads_all(&other, again), "{} blocks", again.len());
+        store.remove(&hashes(again)).expect("removes");
+    }
+}
+
+#[test]
+fn what_is_left_in_packs_that_are_mostly_unused_moves_together_and_stays_readable() {
+    for len in [10, 50_000] {
+        let (server, index) = (PrivateServer::start(), index());
+        let (store, other) = (open_beside(&server, "", index.clone()), open_beside(&server, "", index));
+        let all = blocks(0..40, len);
+        all.chunks(20).for_each(|chunk| store.put(chunk).expect("puts"));
+        assert!(reads_all(&other, &all));
+        let split =
+            |first: bool| all.iter().enumerate().filter(move |(n, _)| (n % 20 < 12) == first).map(|(_, b)| b.clone());
+        let (gone, left): (Vec<Block>, Vec<Block>) = (split(true).collect(), split(false).collect());
+        store.remove(&hashes(&gone)).expect("removes");
+        assert!(store.compact().expect("compacts") as usize > gone.len() * len);
+        assert_eq!(files(&server, "packs").len(), 1, "blocks of {len} bytes");
+        for reader in [&store, &other] {
+            assert!(reads_all(reader, &left));
+        }
+        let before = files(&server, "packs");
+        assert_eq!(store.compact().expect("compacts"), 0, "there is nothing more to give back");
+        assert_eq!(files(&server, "packs"), before);
+    }
+}
+
+/// A pack of ten blocks of which three are left.
+fn mostly_unused(server: &PrivateServer, index: &Arc<dyn PackIndex>) -> (Vec<Block>, Vec<Block>) {
+    let store = open_beside(server, "", index.clone());
+    let all = blocks(0..10, 1000);
+    store.put(&all).expect("puts");
+    store.remove(&hashes(&all[3..])).expect("removes");
+    (all[..3].to_vec(), all[3..].to_vec())
+}
+
+#[test]
+fn a_block_that_is_removed_while_its_pack_is_compacted_does_not_come_back() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (left, _) = mostly_unused(&server, &index);
+    let (other, gone) = (open_beside(&server, "", index.clone()), left[0].hash());
+    let watched = Watched::before_note(&index, move || other.remove(&[gone]).expect("removes"));
+    let store = open_beside(&server, "", watched);
+    store.compact().expect("compacts");
+    assert!(!has(&store, &left[0]) && reads_all(&store, &left[1..]));
+    assert_eq!(store.list(None, 10).expect("lists").len(), 2);
+}
+
+#[test]
+fn a_block_that_is_uploaded_anew_while_its_pack_is_compacted_keeps_its_new_place() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (left, _) = mostly_unused(&server, &index);
+    let (other, again) = (open_beside(&server, "", index.clone()), vec![left[0].clone(), block(99, 1000)]);
+    let uploaded = again.clone();
+    let watched = Watched::before_note(&index, move || other.put(&uploaded).expect("puts"));
+    let store = open_beside(&server, "", watched);
+    store.compact().expect("compacts");
+    let place = |block: &Block| index.find_packed(&[block.hash()]).expect("answers").pop().flatten().expect("has one");
+    assert_eq!(place(&again[0]).pack, place(&again[1]).pack, "the upload's, and not the compaction's");
+    assert!(reads_all(&store, &left) && reads_all(&store, &again));
+}
+
+#[test]
+fn a_pack_in_which_a_block_is_found_again_while_it_is_compacted_stays() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (left, unused) = mostly_unused(&server, &index);
+    let other = open_beside(&server, "", index.clone());
+    let watched = Watched::before_note(&index, move || assert_eq!(other.reindex().expect("finds"), 7));
+    let store = open_beside(&server, "", watched);
+    store.compact().expect("compacts");
+    assert!(reads_all(&store, &left) && reads_all(&store, &unused));
+}
+
+#[test]
+fn a_compaction_that_breaks_off_loses_nothing_and_is_taken_up_by_the_next() {
+    for breaks in [Watched::failing_notes, Watched::failing_ends] {
+        let (server, index) = (PrivateServer::start(), index());
+        let (left, _) = mostly_unused(&server, &index);
+        let broken = open_beside(&server, "", breaks(&index));
+        assert!(broken.compact().is_err());
+        assert_eq!(files(&server, "packs").len(), 2, "the old one and the new one");
+        let store = open_beside(&server, "", index);
+        assert!(reads_all(&store, &left));
+        for _ in 0..2 {
+            store.compact().expect("compacts");
+        }
+        assert_eq!(files(&server, "packs").len(), 1);
+        assert!(reads_all(&store, &left) && reads_all(&broken, &left));
+    }
+}
+
+#[test]
+fn two_servers_that_compact_at_once_and_one_that_reads_all_the_while_lose_nothing() {
+    let (server, index) = (PrivateServer::start(), index());
+    let stores: Vec<S3BlockStore> = (0..3).map(|_| open_beside(&server, "", index.clone())).collect();
+    let all = blocks(0..400, 2000);
+    all.chunks(20).for_each(|chunk| stores[0].put(chunk).expect("puts"));
+    assert!(reads_all(&stores[2], &all));
+    let mut left = all;
+    while left.len() > 30 {
+        let gone: Vec<Block> = left.iter().step_by(2).cloned().collect();
+        left.retain(|block| !gone.contains(block));
+        std::thread::scope(|scope| {
+            for (n, store) in stores[..2].iter().enumerate() {
+                let (half, other_half) = gone.split_at(gone.len() / 2);
+                let part = if n == 0 { half } else { other_half };
+                scope.spawn(move || {
+                    store.remove(&hashes(part)).expect("removes");
+                    store.compact().expect("compacts");
+                });
+            }
+            for _ in 0..10 {
+                assert!(reads_all(&stores[2], &left));
+            }
+        });
+    }
+    let fresh = open_beside(&server, "", index);
+    fresh.compact().expect("compacts");
+    assert!(reads_all(&fresh, &left));
+    assert_eq!(fresh.list(None, 1000).expect("lists").len(), left.len());
+}
+
+/// An index as it was before more blocks came and packs were compacted.
+fn older_index(server: &PrivateServer, folder: &std::path::Path) -> (Arc<dyn PackIndex>, Vec<Block>) {
+    let (now, then) = (folder.join("now"), folder.join("then"));
+    let database = SqliteStore::open(&now).expect("opens");
+    let index = index_over(SqliteStore::open(&now).expect("opens"));
+    let store = open_beside(server, "", index.clone());
+    let all = blocks(0..10, 1000);
+    store.put(&all).expect("puts");
+    database.copy_to(&then).expect("copies");
+    store.remove(&hashes(&all[3..])).expect("removes");
+    store.compact().expect("compacts");
+    let later = blocks(20..25, 1000);
+    store.put(&later).expect("puts");
+    (index_over(SqliteStore::open(&then).expect("opens")), [&all[..3], &later].concat())
+}
+
+#[test]
+fn an_older_index_finds_again_what_came_and_what_moved_since() {
+    for find_again in [BlockStore::reindex as fn(&S3BlockStore) -> Result<u64, StoreError>, BlockStore::compact] {
+        let (server, folder) = (PrivateServer::start(), tempfile::tempdir().expect("is made"));
+        let (index, blocks) = older_index(&server, folder.path());
+        let store = open_beside(&server, "", index);
+        assert!(!reads_all(&store, &blocks));
+        find_again(&store).expect("finds");
+        assert!(reads_all(&store, &blocks), "also the ordinary clean-up removes nothing");
+        store.compact().expect("compacts");
+        assert!(reads_all(&store, &blocks));
+    }
+}
+
+#[test]
+fn what_looks_like_a_pack_and_cannot_be_read_is_left_alone() {
+    let (server, index) = (PrivateServer::start(), index());
+    let broken = open_beside(&server, "", Watched::failing_notes(&index));
+    assert!(broken.put(&blocks(0..3, 100)).is_err());
+    let path = files(&server, "packs").pop().expect("there is one");
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes[30] ^= 1;
+    fs::write(&path, &bytes).expect("writes");
+    fs::write(path.with_file_name("readme"), "no pack").expect("writes");
+    let store = open_beside(&server, "", index);
+    assert_eq!((store.compact().expect("compacts"), store.reindex().expect("looks")), (0, 0));
+    assert_eq!(fs::read(&path).expect("reads"), bytes);
+}
