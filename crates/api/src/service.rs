@@ -133,6 +133,13 @@ pub trait MetaForCleanUp: Send + Sync {
 /// a place leads to bytes that are there, or are being moved to a place that is noted already. All calls can be
 /// made twice.
 pub trait PackIndex: Send + Sync {
+    /// Says that blocks are about to get another place, as [`MetaForBlocks::renew`] says of an upload: the clean-up
+    /// leaves them alone for as long as one may last.
+    ///
+    /// # Errors
+    /// `Unavailable`, also while one of them is being removed.
+    fn keep(&self, blocks: &[BlockHash]) -> Result<(), ApiError>;
+
     /// For each block its place, if it has one.
     ///
     /// # Errors

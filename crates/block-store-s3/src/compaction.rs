@@ -164,9 +164,7 @@ impl S3BlockStore {
         }
         let blocks: Vec<Block> = moving.blocks.iter().map(|(_, block)| block.clone()).collect();
         let pack = self.new_pack(&blocks);
-        let path = pack_path(&self.bucket.requests, &pack.id);
-        let bytes = pack.bytes.clone();
-        self.bucket.wait(|requests| async move { requests.put(&path, bytes).await })?;
+        self.put_pack(&pack)?;
         let moved = |((from, _), block): (&(PackId, Block), &PackedBlock)| NewPlace {
             block: block.hash,
             offset: block.offset,

@@ -4,7 +4,7 @@
 //! s3://bucket/prefix
 //!   instance               the format and the server that the bucket belongs to
 //!   blocks/ab/abcd…        a block, under its hash
-//!   packs/ab/abcd…         small blocks that came together
+//!   packs/ab/abcd…         small blocks
 //! ```
 //!
 //! A block's name is the SHA-256 of its bytes, so putting it twice changes nothing, and no promise of the
@@ -19,6 +19,7 @@
 
 mod bucket;
 mod compaction;
+mod gathering;
 mod options;
 mod pack;
 #[cfg(test)]

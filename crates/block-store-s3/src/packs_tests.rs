@@ -44,23 +44,34 @@ struct Watched {
     inner: Arc<dyn PackIndex>,
     /// Done once, before the next note.
     before_note: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    /// Notes, and ends of packs, that fail.
+    /// Calls that fail.
+    keep_fails: bool,
     note_fails: bool,
     end_fails: bool,
 }
 
 impl Watched {
+    /// One with nothing in front.
+    fn over(inner: &Arc<dyn PackIndex>) -> Self {
+        let before_note = Mutex::default();
+        Self { inner: inner.clone(), before_note, keep_fails: false, note_fails: false, end_fails: false }
+    }
+
+    fn failing_keeps(inner: &Arc<dyn PackIndex>) -> Arc<Self> {
+        Arc::new(Self { keep_fails: true, ..Self::over(inner) })
+    }
+
     fn failing_notes(inner: &Arc<dyn PackIndex>) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), before_note: Mutex::default(), note_fails: true, end_fails: false })
+        Arc::new(Self { note_fails: true, ..Self::over(inner) })
     }
 
     fn failing_ends(inner: &Arc<dyn PackIndex>) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), before_note: Mutex::default(), note_fails: false, end_fails: true })
+        Arc::new(Self { end_fails: true, ..Self::over(inner) })
     }
 
     fn before_note(inner: &Arc<dyn PackIndex>, work: impl FnOnce() + Send + 'static) -> Arc<Self> {
         let before_note = Mutex::new(Some(Box::new(work) as Box<dyn FnOnce() + Send>));
-        Arc::new(Self { inner: inner.clone(), before_note, note_fails: false, end_fails: false })
+        Arc::new(Self { before_note, ..Self::over(inner) })
     }
 }
 
@@ -69,6 +80,9 @@ fn down() -> ApiError {
 }
 
 impl PackIndex for Watched {
+    fn keep(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        if self.keep_fails { Err(down()) } else { self.inner.keep(blocks) }
+    }
     fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
         self.inner.find_packed(blocks)
     }
@@ -385,4 +399,93 @@ fn what_looks_like_a_pack_and_cannot_be_read_is_left_alone() {
     let store = open_beside(&server, "", index);
     assert_eq!((store.compact().expect("compacts"), store.reindex().expect("looks")), (0, 0));
     assert_eq!(fs::read(&path).expect("reads"), bytes);
+}
+
+/// Small blocks that came one by one.
+fn put_alone(store: &S3BlockStore, blocks: &[Block]) {
+    std::thread::scope(|scope| {
+        for part in blocks.chunks(blocks.len().div_ceil(8)) {
+            scope.spawn(|| part.iter().for_each(|block| store.put(std::slice::from_ref(block)).expect("puts")));
+        }
+    });
+}
+
+#[test]
+fn many_small_blocks_that_came_alone_are_put_together_and_few_are_not() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, other) = (open_beside(&server, "", index.clone()), open_beside(&server, "", index));
+    let all = blocks(0..300, 50);
+    put_alone(&store, &all[..200]);
+    store.compact().expect("compacts");
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (0, 200));
+    put_alone(&store, &all[200..]);
+    let large = block(999, 300_000);
+    store.put(std::slice::from_ref(&large)).expect("puts");
+    assert!(reads_all(&other, &all), "and remembers where they are");
+    store.compact().expect("compacts");
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (1, 1), "the large one stays alone");
+    for reader in [&store, &other] {
+        assert!(reads_all(reader, &all) && has(reader, &large));
+    }
+    assert_eq!(other.list(None, 1000).expect("lists").len(), 301);
+    other.remove(&hashes(&all)).expect("removes");
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (0, 1));
+}
+
+#[test]
+fn small_blocks_stay_alone_where_packing_is_switched_off() {
+    let (server, index) = (PrivateServer::start(), index());
+    let store = open_without_packs(&server, index);
+    put_alone(&store, &blocks(0..300, 50));
+    store.compact().expect("compacts");
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (0, 300));
+}
+
+#[test]
+fn a_gathering_that_breaks_off_loses_nothing_and_is_taken_up_by_the_next() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, all) = (open_beside(&server, "", index.clone()), blocks(0..300, 50));
+    put_alone(&store, &all);
+    let refused = open_beside(&server, "", Watched::failing_keeps(&index));
+    refused.compact().expect("a block that is just being removed is no failure");
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (0, 300));
+    assert!(open_beside(&server, "", Watched::failing_notes(&index)).compact().is_err());
+    assert_eq!((files(&server, "packs").len(), files(&server, "blocks").len()), (1, 300));
+    assert!(reads_all(&store, &all));
+    store.compact().expect("compacts");
+    assert_eq!(files(&server, "blocks").len(), 0);
+    assert!(reads_all(&store, &all));
+}
+
+#[test]
+fn a_block_that_is_uploaded_again_while_it_is_gathered_stays_readable() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, all) = (open_beside(&server, "", index.clone()), blocks(0..300, 50));
+    put_alone(&store, &all);
+    let other = open_beside(&server, "", index.clone());
+    let again = all.clone();
+    let watched = Watched::before_note(&index, move || {
+        other.put(&again[..1]).expect("puts one alone");
+        other.put(&again[1..3]).expect("puts two together");
+    });
+    open_beside(&server, "", watched).compact().expect("compacts");
+    assert!(reads_all(&store, &all));
+    store.compact().expect("compacts");
+    assert!(reads_all(&store, &all));
+}
+
+#[test]
+fn an_object_stays_whose_block_cannot_be_read_from_its_pack() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, all) = (open_beside(&server, "", index.clone()), blocks(0..300, 50));
+    store.put(&all).expect("puts");
+    put_alone(&open_without_packs(&server, index.clone()), &all);
+    let place = index.find_packed(&[all[7].hash()]).expect("answers").pop().flatten().expect("it is packed");
+    let pack = files(&server, "packs").pop().expect("there is one");
+    let mut bytes = fs::read(&pack).expect("reads");
+    bytes[place.offset as usize] ^= 1;
+    fs::write(pack, bytes).expect("writes");
+    store.compact().expect("compacts");
+    assert_eq!(files(&server, "blocks").len(), 1, "the only whole copy");
+    assert!(reads_all(&open_beside(&server, "", index), &all));
 }

@@ -34,13 +34,13 @@ pub struct S3BlockStore {
     pub(crate) index: Arc<dyn PackIndex>,
     pub(crate) instance: InstanceId,
     /// Whether small blocks are put together. Those that are are found in any case.
-    packs: bool,
+    pub(crate) packs: bool,
     below: Arc<dyn Fn(u64) -> u64 + Send + Sync>,
     seen: Mutex<Seen>,
 }
 
 /// What reading a block found.
-enum Found {
+pub(crate) enum Found {
     Whole(Bytes),
     /// There is nothing where it was looked for.
     Absent,
@@ -95,7 +95,7 @@ impl S3BlockStore {
     }
 
     /// Where blocks are to be looked for by what the index says now.
-    fn ask_index(&self, hashes: &[BlockHash]) -> Result<BTreeMap<BlockHash, Where>, StoreError> {
+    pub(crate) fn ask_index(&self, hashes: &[BlockHash]) -> Result<BTreeMap<BlockHash, Where>, StoreError> {
         if hashes.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -105,7 +105,10 @@ impl S3BlockStore {
     }
 
     /// Reads blocks where they are thought to be.
-    fn read_at(&self, places: &BTreeMap<BlockHash, Where>) -> Result<BTreeMap<BlockHash, Found>, StoreError> {
+    pub(crate) fn read_at(
+        &self,
+        places: &BTreeMap<BlockHash, Where>,
+    ) -> Result<BTreeMap<BlockHash, Found>, StoreError> {
         let (mut packed, mut alone) = (Vec::new(), Vec::new());
         for (hash, place) in places {
             match place {
@@ -151,6 +154,19 @@ impl S3BlockStore {
         }
         self.seen().forget(&hash);
         if wrong { Err(StoreError::Corrupt { hash }) } else { Ok(None) }
+    }
+
+    /// Remembers where a packed block is.
+    pub(crate) fn note_place(&self, place: &Where) {
+        if let Where::Pack(block) = place {
+            self.seen().note_packed(block);
+        }
+    }
+
+    /// Writes a pack; it is durable then.
+    pub(crate) fn put_pack(&self, pack: &Pack) -> Result<(), StoreError> {
+        let (path, bytes) = (pack_path(&self.bucket.requests, &pack.id), pack.bytes.clone());
+        self.bucket.wait(|requests| async move { requests.put(&path, bytes).await })
     }
 
     fn note_seen(&self, hash: BlockHash, len: usize, place: Where) {
@@ -312,9 +328,14 @@ impl BlockStore for S3BlockStore {
         Ok(all.into_iter().take(page).collect())
     }
 
-    /// Removes packs of which nothing is left, and writes together what is left in those that are mostly unused.
+    /// Removes packs of which nothing is left, writes together what is left in those that are mostly unused, and
+    /// puts small blocks together that came alone.
     fn compact(&self) -> Result<u64, StoreError> {
-        self.compact_packs()
+        let freed = self.compact_packs()?;
+        if self.packs {
+            self.gather()?;
+        }
+        Ok(freed)
     }
 
     fn reindex(&self) -> Result<u64, StoreError> {
@@ -395,7 +416,7 @@ async fn read_object(requests: &Requests, hash: BlockHash) -> Result<Found, Stor
 }
 
 /// Where a block lies that has an object of its own.
-fn path(requests: &Requests, hash: &BlockHash) -> Path {
+pub(crate) fn path(requests: &Requests, hash: &BlockHash) -> Path {
     let name = hash.to_string();
     requests.path(&["blocks", &name[..2], &name])
 }
@@ -407,7 +428,7 @@ pub(crate) fn pack_path(requests: &Requests, pack: &PackId) -> Path {
 }
 
 /// The block that an object is by its name; `None` for what somebody else put there.
-fn block_at(requests: &Requests, object: &Path) -> Option<BlockHash> {
+pub(crate) fn block_at(requests: &Requests, object: &Path) -> Option<BlockHash> {
     let hash: BlockHash = object.filename()?.parse().ok()?;
     (path(requests, &hash) == *object).then_some(hash)
 }

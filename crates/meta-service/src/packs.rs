@@ -14,6 +14,10 @@ use model::{BlockHash, PackId, PackedBlock, limits};
 use std::collections::BTreeSet;
 
 impl PackIndex for MetaService {
+    fn keep(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        self.renew_blocks(blocks)
+    }
+
     fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
         self.snapshot(|reading| Ok(reading.packed_blocks(blocks)?))
     }

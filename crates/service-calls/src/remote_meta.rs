@@ -115,6 +115,10 @@ impl MetaForCleanUp for RemoteMeta {
 
 /// What is asked about more than one call may name goes in several.
 impl PackIndex for RemoteMeta {
+    fn keep(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        self.call(wire::RENEW, &blocks)
+    }
+
     fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
         let mut found = Vec::with_capacity(blocks.len());
         for blocks in blocks.chunks(wire::MARKED) {

@@ -92,6 +92,10 @@ impl MetaForCleanUp for Meta {
 
 /// One pack, in which every block below 100 lies.
 impl PackIndex for Meta {
+    fn keep(&self, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        self.renew(blocks)
+    }
+
     fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
         Ok(blocks.iter().map(|block| (block.0[0] < 100).then_some(packed(*block))).collect())
     }
@@ -236,6 +240,8 @@ async fn every_call_arrives_and_its_answer_returns() {
     assert_eq!(ask(&remote, move |meta| meta.removed(&condemned)).await, Ok(()));
     let most = ask(&remote, |meta| meta.condemn(1_000_000)).await.expect("answers");
     assert_eq!(most.blocks.len(), wire::CONDEMNED);
+    assert_eq!(ask(&remote, move |meta| meta.keep(&blocks)).await, Ok(()));
+    assert!(ask(&remote, |meta| meta.keep(&[BlockHash([9; 32])])).await.is_err());
     let many = vec![BlockHash([9; 32]); limits::BLOCKS_PER_REQUEST + 1];
     let found = ask(&remote, move |meta| meta.find_packed(&many)).await.expect("answers");
     assert_eq!(found, vec![Some(packed(BlockHash([9; 32]))); limits::BLOCKS_PER_REQUEST + 1], "in two calls");

@@ -101,6 +101,10 @@ impl MetaForCleanUp for Meta {
 }
 
 impl PackIndex for Meta {
+    fn keep(&self, _: &[BlockHash]) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
         Ok(vec![None; blocks.len()])
     }

@@ -169,6 +169,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[BlockStoreS3],
     },
     Mutant {
+        name: "gathered-objects-go-unread",
+        about: "the whole copy of a block goes although its pack has other bytes",
+        file: "crates/block-store-s3/src/gathering.rs",
+        old: "matches!(found, Found::Whole(_))",
+        new: "!matches!(found, Found::Absent)",
+        suites: &[BlockStoreS3],
+    },
+    Mutant {
         name: "ended-packs-take-places",
         about: "a note that comes late puts a block into a pack that is being removed",
         file: "crates/meta-service/src/packs.rs",
