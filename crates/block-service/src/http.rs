@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::limits;
 use crate::receive::BodyReader;
 use crate::service::{BlockService, Offer};
+use crate::unfinished::Unfinished;
 use crate::upload::UploadBudgets;
 use crate::{download, upload};
 use api::service::Identity;
@@ -20,12 +21,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 /// The calls of the block service. Their memory is bounded for all callers together. Work that may
-/// outlive its connection is among `tasks`, for which a shutdown waits.
-pub fn routes(service: Arc<BlockService>, tasks: TaskTracker) -> Router {
+/// outlive its connection is among `tasks`, for which a shutdown waits. What comes of uploads is kept in `unfinished`
+/// as long as it is not noted, if there is such a place.
+pub fn routes(service: Arc<BlockService>, unfinished: Option<Arc<Unfinished>>, tasks: TaskTracker) -> Router {
     let calls = Calls {
         service,
         uploads: UploadBudgets::default(),
         downloads: Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT),
+        unfinished,
         tasks,
     };
     Router::new()
@@ -42,6 +45,7 @@ struct Calls {
     service: Arc<BlockService>,
     uploads: UploadBudgets,
     downloads: Budget,
+    unfinished: Option<Arc<Unfinished>>,
     tasks: TaskTracker,
 }
 
@@ -60,9 +64,15 @@ async fn changeset(State(calls): State<Calls>, headers: HeaderMap, body: Body) -
     let upload = async move {
         let mut body = BodyReader::new(body);
         let reply = match calls.authenticate(&headers).await {
-            Ok(who) => upload::receive(calls.service, calls.uploads, who, &mut body).await,
+            Ok(who) => {
+                if let Some(unfinished) = calls.unfinished {
+                    body.keep(unfinished.follow(who));
+                }
+                upload::receive(calls.service, calls.uploads, who, &mut body).await
+            }
             Err(error) => Err(error),
         };
+        body.is_noted().await;
         if reply.is_err() {
             body.discard().await;
         }

@@ -19,10 +19,12 @@ mod news;
 mod receive;
 mod recent;
 mod service;
+mod unfinished;
 mod upload;
 mod verify;
 
 pub use clean_up::{CleanUp, CleanUpError, CleanUpReport};
 pub use http::routes;
 pub use service::{BlockService, Offer, Parcel, Thrift, Upload};
+pub use unfinished::Unfinished;
 pub use verify::{Findings, VerifyError, VerifyReport, verify};

@@ -20,6 +20,17 @@ pub(crate) const STORE_BYTES: u64 = 8 * 1024 * 1024;
 /// Blocks that have waited this long for the rest of their group are stored without it, so that a
 /// slow upload that breaks off has not been for nothing.
 pub(crate) const STORE_AFTER: Duration = Duration::from_secs(2);
+/// How long an upload may take before what has come of it is written to a file, in case that this process is killed.
+pub(crate) const UNFINISHED_AFTER: Duration = Duration::from_millis(100);
+/// An upload that has brought more bytes than this by then is over soon, and gets no file: 32 MiB/s. Most of what one
+/// device uploads to a server on its own machine is that fast, and pays nothing.
+pub(crate) const UNFINISHED_SWIFT: u64 = 3_355_443;
+/// Bytes that are written to such a file at once; so many may be lost of each upload.
+pub(crate) const UNFINISHED_STEP: u64 = 64 * 1024;
+/// Pieces of a body that wait to be written at once; the smallest that a network brings are a thousand bytes.
+pub(crate) const UNFINISHED_PIECES: usize = 4096;
+/// Bytes of all these files. An upload for which there is no room goes without.
+pub(crate) const UNFINISHED_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of blocks in the form in which they were uploaded, kept for those who fetch them next: enough for
 /// 256 MiB of text, or for thousands of edits.
 pub(crate) const RECENT_FORM_BYTES: usize = 64 * 1024 * 1024;

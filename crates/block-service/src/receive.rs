@@ -1,6 +1,7 @@
 //! Reading request bodies piece by piece, with bounded patience.
 
 use crate::limits;
+use crate::unfinished::Kept;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -25,11 +26,25 @@ pub(crate) struct BodyReader {
     body: Body,
     /// What came with the last frame and was not wanted yet.
     rest: Bytes,
+    /// What takes down all that comes.
+    kept: Option<Kept>,
 }
 
 impl BodyReader {
     pub(crate) fn new(body: Body) -> Self {
-        Self { body, rest: Bytes::new() }
+        Self { body, rest: Bytes::new(), kept: None }
+    }
+
+    /// From now on, what comes is also kept in a file until [`Self::is_noted`] is called.
+    pub(crate) fn keep(&mut self, kept: Kept) {
+        self.kept = Some(kept);
+    }
+
+    /// What came has been dealt with, and the file is of no more use.
+    pub(crate) async fn is_noted(&mut self) {
+        if let Some(mut kept) = self.kept.take() {
+            kept.end().await;
+        }
     }
 
     /// The next `len` bytes.
@@ -103,7 +118,12 @@ impl BodyReader {
                 None => return Ok(None),
                 Some(Err(_)) => return Err(ReceiveError::Broken),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                    Ok(data) if !data.is_empty() => {
+                        if let Some(kept) = &mut self.kept {
+                            kept.arrived(&data).await;
+                        }
+                        return Ok(Some(data));
+                    }
                     // Trailers, or an empty frame.
                     Ok(_) | Err(_) => {}
                 },

@@ -24,11 +24,14 @@ pub struct Thrift {
     pub relay_deltas: bool,
     /// Whether what is handed out is compressed.
     pub compress: bool,
+    /// Whether what has come of an upload counts when the server is killed before the upload's end. Whoever makes the
+    /// [`Unfinished`](crate::Unfinished) looks at it.
+    pub keep_unfinished: bool,
 }
 
 impl Thrift {
     /// Every saving.
-    pub const ALL: Self = Self { relay_deltas: true, compress: true };
+    pub const ALL: Self = Self { relay_deltas: true, compress: true, keep_unfinished: true };
 }
 
 impl Default for Thrift {

@@ -35,10 +35,35 @@ pub(crate) async fn receive(
     who: Identity,
     body: &mut BodyReader,
 ) -> Result<ChangesetReply, ApiError> {
+    receive_with(service, budgets, who, body, |head| head).await
+}
+
+/// What came of a changeset before the process that received it was killed: it is kept and noted. The commit is left to
+/// the client, which sends it again.
+///
+/// # Errors
+/// `BadRequest` as well when the body ends early, as most do.
+pub(crate) async fn take_up(
+    service: Arc<BlockService>,
+    budgets: UploadBudgets,
+    who: Identity,
+    body: &mut BodyReader,
+) -> Result<(), ApiError> {
+    let without_commit = |head| ChangesetHead { commit: None, ..head };
+    receive_with(service, budgets, who, body, without_commit).await.map(drop)
+}
+
+async fn receive_with(
+    service: Arc<BlockService>,
+    budgets: UploadBudgets,
+    who: Identity,
+    body: &mut BodyReader,
+    as_wanted: fn(ChangesetHead) -> ChangesetHead,
+) -> Result<ChangesetReply, ApiError> {
     let len = prefix(body).await?;
     let _head_share = budgets.heads.take(len as u64).await?;
     let bytes = body.exactly(len).await.map_err(|error| broken(&error))?;
-    let head: ChangesetHead = codec::decode(&bytes).map_err(|error| malformed(&error))?;
+    let head = as_wanted(codec::decode(&bytes).map_err(|error| malformed(&error))?);
     let beginning = service.clone();
     let upload = blocking(move || beginning.begin(who, head)).await?;
     Storing { service, upload: Some(upload), running: None }.run(&budgets.blocks, body).await
@@ -181,26 +206,13 @@ fn lost() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::tests::{ANN, head, service};
+    use crate::service::tests::{ANN, framed, head, plain, service};
     use axum::body::Body;
     use block_store::BlockStore;
     use futures_util::{StreamExt, stream};
     use model::BlockHash;
     use std::io;
     use std::time::Duration;
-
-    fn framed(blocks: &[&[u8]]) -> Vec<u8> {
-        let mut bytes = codec::encode_head(&head(ANN, blocks));
-        bytes.extend(blocks.iter().flat_map(|block| plain(&[block])));
-        bytes
-    }
-
-    /// Blocks in one parcel, as they are.
-    fn plain(blocks: &[&[u8]]) -> Vec<u8> {
-        let len = blocks.iter().map(|block| block.len() as u32).sum();
-        let frame = Frame { form: Form::Plain, blocks: blocks.len() as u16, len };
-        [frame.to_bytes().to_vec(), blocks.concat()].concat()
-    }
 
     async fn send(service: &Arc<BlockService>, bytes: Vec<u8>) -> Result<ChangesetReply, ApiError> {
         let pieces: Vec<_> = bytes.chunks(700).map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect();

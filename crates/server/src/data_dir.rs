@@ -1,6 +1,7 @@
 //! The data directory: its parts, and the lock that keeps a second server away.
 
 use crate::ServerError;
+use block_service::Unfinished;
 use block_store::{DiskBlockReader, DiskBlockStore, DiskOptions, StoreError};
 use metadata_store::SqliteStore;
 use model::InstanceId;
@@ -64,6 +65,11 @@ impl DataDir {
     pub(crate) fn blocks_to_look_at(&self, instance: InstanceId) -> Result<DiskBlockReader, ServerError> {
         let path = self.path.join("blocks");
         DiskBlockReader::open(&path, instance).map_err(|error| self.unusable_blocks(&path, error))
+    }
+
+    /// What has come of uploads that are under way.
+    pub(crate) fn unfinished(&self) -> Result<Unfinished, ServerError> {
+        Unfinished::open(&self.path.join("unfinished")).map_err(|source| self.unwritable(source))
     }
 
     fn unusable_blocks(&self, path: &Path, error: StoreError) -> ServerError {

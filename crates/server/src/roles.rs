@@ -18,7 +18,7 @@ use crate::{Blocks, CacheKind, CleanUpTimes, Config, Metadata, ProcessRole, Secr
 use api::ApiError;
 use api::service::{Announce, CleanUpMode, MetaForStart, PackIndex};
 use axum::Router;
-use block_service::{BlockService, CleanUp, CleanUpReport};
+use block_service::{BlockService, CleanUp, CleanUpReport, Unfinished};
 use block_store::{BlockStore, RecentBlocks, StoreError};
 use block_store_s3::S3BlockStore;
 use cache::{Cache, InProcessCache, MemcachedCache};
@@ -88,7 +88,7 @@ impl Part {
     ) -> Result<Self, ServerError> {
         let links = links(config, tls)?;
         match config.role {
-            ProcessRole::All => Self::all(config, tasks, metrics),
+            ProcessRole::All => Self::all(config, tasks, metrics).await,
             ProcessRole::Meta => Self::meta(config, links, metrics),
             ProcessRole::Block => Self::block(config, links, tasks).await,
             ProcessRole::NotifyHub => Ok(Self::hub(metrics)),
@@ -97,7 +97,7 @@ impl Part {
     }
 
     /// The functions that open block the thread; nothing else runs yet that this could hold up.
-    fn all(config: &Config, tasks: &TaskTracker, metrics: &Arc<Metrics>) -> Result<Self, ServerError> {
+    async fn all(config: &Config, tasks: &TaskTracker, metrics: &Arc<Metrics>) -> Result<Self, ServerError> {
         let data_dir = DataDir::prepare(&config.data_dir)?;
         let lock = data_dir.lock()?;
         let hub = Hub::new();
@@ -108,12 +108,13 @@ impl Part {
         let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
         let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
+        let unfinished = take_up_unfinished(&data_dir, config, &blocks).await?;
         let streams = hub.clone();
         metrics.gauge("syncline_streams", "Open notification streams", move || streams.streams() as u64);
         let need = Need::Database(meta.clone());
         let calls = router([
             meta_service::routes(meta.clone()),
-            block_service::routes(blocks, tasks.clone()),
+            block_service::routes(blocks, unfinished, tasks.clone()),
             notification_service::routes(Events::new(hub.clone(), meta.clone())),
             client_health(need.clone()),
         ]);
@@ -164,17 +165,18 @@ impl Part {
         let lock = matches!(config.blocks, Blocks::InDataDir).then(|| data_dir.lock()).transpose()?;
         let (upstream, meta) = remote_meta(config, links);
         let instance = ask_which_server(meta.clone()).await?;
-        let (blocks, index) = (config.blocks.clone(), meta.clone());
+        let (blocks, index, directory) = (config.blocks.clone(), meta.clone(), data_dir.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            open_blocks(&data_dir, &blocks, instance, index, BlocksFor::Everything)
+            open_blocks(&directory, &blocks, instance, index, BlocksFor::Everything)
         });
         let opened = opened.await;
         let store = opened.map_err(|panic| ServerError::Runtime { source: std::io::Error::other(panic) })??;
         let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
         let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta).with_thrift(config.thrift));
+        let unfinished = take_up_unfinished(&data_dir, config, &blocks).await?;
         let need = Need::Meta(upstream.clone());
-        let calls = router([block_service::routes(blocks, tasks.clone()), client_health(need.clone())]);
+        let calls = router([block_service::routes(blocks, unfinished, tasks.clone()), client_health(need.clone())]);
         Ok(Self {
             for_clients: Some(Purpose::Calls(calls)),
             for_services: Router::new(),
@@ -352,6 +354,21 @@ pub(crate) fn open_blocks(
         | StoreError::NoSpace { .. }
         | StoreError::Remote { .. } => ServerError::Bucket { place: options.place(), source },
     })
+}
+
+/// Takes up the uploads that were under way when the last process here was killed; where they are kept from now on.
+/// Only in a directory that this process has for itself.
+async fn take_up_unfinished(
+    data_dir: &DataDir,
+    config: &Config,
+    blocks: &Arc<BlockService>,
+) -> Result<Option<Arc<Unfinished>>, ServerError> {
+    if !matches!(config.blocks, Blocks::InDataDir) {
+        return Ok(None);
+    }
+    let unfinished = data_dir.unfinished()?;
+    unfinished.take_up(blocks).await;
+    Ok(config.thrift.keep_unfinished.then(|| Arc::new(unfinished)))
 }
 
 fn unusable(data_dir: &DataDir, metadata: &Metadata, error: ApiError) -> ServerError {

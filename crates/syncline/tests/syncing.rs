@@ -5,7 +5,7 @@ mod support;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
-use support::{BOB, Device, Server, WebPage, eventually, flush_both};
+use support::{BOB, Device, Server, WebPage, eventually, flush_both, run};
 
 fn two_devices() -> (Server, Device, Device) {
     let server = Server::start();
@@ -148,6 +148,27 @@ fn a_daemon_and_a_server_that_are_killed_lose_nothing() {
     flush_both(&laptop, &desktop);
     assert_eq!(desktop.tree(), laptop.tree());
     assert_eq!(desktop.tree().len(), 201);
+}
+
+#[test]
+fn what_came_of_an_upload_is_there_when_the_server_is_killed_before_its_end() {
+    let (mut server, laptop, desktop) = two_devices();
+    laptop.run(&["config", "set", "upload-limit", "4M"]).ok();
+    let noise: Vec<u8> = (0..3_u32 << 20).flat_map(|n| n.wrapping_mul(n ^ 0x9e37_79b9).to_le_bytes()).collect();
+    fs::write(laptop.folder.join("large"), noise).expect("writes");
+    let unfinished = server.path("server/unfinished");
+    let bytes = || -> u64 {
+        let files = fs::read_dir(&unfinished).expect("lists").flatten();
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+    };
+    eventually("some of it has come", || bytes() > 1 << 20);
+    server.restart();
+    assert_eq!(bytes(), 0, "it has been taken up before anybody was answered");
+    let stored = run(&["admin", "--data", server.data(), "gc", "--dry-run", "--json"]).ok().json();
+    assert!(stored["blocks"].as_u64() > Some(0), "{stored}");
+    laptop.run(&["config", "set", "upload-limit", "off"]).ok();
+    flush_both(&laptop, &desktop);
+    assert_eq!(desktop.tree(), laptop.tree());
 }
 
 #[test]

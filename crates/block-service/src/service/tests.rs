@@ -91,6 +91,20 @@ pub(crate) fn head(who: Identity, blocks: &[&[u8]]) -> ChangesetHead {
     ChangesetHead { blocks: blocks.iter().map(|bytes| header(bytes)).collect(), bases: None, commit: Some(commit) }
 }
 
+/// A whole body that uploads these blocks and commits.
+pub(crate) fn framed(blocks: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = codec::encode_head(&head(ANN, blocks));
+    bytes.extend(blocks.iter().flat_map(|block| plain(&[block])));
+    bytes
+}
+
+/// Blocks in one parcel, as they are.
+pub(crate) fn plain(blocks: &[&[u8]]) -> Vec<u8> {
+    let len = blocks.iter().map(|block| block.len() as u32).sum();
+    let frame = parcels::Frame { form: Form::Plain, blocks: blocks.len() as u16, len };
+    [frame.to_bytes().to_vec(), blocks.concat()].concat()
+}
+
 pub(crate) fn bytes(blocks: &[&'static [u8]]) -> Vec<Bytes> {
     blocks.iter().map(|block| Bytes::from_static(block)).collect()
 }
@@ -317,7 +331,7 @@ fn what_came_compressed_is_handed_on_as_it_came() {
 #[test]
 fn each_saving_can_be_left_off() {
     let (store, meta) = (Arc::new(MemoryBlockStore::new()), Arc::new(Meta::default()));
-    let thrift = Thrift { relay_deltas: false, compress: false };
+    let thrift = Thrift { relay_deltas: false, compress: false, ..Thrift::ALL };
     let service = BlockService::new(store, meta).with_thrift(thrift);
     let (old, new): (&'static [u8], _) = (&[b'x'; 5000], [[b'x'; 5000].as_slice(), b"!"].concat());
     service.changeset(ANN, head(ANN, &[old]), bytes(&[old])).expect("commits");
