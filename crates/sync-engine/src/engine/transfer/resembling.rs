@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 /// Blocks before and behind those that are sent or fetched, in which they may have been before: an edit
 /// moves what follows it by the bytes that it adds or removes.
-const NEAR_BLOCKS: u32 = 8;
+const NEAR_BLOCKS: u32 = 4;
 /// Shorter blocks, in bytes, are sent faster than compared.
 const RESEMBLING_MIN: u32 = 512;
 
@@ -56,7 +56,7 @@ mod tests {
     fn what_an_insertion_moved_resembles_what_is_near() {
         assert_eq!(left(&[1, 2, 3, 4], &[11, 12, 13, 14, 15], &[2, 3]), [0, 1, 2, 3]);
         let (old, new): (Vec<u8>, Vec<u8>) = ((1..101).collect(), (101..201).collect());
-        let near: Vec<u32> = (42..=59).collect();
+        let near: Vec<u32> = (46..=55).collect();
         assert_eq!(left(&old, &new, &[50, 51]), near);
     }
 
