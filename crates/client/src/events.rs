@@ -63,6 +63,9 @@ async fn connect_once(
             tracing::debug!("the notification stream is open");
             tell(StreamEvent::Opened);
             let end = read_stream(response, backoff, tell).await;
+            if matches!(end, StreamEnd::Broken(_) | StreamEnd::Silent) {
+                transport.stream_broke();
+            }
             let delay = backoff.after_connection(opened.elapsed(), chance.fraction());
             tracing::debug!(%end, ?delay, "the notification stream ended");
             delay

@@ -22,7 +22,7 @@ use deltas::KnownSums;
 use link::Link;
 use model::{NamespaceId, limits};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, ClientBuilder, Response, Url};
 use resume::{Interrupted, Places};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stall::Progress;
@@ -38,14 +38,22 @@ use sync_engine::io::{Reply, Request, RequestError};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call may show no progress, in either direction, before it is given up.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a connection may be quiet before the other side is asked whether it is there, and how long it has to
-/// answer each time. A balancer that took over another's address answers at once that it knows of none: so often is
-/// how soon a notification stream that has lost its balancer begins anew.
-const ASK_AFTER: Duration = Duration::from_secs(5);
-/// How often it is asked before the connection counts as broken.
+/// How long the notification stream may be quiet before the other side is asked whether it is there. A balancer that
+/// took over another's address answers at once that it knows of none: so often is how soon a stream that has lost its
+/// balancer begins anew. More than half of [`limits::SSE_KEEP_ALIVE`], so that an idle device asks once between two signs of
+/// life.
+const ASK_AFTER: Duration = Duration::from_secs(11);
+/// How long the other side has to answer each time.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is asked before the stream counts as broken.
 const ASKED_AT_MOST: u32 = 3;
+/// How long what was sent in a call may stay unacknowledged. Calls ask nothing while they wait, and nothing while their
+/// connections are not in use; a stream that breaks tells them enough ([`stall::Stream`]).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 /// How long an unused connection is kept.
 const POOL_IDLE: Duration = Duration::from_secs(90);
+/// How many of them: those of a burst of transfers would each be closed with four packets of their own.
+const POOL_SIZE: usize = 2;
 /// No advice to wait counts for more than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 /// Characters of a foreign answer's description that are passed on.
@@ -156,7 +164,10 @@ impl fmt::Display for ServerUrl {
 /// Calls to one server.
 #[derive(Clone)]
 pub struct Transport {
+    /// For calls.
     client: Client,
+    /// For the notification stream, whose connection is there for days.
+    listener: Client,
     server: ServerUrl,
     token: Option<Token>,
     bandwidth: Arc<Bandwidth>,
@@ -167,6 +178,7 @@ pub struct Transport {
     places: Arc<Places>,
     link: Arc<Link>,
     along: Arc<Along>,
+    stream: Arc<stall::Stream>,
     /// The account's root namespace, once it is known.
     root: Option<NamespaceId>,
 }
@@ -224,20 +236,34 @@ impl Transport {
     /// # Errors
     /// [`TransportError::Tls`] when the system's certificates cannot be used.
     pub fn new(server: ServerUrl, token: Option<Token>, bandwidth: Arc<Bandwidth>) -> Result<Self, TransportError> {
-        let client = Client::builder()
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(POOL_IDLE)
-            .tcp_nodelay(true)
-            .tcp_keepalive(ASK_AFTER)
-            .tcp_keepalive_interval(ASK_AFTER)
-            .tcp_keepalive_retries(ASKED_AT_MOST)
-            .build()
-            .map_err(|error| TransportError::Tls(innermost(&error)))?;
-        let (thrift, known_sums, interrupted) = (Arc::default(), Arc::default(), Arc::default());
-        let (places, link, along) = (Arc::default(), Arc::default(), Arc::default());
-        Ok(Self { client, server, token, bandwidth, thrift, known_sums, interrupted, places, link, along, root: None })
+        let common = || {
+            Client::builder()
+                .http1_only()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .pool_idle_timeout(POOL_IDLE)
+                .pool_max_idle_per_host(POOL_SIZE)
+                .tcp_nodelay(true)
+        };
+        let build = |builder: ClientBuilder| builder.build().map_err(|error| TransportError::Tls(innermost(&error)));
+        let listener =
+            common().tcp_keepalive(ASK_AFTER).tcp_keepalive_interval(ASK_AGAIN).tcp_keepalive_retries(ASKED_AT_MOST);
+        let client = common().tcp_keepalive(None).tcp_user_timeout(UNACKNOWLEDGED);
+        Ok(Self {
+            client: build(client)?,
+            listener: build(listener)?,
+            server,
+            token,
+            bandwidth,
+            thrift: Arc::default(),
+            known_sums: Arc::default(),
+            interrupted: Arc::default(),
+            places: Arc::default(),
+            link: Arc::default(),
+            along: Arc::default(),
+            stream: Arc::default(),
+            root: None,
+        })
     }
 
     /// The same calls, with or without what saves bytes.
@@ -267,7 +293,7 @@ impl Transport {
     /// # Errors
     /// [`TransportError`].
     pub async fn call<Q: Serialize, A: DeserializeOwned>(&self, name: &str, request: &Q) -> Result<A, TransportError> {
-        let progress = Progress::start();
+        let progress = self.progress();
         let body = api::encode(request);
         progress
             .watch(async {
@@ -300,11 +326,11 @@ impl Transport {
 
     /// Opens the stream of notifications.
     pub(crate) async fn open_events(&self) -> Result<Response, (TransportError, Option<Duration>)> {
-        let mut request = self.client.get(self.url("events")).header(reqwest::header::ACCEPT, EVENT_STREAM);
+        let mut request = self.listener.get(self.url("events")).header(reqwest::header::ACCEPT, EVENT_STREAM);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.to_hex());
         }
-        let progress = Progress::start();
+        let progress = self.progress();
         let opened = progress.watch(async { request.send().await.map_err(|error| connection_error(&error)) }).await;
         let response = opened.map_err(|error| (error, None))?;
         if response.status().is_success() && has_type(response.headers(), EVENT_STREAM) {
@@ -315,6 +341,15 @@ impl Transport {
             Err(error) => Err((error, wait)),
             Ok(()) => Err((TransportError::NotSyncline("it sent no event stream".into()), wait)),
         }
+    }
+
+    /// The notification stream has broken: calls that wait on the same way may wait in vain.
+    pub(crate) fn stream_broke(&self) {
+        self.stream.broke();
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::start(Arc::clone(&self.stream))
     }
 
     fn url(&self, name: &str) -> String {

@@ -105,7 +105,7 @@ impl Transport {
             let writer = Writer::new(Arc::clone(&wanted), bases, files, Arc::clone(&self.places));
             tokio::task::spawn_blocking(move || writer.run(receiver))
         };
-        let progress = Progress::start();
+        let progress = self.progress();
         let received = progress
             .watch(async {
                 let response = self.post(call, api::encode(&request).into()).await?;

@@ -78,7 +78,7 @@ impl Transport {
         };
         let head = Bytes::from(codec::encode_head(&head));
         let packing = upload.parcels(self.thrift().compress.then(|| Arc::clone(&self.link)));
-        let progress = Arc::new(Progress::start());
+        let progress = Arc::new(self.progress());
         let plain: usize = packing.iter().map(|parcel| parcel.bytes.iter().map(Bytes::len).sum::<usize>()).sum();
         let sent = Arc::new(AtomicU64::new(0));
         let body = if plain <= SMALL_BODY {
