@@ -1,7 +1,7 @@
 //! Blocks through the block service to an S3 server, beside what a bare client of the same library does with the
 //! same bytes and as many requests at a time. The server is s3s-fs in this process.
 //!
-//! `cargo test -p server --bench s3` or `cargo bench -p server --bench s3`.
+//! `cargo bench -p server --bench s3 [-- "4 MiB"]`, with the names of rows that are wanted.
 
 #![expect(clippy::print_stdout, reason = "its table is what it is for")]
 #![expect(
@@ -130,7 +130,8 @@ impl MetaForBlocks for Open {
 fn main() {
     println!("| blocks | who | put | get | get, checked | requests to put | requests to get |");
     println!("|---|---|---|---|---|---|---|");
-    for load in LOADS {
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    for load in LOADS.iter().filter(|load| named.is_empty() || named.iter().any(|name| name == load.name)) {
         let mut best: Vec<Option<Figures>> = vec![None; load.who.len()];
         for round in 0..load.rounds {
             let server = PrivateServer::start();
