@@ -101,6 +101,12 @@ impl S3Options {
         })
     }
 
+    /// The same place for who only looks: no pack is written there, and so the bucket is not marked to have some.
+    #[must_use]
+    pub fn without_packs(self) -> Self {
+        Self { packs: false, ..self }
+    }
+
     /// Where the blocks are, for messages.
     #[must_use]
     pub fn place(&self) -> String {

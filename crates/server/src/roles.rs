@@ -342,7 +342,11 @@ pub(crate) fn open_blocks(
         }
         Blocks::S3 { options, credentials } => (options, credentials.clone()),
     };
-    let opened = S3BlockStore::open(options, credentials, instance, index, world::below);
+    let options = match purpose {
+        BlocksFor::Everything => options.clone(),
+        BlocksFor::Looking => options.clone().without_packs(),
+    };
+    let opened = S3BlockStore::open(&options, credentials, instance, index, world::below);
     opened.map(|store| Arc::new(store) as Arc<dyn BlockStore>).map_err(|source| match source {
         StoreError::OtherInstance { .. } | StoreError::UnknownInstance { .. } => {
             ServerError::ForeignBlocks { path: options.place().into(), source }

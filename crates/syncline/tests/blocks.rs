@@ -43,6 +43,10 @@ fn devices_sync_through_a_bucket_and_damage_in_it_is_found() {
     let admin = |verb: &[&str]| run(&[&["admin", "--data", server.data()], &settings[..], verb].concat());
     let verified = admin(&["verify", "--json"]).ok().json();
     assert_eq!((&verified["named"], &verified["missing"], &verified["orphans"]), (&2.into(), &0.into(), &0.into()));
+    let mark = || fs::read_to_string(bucket.objects().join("team/instance")).expect("reads");
+    let with_packs = ["--blocks", &bucket.url("team"), "--blocks-credentials-file", &credentials];
+    run(&[&["admin", "--data", server.data()], &with_packs[..], &["verify"]].concat()).ok();
+    assert!(mark().starts_with("syncline block store 1"), "who looks marks nothing");
     let cleaned = admin(&["gc", "--json"]).ok().json();
     assert_eq!((&cleaned["blocks"], &cleaned["removed"]), (&2.into(), &0.into()), "beside a running server");
 
