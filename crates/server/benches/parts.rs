@@ -101,6 +101,23 @@ mod blocks {
             .bench_local_values(|blocks| store.put(&blocks).expect("puts"));
     }
 
+    /// As the uploads of one device, which wait for each other's syncs together.
+    #[divan::bench(sample_count = 30)]
+    fn four_puts_of_8_mib_at_a_time(bencher: Bencher<'_, '_>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path());
+        bencher
+            .counter(BytesCount::new(8 * BLOCK_BYTES))
+            .with_inputs(|| std::array::from_fn::<_, 4, _>(|_| fresh_blocks(2, BLOCK_BYTES)))
+            .bench_local_values(|uploads| {
+                std::thread::scope(|scope| {
+                    for blocks in &uploads {
+                        scope.spawn(|| store.put(blocks).expect("puts"));
+                    }
+                });
+            });
+    }
+
     #[divan::bench(sample_count = 50)]
     fn put_of_500_small_ones(bencher: Bencher<'_, '_>) {
         let folder = tempfile::tempdir().expect("a folder");
