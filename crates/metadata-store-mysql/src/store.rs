@@ -27,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LOCK_WAIT_SECONDS: u32 = 5;
 /// How long the database keeps a silent session, and with it the locks of a server that has vanished.
 const SILENCE_SECONDS: u32 = 60;
+/// The same within a transaction, where the database can tell the two apart.
+const TRANSACTION_SILENCE_SECONDS: u32 = 5;
 
 /// [`MetadataStore`] on MySQL.
 pub struct MysqlStore {
@@ -183,11 +185,12 @@ fn run(pool: &Pool, purpose: Purpose, work: impl FnOnce(&Session<'_>) -> Answer<
     Err(if fault.is_some_and(Fault::may_pass) && !unknown { Attempt::MayPass(error) } else { Attempt::Failed(error) })
 }
 
-/// What every session begins with: nothing is cut to fit, and nobody waits for ever.
+/// What every session begins with: nothing is cut to fit, and nobody waits for ever. What stands behind `M!` is a
+/// comment for all but MariaDB from 10.3 on.
 fn session_settings() -> String {
     format!(
         "SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, \
-         wait_timeout = {SILENCE_SECONDS}"
+         wait_timeout = {SILENCE_SECONDS} /*M!100300 , idle_transaction_timeout = {TRANSACTION_SILENCE_SECONDS} */"
     )
 }
 

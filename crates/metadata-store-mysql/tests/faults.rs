@@ -106,6 +106,33 @@ fn what_is_read_after_the_lock_is_what_its_last_holder_left() {
     assert_eq!(one.writers(), Writers::PerNamespace);
 }
 
+/// A server whose host lost its network in the middle of a transaction kept its namespace from all others for a minute.
+#[test]
+fn the_lock_of_a_server_that_has_vanished_ends_before_the_others_give_up() {
+    let server = PrivateServer::start();
+    let (one, vanished) = (store(&server), open(&server.options()).expect("opens"));
+    let gate = Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut first = true;
+            let late = port(&vanished).write(|tx| {
+                let row = tx.lock_namespace(NS)?.expect("it exists");
+                if std::mem::take(&mut first) {
+                    gate.wait();
+                    gate.wait();
+                }
+                tx.append(NS, &[tombstone(row.head.next())])
+            });
+            assert!(matches!(late, Err(StoreError::OutcomeUnknown { .. })), "{late:?}");
+        });
+        gate.wait();
+        let committed = commit(port(&one), NS, key(1));
+        gate.wait();
+        assert_eq!(committed.expect("commits while the other one is silent"), Position(1));
+    });
+    assert_eq!(assert_dense(port(&one), NS), 1);
+}
+
 #[test]
 fn a_deadlock_is_resolved_by_doing_the_work_again() {
     let server = PrivateServer::start();
