@@ -44,6 +44,8 @@ struct Watched {
     inner: Arc<dyn PackIndex>,
     /// Done once, before the next note.
     before_note: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Done once, behind the next answer to where blocks are.
+    after_find: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Calls that fail.
     keep_fails: bool,
     note_fails: bool,
@@ -53,8 +55,8 @@ struct Watched {
 impl Watched {
     /// One with nothing in front.
     fn over(inner: &Arc<dyn PackIndex>) -> Self {
-        let before_note = Mutex::default();
-        Self { inner: inner.clone(), before_note, keep_fails: false, note_fails: false, end_fails: false }
+        let (before_note, after_find) = (Mutex::default(), Mutex::default());
+        Self { inner: inner.clone(), before_note, after_find, keep_fails: false, note_fails: false, end_fails: false }
     }
 
     fn failing_keeps(inner: &Arc<dyn PackIndex>) -> Arc<Self> {
@@ -73,6 +75,11 @@ impl Watched {
         let before_note = Mutex::new(Some(Box::new(work) as Box<dyn FnOnce() + Send>));
         Arc::new(Self { before_note, ..Self::over(inner) })
     }
+
+    fn after_find(inner: &Arc<dyn PackIndex>, work: impl FnOnce() + Send + 'static) -> Arc<Self> {
+        let after_find = Mutex::new(Some(Box::new(work) as Box<dyn FnOnce() + Send>));
+        Arc::new(Self { after_find, ..Self::over(inner) })
+    }
 }
 
 fn down() -> ApiError {
@@ -84,7 +91,10 @@ impl PackIndex for Watched {
         if self.keep_fails { Err(down()) } else { self.inner.keep(blocks) }
     }
     fn find_packed(&self, blocks: &[BlockHash]) -> Result<Vec<Option<PackedBlock>>, ApiError> {
-        self.inner.find_packed(blocks)
+        let found = self.inner.find_packed(blocks);
+        let work = self.after_find.lock().expect("not poisoned").take();
+        work.into_iter().for_each(|work| work());
+        found
     }
     fn note_packed(&self, pack: PackId, blocks: &[NewPlace]) -> Result<(), ApiError> {
         let work = self.before_note.lock().expect("not poisoned").take();
@@ -472,6 +482,24 @@ fn a_block_that_is_uploaded_again_while_it_is_gathered_stays_readable() {
     assert!(reads_all(&store, &all));
     store.compact().expect("compacts");
     assert!(reads_all(&store, &all));
+}
+
+#[test]
+fn a_block_that_is_gathered_between_the_question_where_it_is_and_the_look_is_found() {
+    let (server, index) = (PrivateServer::start(), index());
+    let all = blocks(0..300, 50);
+    let look = |look: &dyn Fn(&S3BlockStore)| {
+        put_alone(&open_without_packs(&server, index.clone()), &all);
+        let gatherer = open_beside(&server, "", index.clone());
+        let watched = Watched::after_find(&index, move || {
+            gatherer.compact().expect("gathers");
+        });
+        look(&open_beside(&server, "", watched));
+        assert_eq!(files(&server, "blocks").len(), 0, "they were gathered meanwhile");
+        open_beside(&server, "", index.clone()).remove(&hashes(&all)).expect("removes");
+    };
+    look(&|reader| assert!(reads_all(reader, &all[..1])));
+    look(&|reader| assert_eq!(reader.lengths(&hashes(&all[..1])).expect("answers"), [Some(50)]));
 }
 
 #[test]

@@ -235,7 +235,8 @@ impl BlockStore for S3BlockStore {
                         self.note_seen(hash, bytes.len(), place);
                         read.insert(hash, Some(bytes));
                     }
-                    Found::Absent if place == Where::Object && fresh.contains(&hash) => {
+                    // Once is not enough: between the index's answer and the look it may have been put into a pack.
+                    Found::Absent if place == Where::Object && last => {
                         read.insert(hash, None);
                     }
                     Found::Wrong if place == Where::Object && fresh.contains(&hash) => {
@@ -287,14 +288,21 @@ impl BlockStore for S3BlockStore {
                 };
                 stream::iter(alone).map(look).buffer_unordered(CALL_REQUESTS).try_collect().await
             })?;
-            let mut seen = self.seen();
+            let mut absent = Vec::new();
             for (hash, len) in found {
                 // No block is this long; an object that is cannot be one.
-                let len = len.and_then(|len| u32::try_from(len).ok());
-                if let Some(len) = len {
-                    seen.note(hash, len, At::Object);
+                match len.and_then(|len| u32::try_from(len).ok()) {
+                    Some(len) => {
+                        self.seen().note(hash, len, At::Object);
+                        lengths.insert(hash, Some(len));
+                    }
+                    None => absent.push(hash),
                 }
-                lengths.insert(hash, len);
+            }
+            // Between the index's answer and the look a block may have been put into a pack.
+            for (hash, place) in self.ask_index(&absent)? {
+                self.note_place(&place);
+                lengths.insert(hash, if let Where::Pack(block) = place { Some(block.len) } else { None });
             }
         }
         Ok(hashes.iter().map(|hash| lengths.get(hash).copied().flatten()).collect())
