@@ -1,7 +1,7 @@
 //! A memcached of one's own: on a free port of this machine, and gone when it is dropped. For tests and
 //! benchmarks; no service of the system is used or touched.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -94,6 +94,8 @@ impl PrivateServer {
     /// If it does not run.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        // A thread on another processor may answer once more before all of them stand still.
+        waitpid(Some(self.running()), WaitOptions::UNTRACED).expect("it stops");
     }
 
     /// Lets a frozen server go on.
@@ -125,9 +127,12 @@ impl PrivateServer {
     }
 
     fn signal(&self, signal: Signal) {
+        kill_process(self.running(), signal).expect("it can be signalled");
+    }
+
+    fn running(&self) -> Pid {
         let process = self.process.as_ref().expect("the server runs");
-        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, signal).expect("it can be signalled");
+        i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a process id")
     }
 }
 
