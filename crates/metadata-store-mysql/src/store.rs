@@ -27,8 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LOCK_WAIT_SECONDS: u32 = 5;
 /// How long the database keeps a silent session, and with it the locks of a server that has vanished.
 const SILENCE_SECONDS: u32 = 60;
-/// The same within a transaction, where the database can tell the two apart.
-const TRANSACTION_SILENCE_SECONDS: u32 = 5;
+/// The same within a transaction, where the database can tell the two apart. Longer than others wait for its locks, who
+/// so learn first that it holds them.
+const TRANSACTION_SILENCE_SECONDS: u32 = 8;
 
 /// [`MetadataStore`] on MySQL.
 pub struct MysqlStore {
