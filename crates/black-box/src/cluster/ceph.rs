@@ -4,12 +4,12 @@
 //! Nothing signs in inside: what is tried is how the block service gets on with the gateways.
 
 use super::machines::find;
+use super::network::run;
 use super::part::Part;
-use crate::site::{LOOK_AGAIN, PATIENCE, end_of, text};
-use anyhow::{Context, Result, bail};
+use crate::site::{LOOK_AGAIN, PATIENCE, text};
+use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -115,24 +115,12 @@ impl Ceph {
         self.run(name, &[&["-c", text(&settings)?], words].concat())
     }
 
+    /// Runs a program where the Ceph is.
     fn run(&self, name: &str, words: &[&str]) -> Result<()> {
         let program = program(name)?;
-        let log = self.path(&format!("{name}.tool.log"));
-        let all: Vec<String> = self
-            .by
-            .iter()
-            .cloned()
-            .chain([text(&program)?.to_owned()])
-            .chain(words.iter().map(ToString::to_string))
-            .collect();
-        let file = crate::site::append(&log)?;
-        let mut command = Command::new(&all[0]);
-        command.args(&all[1..]).stdout(file.try_clone()?).stderr(file);
-        let status = command.status().with_context(|| format!("cannot run {name}"))?;
-        if !status.success() {
-            bail!("`{}` ended with {status}: {}", all.join(" "), end_of(&log));
-        }
-        Ok(())
+        let by: Vec<&str> = self.by.iter().map(String::as_str).collect();
+        let all = [&by[..], &[text(&program)?], words].concat();
+        run(all[0], &all[1..])
     }
 
     fn settings(&self) -> PathBuf {
