@@ -292,7 +292,8 @@ impl Ghost {
     }
 
     /// The content, and all that took its place, one after the other, in its file or where that was.
-    fn with_successors(&self, content: ContentHash) -> BTreeSet<ContentHash> {
+    #[must_use]
+    pub fn with_successors(&self, content: ContentHash) -> BTreeSet<ContentHash> {
         let mut all = BTreeSet::from([content]);
         let mut pending = vec![content];
         while let Some(at) = pending.pop() {

@@ -191,7 +191,7 @@ impl Users {
         disk.write_through(handle, bytes.clone())?;
         self.note_remade(device, disk, old, &bytes);
         let visible = is_visible(name.as_ref());
-        self.ghost.wrote_halfway(device, old.filter(|_| visible), &bytes);
+        self.ghost.wrote_halfway(device, old.filter(|_| visible || is_parked(name.as_ref())), &bytes);
         if !visible {
             self.ghost.wrote_aside(&bytes);
         }
@@ -270,6 +270,10 @@ impl Users {
         self.ghost.moved(device, &moved);
         self.filled(device, disk, to);
         self.ghost.left(device, from, &moved);
+        for rival in disk.rivals(from) {
+            // As if that had been put there after the file had left.
+            self.ghost.filled(device, from, disk.content_at(&rival));
+        }
         if self.is_shared(from) != self.is_shared(to) || self.is_private(device, from) {
             // From one namespace to another a move is a copy and a deletion.
             moved.iter().for_each(|content| self.ghost.release(*content));
@@ -283,6 +287,11 @@ impl Users {
 
 fn is_visible(path: Option<&LocalPath>) -> bool {
     path.is_some_and(|path| !path.as_bytes().starts_with(local_files::fs::OWN_DIRECTORY.as_bytes()))
+}
+
+/// Whether the file is between two places of one move.
+fn is_parked(path: Option<&LocalPath>) -> bool {
+    path.is_some_and(|path| path.as_bytes().starts_with(local_files::fs::PARKED_DIRECTORY.as_bytes()))
 }
 
 fn file(disk: &Disk, path: &str) -> Result<LocalPath, FsError> {

@@ -9,6 +9,7 @@
 mod departed;
 mod failed;
 mod look;
+mod problems;
 mod unplaced;
 
 use crate::io::{
@@ -21,6 +22,7 @@ use failed::Failed;
 use look::{Look, merge};
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
+use problems::Problems;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use unplaced::Unplaced;
@@ -29,8 +31,6 @@ use unplaced::Unplaced;
 const DIRECTORIES_PER_SCAN: usize = 64;
 /// Deleted nodes whose inodes are remembered until the server knows of the deletion.
 const MAX_DEPARTED: usize = 20_000;
-/// Unsyncable items that are remembered by path; more are counted only.
-pub const MAX_PATH_PROBLEMS: usize = 10_000;
 
 /// The parent of nodes that are missing and whose place another one has taken, until the round ends.
 /// Not a node of any server.
@@ -83,8 +83,8 @@ pub struct Observer {
     /// The last round that was finished.
     finished: u64,
     in_round: bool,
-    /// Items by path that cannot be in the tree at all, with the reason.
-    problems: BTreeMap<LocalPath, String>,
+    /// Items that cannot be in the tree at all.
+    problems: Problems,
 }
 
 impl Observer {
@@ -164,7 +164,7 @@ impl Observer {
 
     /// What is on disk and cannot be in the tree, with the reason.
     #[must_use]
-    pub const fn problems(&self) -> &BTreeMap<LocalPath, String> {
+    pub const fn problems(&self) -> &Problems {
         &self.problems
     }
 
@@ -219,7 +219,7 @@ impl Observer {
                 Err(ScanError::Gone) => self.look_at_parent(trees, &scan.target.directory),
                 Err(ScanError::Unreadable(reason)) => {
                     self.look_failed(folder, Look { extent: scan.target.extent, deep });
-                    self.report(scan.target.directory.clone(), format!("the folder cannot be read: {reason}"));
+                    self.problems.report_folder(folder, format!("the folder cannot be read: {reason}"));
                 }
             }
         }
@@ -237,19 +237,19 @@ impl Observer {
         deep: bool,
         random: &mut dyn FnMut() -> [u8; 16],
     ) {
-        if self.is_foreign(trees, folder, &target.directory, &listing.print) {
+        if self.is_foreign(trees, folder, &listing.print) {
             return;
         }
-        self.clear_problems(target);
+        self.problems.clear(trees, folder, &target.extent);
         self.look_succeeded(folder, &target.extent);
         let unreadable: BTreeSet<&[u8]> = listing.unreadable.iter().map(|(name, _)| &**name).collect();
         for (name, reason) in &listing.unreadable {
-            self.report(target.directory.join(name), reason.clone());
+            self.problems.report(folder, name, reason.clone());
             self.look_failed(folder, Look { extent: Extent::Names(BTreeSet::from([name.clone()])), deep });
         }
         let mut matched = BTreeSet::new();
         for found in &listing.entries {
-            let Some(name) = self.acceptable(&target.directory, found) else { continue };
+            let Some(name) = self.acceptable(folder, found) else { continue };
             let matched_child = if folder == PARKED {
                 Some(self.take_parked(trees, &name, found, random))
             } else {
@@ -301,9 +301,9 @@ impl Observer {
         if Trees::disk_name(&local) != &*found.name {
             let other_spelling_exists = listing.entries.iter().any(|entry| *entry.name == *Trees::disk_name(&local));
             if other_spelling_exists {
-                let path = target.directory.join(&found.name);
-                self.report(
-                    path,
+                self.problems.report(
+                    folder,
+                    &found.name,
                     format!(
                         "its name differs from `{}` only in case or in how accents are written; rename one of them",
                         local.place.name
@@ -325,8 +325,7 @@ impl Observer {
             return None;
         }
         if found.kind == FileKind::Directory && found.print.device != local.print.device {
-            let path = target.directory.join(&found.name);
-            self.report(path, "another file system is (or was) mounted here".to_owned());
+            self.problems.report(folder, &found.name, "another file system is (or was) mounted here".to_owned());
             return Some(child);
         }
         self.missing.remove(&child);
@@ -521,7 +520,7 @@ impl Observer {
             }
         }
         for newcomer in fresh {
-            if self.take_back(trees, &newcomer) {
+            if self.waits_for_its_old_place(trees, &newcomer) || self.take_back(trees, &newcomer) {
                 continue;
             }
             self.free_name(trees, newcomer.folder, &newcomer.name.key());
@@ -529,6 +528,22 @@ impl Observer {
                 self.create(trees, newcomer, random);
             }
         }
+    }
+
+    /// The place where an entry was seen last cannot be read at the moment. Who it is, and what became of the one
+    /// whose place it may have taken, is open until the two places are looked at again.
+    fn waits_for_its_old_place(&mut self, trees: &Trees, newcomer: &Newcomer) -> bool {
+        let Newcomer { folder, name, found, .. } = newcomer;
+        let open = |old: NodeId| !self.is_gone(trees, old) && self.place_may_yet_be_seen(trees, old);
+        if !self.previous(trees, found).is_some_and(open) {
+            return false;
+        }
+        if let Some(there) = trees.local_child(*folder, &name.key()) {
+            self.missing.remove(&there);
+        }
+        let again = Extent::Names(BTreeSet::from([found.name.clone()]));
+        self.look_failed(*folder, Look { extent: again, deep: false });
+        true
     }
 
     /// What looked like another node in the place of a known one was none: the known one changed.
@@ -572,6 +587,7 @@ impl Observer {
 
     fn end_round(&mut self, trees: &mut Trees) {
         self.forget_returned(trees);
+        let any_missing = !self.missing.is_empty();
         for id in std::mem::take(&mut self.missing) {
             let gone = self.remember(trees, id);
             remove_from_disk_tree(trees, id);
@@ -580,6 +596,9 @@ impl Observer {
                     self.doubt(trees, new);
                 }
             }
+        }
+        if any_missing {
+            self.problems.forget_vanished(trees);
         }
         self.homes.clear();
         if self.failed.is_empty() {
@@ -628,16 +647,16 @@ impl Observer {
 
     /// Whether the directory lies on another file system than before: something was mounted or unmounted
     /// there, and what it shows says nothing about our files.
-    fn is_foreign(&mut self, trees: &Trees, folder: NodeId, path: &LocalPath, print: &Fingerprint) -> bool {
+    fn is_foreign(&mut self, trees: &Trees, folder: NodeId, print: &Fingerprint) -> bool {
         let foreign = trees.local(folder).is_some_and(|local| local.print.device != print.device);
         if foreign {
-            self.report(path.clone(), "another file system is (or was) mounted here".to_owned());
+            self.problems.report_folder(folder, "another file system is (or was) mounted here".to_owned());
         }
         foreign
     }
 
     /// The entry's name, if the entry is something that can be synced; a problem otherwise.
-    fn acceptable(&mut self, directory: &LocalPath, found: &Found) -> Option<Name> {
+    fn acceptable(&mut self, folder: NodeId, found: &Found) -> Option<Name> {
         let reason = match (found.kind, &found.target) {
             (FileKind::Other, _) => "sockets, pipes and devices are not synced".to_owned(),
             (FileKind::File, _) if found.print.size > limits::FILE_BLOCKS as u64 * BLOCK_SIZE => {
@@ -651,39 +670,8 @@ impl Observer {
                 Err(error) => error.to_string(),
             },
         };
-        self.report(directory.join(&found.name), reason);
+        self.problems.report(folder, &found.name, reason);
         None
-    }
-
-    fn report(&mut self, path: LocalPath, reason: String) {
-        if self.problems.len() < MAX_PATH_PROBLEMS {
-            self.problems.insert(path, reason);
-        }
-    }
-
-    /// What is looked at again reports its problems again.
-    fn clear_problems(&mut self, target: &ScanTarget) {
-        self.problems.remove(&target.directory);
-        match &target.extent {
-            Extent::All => {
-                let below: Vec<LocalPath> = self
-                    .problems
-                    .range(target.directory.clone()..)
-                    .map(|(path, _)| path)
-                    .take_while(|path| path.as_bytes().starts_with(target.directory.as_bytes()))
-                    .filter(|path| path.split().is_some_and(|(folder, _)| folder == target.directory))
-                    .cloned()
-                    .collect();
-                for path in below {
-                    self.problems.remove(&path);
-                }
-            }
-            Extent::Names(names) => {
-                for name in names {
-                    self.problems.remove(&target.directory.join(name));
-                }
-            }
-        }
     }
 
     fn look_at_parent(&mut self, trees: &Trees, directory: &LocalPath) {

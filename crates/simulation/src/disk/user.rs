@@ -2,7 +2,7 @@
 
 use super::{Author, Body, Disk, Entry, Ino};
 use local_files::fs::FsError;
-use model::{ContentHash, Mtime};
+use model::{ContentHash, Mtime, Name, NameKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync_engine::io::{FileKind, Hint, LocalPath};
@@ -118,8 +118,22 @@ impl Disk {
 
     /// The contents of all files at and below the path.
     pub fn contents_below(&mut self, path: &LocalPath) -> Vec<ContentHash> {
-        let Ok(top) = self.resolve(path) else { return Vec::new() };
-        let mut pending = vec![top];
+        let top = self.resolve(path).ok();
+        self.contents_in(top.into_iter().collect())
+    }
+
+    /// The same, of all that the path could mean to the server, for which some names count as the same.
+    pub fn contents_meant(&mut self, path: &LocalPath) -> Vec<ContentHash> {
+        let mut tops: Vec<Ino> = self.resolve(&LocalPath::root()).into_iter().collect();
+        for name in path.components() {
+            let below = tops.iter().filter_map(|ino| self.entries(*ino).ok()).flat_map(BTreeMap::values);
+            tops = below.filter(|entry| server_key(&entry.name) == server_key(name)).map(|entry| entry.ino).collect();
+        }
+        self.contents_in(tops)
+    }
+
+    fn contents_in(&mut self, tops: Vec<Ino>) -> Vec<ContentHash> {
+        let mut pending = tops;
         let mut contents = Vec::new();
         while let Some(ino) = pending.pop() {
             contents.extend(self.content_of(ino));
@@ -171,19 +185,22 @@ impl Disk {
     fn shares_its_name(&self, path: &LocalPath) -> bool {
         let Some((parent, name)) = path.split() else { return false };
         let Ok(entries) = self.resolve(&parent).and_then(|ino| self.entries(ino)) else { return false };
-        let key = |name: &[u8]| model::Name::parse_bytes(name).ok().map(|name| name.key());
-        entries.values().filter(|entry| key(&entry.name) == key(name)).count() > 1
+        entries.values().filter(|entry| server_key(&entry.name) == server_key(name)).count() > 1
     }
 
-    /// The contents below other entries of the path's folder whose name counts as the same for the server.
-    pub fn contents_of_rivals(&mut self, path: &LocalPath) -> Vec<ContentHash> {
+    /// Other entries of the path's folder whose name counts as the same for the server.
+    #[must_use]
+    pub fn rivals(&self, path: &LocalPath) -> Vec<LocalPath> {
         let Some((parent, name)) = path.split() else { return Vec::new() };
         let Ok(entries) = self.resolve(&parent).and_then(|ino| self.entries(ino)) else { return Vec::new() };
-        let key = |name: &[u8]| model::Name::parse_bytes(name).ok().map(|name| name.key());
         let is_same = |entry: &Entry| self.key(&entry.name) == self.key(name);
-        let other = |entry: &&Entry| !is_same(entry) && key(&entry.name) == key(name);
-        let rivals: Vec<LocalPath> = entries.values().filter(other).map(|entry| parent.join(&entry.name)).collect();
-        rivals.iter().flat_map(|rival| self.contents_below(rival)).collect()
+        let other = |entry: &&Entry| !is_same(entry) && server_key(&entry.name) == server_key(name);
+        entries.values().filter(other).map(|entry| parent.join(&entry.name)).collect()
+    }
+
+    /// The contents below these.
+    pub fn contents_of_rivals(&mut self, path: &LocalPath) -> Vec<ContentHash> {
+        self.rivals(path).iter().flat_map(|rival| self.contents_below(rival)).collect()
     }
 
     /// Removes whatever is at the path, with all it holds.
@@ -244,4 +261,9 @@ impl Disk {
         self.remember();
         Ok(())
     }
+}
+
+/// What the server compares names by.
+fn server_key(name: &[u8]) -> Option<NameKey> {
+    Name::parse_bytes(name).ok().map(|name| name.key())
 }

@@ -548,7 +548,7 @@ impl World {
     /// What is excluded leaves this device; the user's values stay with the others.
     fn exclude(&mut self, device: usize, path: &str) -> Checked<()> {
         let Ok(path) = local_path(path) else { return Ok(()) };
-        let contents = lock(&self.devices[device].disk).contents_below(&path);
+        let contents = lock(&self.devices[device].disk).contents_meant(&path);
         lock(&self.users).ghost.detached(device, &contents);
         self.command(device, Command::Exclude(path))
     }

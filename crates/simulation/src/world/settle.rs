@@ -341,7 +341,9 @@ impl World {
             }
         }
         for content in counts.keys() {
-            if !users.ghost.may_return(content) {
+            // What took its place may have a problem, and wait on its device.
+            let waits = || users.ghost.with_successors(*content).iter().any(|next| stuck.contains(next));
+            if !users.ghost.may_return(content) && !waits() {
                 let text = users.ghost.text(content);
                 let fate = users.ghost.fate(content);
                 return Err(violation(format!("I2: `{text}` is back, which was {fate:?}")));

@@ -216,9 +216,13 @@ impl Engine {
         }
     }
 
-    /// Takes note of the root's state; `false`: nothing that was seen may be believed.
+    /// Takes note of the root's state; `false`: nothing that was seen may be believed, and everything is looked at
+    /// when the root may be there again.
     pub(super) fn believe_root(&mut self, root: RootState, now: u64) -> bool {
         self.local.root = root;
+        if root != RootState::Present {
+            self.observer.look_at_everything(&self.trees);
+        }
         self.local.root_retry_at = match root {
             RootState::Present => None,
             RootState::Missing | RootState::Replaced => Some(now + ROOT_RETRY_MS),

@@ -61,7 +61,8 @@ impl Engine {
         let items = items.map(|(id, item)| (self.trees.display_path(*id), item.reason.clone()));
         let verdicts =
             self.queues.problems.iter().map(|(id, reason)| (self.trees.display_path(*id), (*reason).to_owned()));
-        let paths = self.observer.problems().iter().map(|(path, reason)| (path.to_string(), reason.clone()));
+        let paths =
+            self.observer.problems().iter(&self.trees).map(|(path, reason)| (path.to_string(), reason.to_owned()));
         let disk = self.local.not_durable.iter().map(|reason| (String::new(), not_durable(reason)));
         let items = disk.chain(items);
         items.chain(verdicts).chain(paths).take(limit).map(|(path, reason)| Problem { path, reason }).collect()
@@ -70,7 +71,7 @@ impl Engine {
     /// What `filestatus` says; for a folder, the worst of what it holds.
     #[must_use]
     pub fn file_status(&self, path: &LocalPath) -> FileStatus {
-        if self.observer.problems().contains_key(path) {
+        if self.observer.problems().at(&self.trees, path).is_some() {
             return FileStatus::Error;
         }
         let Some(id) = self.find(path) else { return FileStatus::Unwatched };
@@ -108,7 +109,7 @@ impl Engine {
     /// One sentence that explains the state of the path.
     #[must_use]
     pub fn why(&self, path: &LocalPath) -> String {
-        if let Some(reason) = self.observer.problems().get(path) {
+        if let Some(reason) = self.observer.problems().at(&self.trees, path) {
             return format!("`{path}` is not synced: {reason}");
         }
         let Some(id) = self.find(path) else {

@@ -10,6 +10,7 @@ use crate::io::Extent;
 use crate::tree::PARKED;
 use crate::trees::Trees;
 use model::NodeId;
+use std::collections::BTreeSet;
 
 /// Folders whose failed looks are made again; further ones wait for the next look at everything.
 const MAX_FAILED: usize = 1_000;
@@ -58,6 +59,14 @@ impl Observer {
     #[must_use]
     pub fn may_yet_show(&self) -> bool {
         self.fewest_failures().is_some_and(|times| times < PASSING_FAILURES)
+    }
+
+    /// Whether it is open still if the node is where the tree has it: nobody could look, and may be able to before long.
+    pub(super) fn place_may_yet_be_seen(&self, trees: &Trees, id: NodeId) -> bool {
+        let Some(local) = trees.local(id) else { return false };
+        let Some(failed) = self.failed.get(&local.place.parent) else { return false };
+        let name = Extent::Names(BTreeSet::from([Trees::disk_name(&local).into()]));
+        failed.times < PASSING_FAILURES && covers(&failed.look.extent, &name)
     }
 
     /// Makes the looks that failed again.

@@ -47,6 +47,7 @@ impl Observer {
             }
         }
         self.failure_passes_on(from, to);
+        self.problems.pass_on(from, to);
         if self.unconfirmed.remove(&from) {
             self.unconfirmed.insert(to);
         }

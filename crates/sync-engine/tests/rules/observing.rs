@@ -286,3 +286,78 @@ fn a_new_file_in_a_folder_that_was_renamed_just_before_is_seen() {
     assert_eq!(where_is(&trees, B).as_deref(), Some("D/f"));
     assert!(trees.local_child(A, &name("new").key()).is_some());
 }
+
+/// It counted as a new file, and the one that it had been as deleted as soon as its old folder could be read.
+#[test]
+fn a_file_whose_old_folder_cannot_be_read_at_the_moment_waits_to_be_known_by_it() {
+    for taken in [None, Some(12)] {
+        let mut trees = folder_with_file();
+        if let Some(inode) = taken {
+            let there = agreed_file(&at_root("moved"), "other", inode);
+            trees.set_local(C, there.local);
+            trees.set_synced(C, there.synced);
+        }
+        let moved = || root_with(vec![folder_d(), found_file("moved", print(11, 5))]);
+        let mut observer = Observer::default();
+        observer.look_at_name(trees.root(), b"moved");
+        look(&mut observer, &mut trees, |target| match &*target.directory.to_string() {
+            "d" => Err(ScanError::Unreadable("input/output error".to_owned())),
+            _ => moved(),
+        });
+        assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"), "nobody has seen that it left");
+        assert_eq!(where_is(&trees, C).is_some(), taken.is_some(), "nor whether the other one is gone or was edited");
+
+        observer.look_again(&trees);
+        look(&mut observer, &mut trees, |target| match &*target.directory.to_string() {
+            "d" => Ok(listing(print(10, 0), Vec::new())),
+            _ => moved(),
+        });
+        assert_eq!(where_is(&trees, B).as_deref(), Some("moved"));
+        assert_eq!(where_is(&trees, C), None);
+    }
+}
+
+#[test]
+fn a_file_whose_old_folder_stays_unreadable_is_new_after_a_while() {
+    let mut trees = folder_with_file();
+    let mut observer = Observer::default();
+    observer.look_at_name(trees.root(), b"moved");
+    for _ in 0..6 {
+        look(&mut observer, &mut trees, |target| match &*target.directory.to_string() {
+            "d" => Err(ScanError::Unreadable("permission denied".to_owned())),
+            _ => root_with(vec![folder_d(), found_file("moved", print(11, 5))]),
+        });
+        observer.look_again(&trees);
+    }
+    assert!(trees.local_child(trees.root(), &name("moved").key()).is_some_and(|node| node != B));
+    assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"));
+}
+
+/// The path that the folder had was told, until everything was looked at again; nobody learnt of the file.
+#[test]
+fn what_cannot_be_synced_is_told_where_it_is_after_its_folder_was_renamed() {
+    let mut trees = folder_with_file();
+    let mut observer = Observer::default();
+    observer.look_at_everything(&trees);
+    look(&mut observer, &mut trees, |target| match &*target.directory.to_string() {
+        "d" => Ok(listing(print(10, 0), vec![found_file("f", print(11, 5)), found_file("F", print(12, 1))])),
+        _ => root_with(vec![folder_d()]),
+    });
+    let told = |observer: &Observer, trees: &Trees| {
+        observer.problems().iter(trees).map(|(path, _)| path.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&observer, &trees), ["d/F"]);
+    let mut local = trees.local(A).expect("the folder");
+    local.place = at_root("e");
+    trees.set_local(A, Some(local));
+    assert_eq!(told(&observer, &trees), ["e/F"]);
+    assert!(observer.problems().at(&trees, &path("e/F")).is_some());
+
+    observer.relabelled(A, C);
+    trees.relabel(A, C);
+    assert_eq!(told(&observer, &trees), ["e/F"], "a folder that turns out to be another node keeps them");
+
+    observer.look_at_name(trees.root(), b"e");
+    look(&mut observer, &mut trees, |_| root_with(Vec::new()));
+    assert_eq!(observer.problems().len(), 0, "what was in a folder is gone with it");
+}

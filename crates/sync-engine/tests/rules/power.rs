@@ -7,6 +7,7 @@ use sync_engine::io::{
     Durable, EngineState, Event, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalStep, Reply, Request,
     RootState, Settled,
 };
+use sync_engine::status::Phase;
 
 /// The change time of all files here, in nanoseconds, is 7.
 const BEFORE: i64 = 0;
@@ -168,4 +169,24 @@ fn the_disk_is_synced_after_the_last_change_and_that_is_remembered() {
         JobResult::Settled { root: RootState::Present, result: Ok(settled) },
     ));
     assert_eq!(script.engine.state().durable, Some(durable(1, AFTER)));
+}
+
+/// The folder was away only while the disk was synced. It counted as missing from then on, and nothing was sent.
+#[test]
+fn a_folder_that_was_not_there_while_the_disk_was_synced_is_looked_for_again() {
+    let mut script = starts(1, BEFORE, &[found_file("a", print(11, 5))]);
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", Fingerprint { ctime: 8, ..print(11, 5) })]);
+    reads(&mut script, "bytes");
+    let mut synced = None;
+    while synced.is_none() {
+        script.wake();
+        synced = script.job(|job| *job == Job::Settle);
+    }
+    let missing = JobResult::Settled { root: RootState::Missing, result: Ok(Settled::default()) };
+    script.tell(Event::JobDone(synced.expect("asked").0, missing));
+    assert_eq!(script.engine.status().phase, Phase::RootMissing);
+    script.wake();
+    script.answer_scans(&[found_file("a", print(11, 5))]);
+    assert_ne!(script.engine.status().phase, Phase::RootMissing);
 }

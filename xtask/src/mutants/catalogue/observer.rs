@@ -105,4 +105,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "                drop(look);",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
+    Mutant {
+        name: "missing-root-is-not-looked-for",
+        about: "nobody looks for the synced folder again when something else than a scan found it missing",
+        file: LOCAL,
+        old: "            self.observer.look_at_everything(&self.trees);\n        }\n        self.local.root_retry_at",
+        new: "        }\n        self.local.root_retry_at",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
+    Mutant {
+        name: "moved-out-of-what-cannot-be-read-is-new",
+        about: "a file whose old folder cannot be read at the moment counts as a new one",
+        file: OBSERVE,
+        old: "if self.waits_for_its_old_place(trees, &newcomer) || self.take_back",
+        new: "if self.take_back",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
 ];
