@@ -6,7 +6,7 @@
 
 use api::ApiError;
 use api::service::{CleanUpMode, MetaForCleanUp};
-use block_store::{BlockStore, StoreError};
+use block_store::{BlockStore, Compaction, StoreError};
 use model::BlockHash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,8 +41,12 @@ pub struct CleanUpReport {
     pub removed: u64,
     /// Bytes of those.
     pub removed_bytes: u64,
-    /// Bytes that the store has given back to the disk by writing what is left elsewhere.
+    /// Bytes that the store has given back by writing what is left elsewhere.
     pub compacted_bytes: u64,
+    /// Small blocks that the store has put together.
+    pub gathered: u64,
+    /// Blocks that the store wanted to move and found damaged.
+    pub damaged: u64,
 }
 
 /// Why a run ended early. What it had done stays done.
@@ -85,7 +89,8 @@ impl CleanUp {
             report = CleanUpReport { removed: 0, removed_bytes: 0, ..report };
             self.sweep(&mut report)?;
             self.go_on()?;
-            report.compacted_bytes = self.store.compact().map_err(CleanUpError::Store)?;
+            let Compaction { freed_bytes, gathered, damaged } = self.store.compact().map_err(CleanUpError::Store)?;
+            report = CleanUpReport { compacted_bytes: freed_bytes, gathered, damaged, ..report };
         }
         Ok(report)
     }

@@ -218,7 +218,14 @@ impl Requests {
 
     /// A part of an object, or less where it is shorter; `None`: there is no such object.
     pub(crate) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        self.patiently("read", || self.s3.get_range(path, range.clone())).await
+        match self.patiently("read", || self.s3.get_range(path, range.clone())).await {
+            // Of a part that begins behind an object's end servers say that it cannot be had.
+            Err(error) => match self.length(path).await {
+                Ok(Some(length)) if length <= range.start => Ok(Some(Bytes::new())),
+                Ok(_) | Err(_) => Err(error),
+            },
+            found => found,
+        }
     }
 
     /// An object's length in bytes; `None`: there is none.
@@ -286,8 +293,17 @@ fn names_no_bucket(source: &(dyn StdError + 'static)) -> bool {
     source.to_string().contains("NoSuchBucket")
 }
 
+/// The library has no name for this answer.
+fn is_behind_the_end(source: &(dyn StdError + 'static)) -> bool {
+    source.to_string().contains("416 Range Not Satisfiable")
+}
+
 /// Whether another attempt may go better. What the library has no name for are the server's own failures,
 /// broken connections and time-outs, and refusals which come again at once.
 fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Generic { .. } | Error::JoinError { .. } | Error::Precondition { .. })
+    match error {
+        Error::Generic { source, .. } => !is_behind_the_end(&**source),
+        Error::JoinError { .. } | Error::Precondition { .. } => true,
+        _ => false,
+    }
 }

@@ -1,27 +1,32 @@
-//! Packs that are mostly unused, and packs that the index does not know.
+//! Packs that are mostly unused, small ones, and those that the index does not know.
 //!
 //! A block leaves its pack when it is removed, uploaded anew, or moved here. What is in a pack and has no place
 //! takes up space. When less than half of a pack is in use, what is left is written to a new one, the places are
 //! moved, each only if it still is what it was, and the old pack is ended and removed. Several servers may do
 //! that at once: then one of them moves each place, and nobody removes a pack in which a place is left.
 //!
+//! Packs that are small themselves, of uploads of few blocks each, are put together in the same way when they make a
+//! pack that is not small: so each block is moved for this reason once.
+//!
 //! A pack that the index never heard of is from an upload that broke off, or the index is an older copy. Nobody
 //! can tell here, so it is not removed: its blocks get places where they have none that leads anywhere, and the
 //! ordinary clean-up finds out which of them anybody names.
 
-use crate::bucket::Requests;
-use crate::pack::{self, FRONT, PACK_BYTES, Pack, Stretch, stretches};
-use crate::store::{CALL_REQUESTS, S3BlockStore, pack_at, pack_path};
+use crate::leaving::{self, Leaving};
+use crate::pack::{self, FRONT, PACK_BYTES, Pack};
+use crate::store::{S3BlockStore, pack_at, pack_path};
 use api::service::{InsteadOf, NewPlace, PackState};
-use block_store::{Block, StoreError};
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use block_store::{Compaction, StoreError};
 use model::{PackId, PackedBlock, limits};
 use object_store::path::Path;
 use std::collections::BTreeMap;
 
 /// Packs that are looked at together.
 const PAGE: usize = 1000;
+/// A pack with less than one part in this many of the blocks and of the bytes that a pack can have is a small one.
+const SMALL_SHARE: u64 = 4;
+/// Small packs that are put together in one run; there are more runs.
+const MOST_SMALL: usize = 16 * 1024;
 
 /// A pack as it lies in the bucket.
 #[derive(Debug, Clone, Copy)]
@@ -30,41 +35,73 @@ struct Lying {
     bytes: u64,
 }
 
-/// Blocks on their way out of packs that are mostly unused.
-#[derive(Default)]
-struct Move {
-    blocks: Vec<(PackId, Block)>,
-    bytes: usize,
-    from: Vec<Lying>,
+/// How much of a pack is in use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Load {
+    blocks: u64,
+    bytes: u64,
 }
 
-impl Move {
-    fn has_room_for(&self, blocks: usize, bytes: usize) -> bool {
-        self.blocks.len() + blocks <= limits::PACK_BLOCKS && self.bytes + bytes <= PACK_BYTES
+impl Load {
+    fn plus(self, other: Self) -> Self {
+        Self { blocks: self.blocks + other.blocks, bytes: self.bytes + other.bytes }
+    }
+
+    fn fits(self) -> bool {
+        self.blocks <= limits::PACK_BLOCKS as u64 && self.bytes <= PACK_BYTES as u64
+    }
+
+    fn is_small(self) -> bool {
+        self.blocks * SMALL_SHARE < limits::PACK_BLOCKS as u64 && self.bytes * SMALL_SHARE < PACK_BYTES as u64
     }
 }
 
+/// Blocks on their way out of packs.
+#[derive(Default)]
+struct Move {
+    blocks: Vec<Leaving>,
+    load: Load,
+    from: Vec<Lying>,
+}
+
 impl S3BlockStore {
-    /// Gives back what packs take up in vain; how many bytes.
-    pub(crate) fn compact_packs(&self) -> Result<u64, StoreError> {
+    /// Gives back what packs take up in vain, and puts small ones together.
+    pub(crate) fn compact_packs(&self) -> Result<Compaction, StoreError> {
         self.check_owner()?;
-        let (mut freed, mut moving) = (0, Move::default());
+        let (mut done, mut moving, mut small) = (Compaction::default(), Move::default(), Vec::new());
         self.for_each_page(&mut |page| {
             for (lying, state) in page {
                 match state {
-                    PackState::Ended => freed += self.remove_pack(lying)?,
+                    PackState::Ended => done.freed_bytes += self.remove_pack(lying)?,
                     PackState::Unknown => drop(self.adopt(lying)?),
-                    PackState::Live { blocks: 0, .. } => freed += self.end(lying)?,
+                    PackState::Live { blocks: 0, .. } => done.freed_bytes += self.end(lying)?,
                     PackState::Live { blocks, bytes } if pack::length(blocks, bytes) * 2 < lying.bytes => {
-                        self.take_out(lying, &mut moving, &mut freed)?;
+                        self.take_out(lying, &mut moving, &mut done)?;
                     }
-                    PackState::Live { .. } => {}
+                    PackState::Live { blocks, bytes } => small.push((lying, Load { blocks, bytes })),
                 }
             }
+            small.retain(|(_, load)| load.is_small());
+            small.truncate(MOST_SMALL);
             Ok(())
         })?;
-        freed += self.settle(moving)?;
-        Ok(freed)
+        self.settle(moving, &mut done)?;
+        if self.packs {
+            self.put_together(small, &mut done)?;
+        }
+        Ok(done)
+    }
+
+    fn put_together(&self, small: Vec<(Lying, Load)>, done: &mut Compaction) -> Result<(), StoreError> {
+        for group in groups(small) {
+            let mut moving = Move::default();
+            for lying in group {
+                self.take_out(lying, &mut moving, done)?;
+            }
+            done.gathered += moving.blocks.len() as u64;
+            self.settle(moving, done)?;
+        }
+        Ok(())
     }
 
     /// Notes all places that can be found in the bucket and that no others lead to; how many.
@@ -125,54 +162,50 @@ impl S3BlockStore {
         if ended { self.remove_pack(lying) } else { Ok(0) }
     }
 
-    /// Reads what is left in a pack. One with a damaged block stays as it is: whoever looks at it may find more.
-    fn take_out(&self, lying: Lying, moving: &mut Move, freed: &mut u64) -> Result<(), StoreError> {
-        let places = self.index.places_in(lying.pack).map_err(|error| self.index_failed(error))?;
+    /// Reads what is left in a pack.
+    fn take_out(&self, lying: Lying, moving: &mut Move, done: &mut Compaction) -> Result<(), StoreError> {
+        let pack = lying.pack;
+        let places = self.index.places_in(pack).map_err(|error| self.index_failed(error))?;
         if places.is_empty() {
-            *freed += self.end(lying)?;
+            done.freed_bytes += self.end(lying)?;
             return Ok(());
         }
-        let bytes = places.iter().map(|place| place.len as usize).sum();
-        if !moving.has_room_for(places.len(), bytes) {
-            *freed += self.settle(std::mem::take(moving))?;
+        let bytes = places.iter().map(|place| u64::from(place.len)).sum();
+        let load = Load { blocks: places.len() as u64, bytes };
+        if !moving.load.plus(load).fits() {
+            self.settle(std::mem::take(moving), done)?;
         }
-        let wanted = places.len();
-        let read = self.bucket.wait(|requests| async move {
-            let read = |stretch| {
-                let requests = requests.clone();
-                async move { read_stretch(&requests, stretch).await }
-            };
-            let read = stream::iter(stretches(places)).map(read).buffer_unordered(CALL_REQUESTS);
-            read.try_collect::<Vec<_>>().await
-        })?;
-        let blocks: Vec<Block> = read.into_iter().flatten().flatten().collect();
-        if blocks.len() < wanted {
-            tracing::warn!(pack = %lying.pack, "a pack is left as it is, since a block in it could not be read");
+        let read = self.bucket.wait(|requests| leaving::read_all(requests, pack, places))?;
+        let Some(blocks) = read else {
+            tracing::warn!(%pack, "a pack is left as it is, since it could not be found out what is in it");
             return Ok(());
-        }
-        moving.bytes += bytes;
-        moving.blocks.extend(blocks.into_iter().map(|block| (lying.pack, block)));
+        };
+        moving.load = moving.load.plus(load);
+        moving.blocks.extend(blocks);
         moving.from.push(lying);
         Ok(())
     }
 
-    /// Writes blocks that were taken out to a new pack, moves their places, and removes what they came from; the
-    /// bytes that are free then.
-    fn settle(&self, moving: Move) -> Result<u64, StoreError> {
+    /// Writes blocks that were taken out to a new pack, moves their places, and removes what they came from.
+    fn settle(&self, moving: Move, done: &mut Compaction) -> Result<(), StoreError> {
         if moving.from.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        let blocks: Vec<Block> = moving.blocks.iter().map(|(_, block)| block.clone()).collect();
-        let pack = self.new_pack(&blocks);
+        let content: Vec<_> = moving.blocks.iter().map(|block| (block.hash, block.bytes.clone())).collect();
+        let pack = Pack::of(self.draw(), &content);
         self.put_pack(&pack)?;
-        let moved = |((from, _), block): (&(PackId, Block), &PackedBlock)| NewPlace {
+        let moved = |(leaving, block): (&Leaving, &PackedBlock)| NewPlace {
             block: block.hash,
             offset: block.offset,
             len: block.len,
-            instead_of: InsteadOf::Pack(*from),
+            instead_of: InsteadOf::Pack(leaving.from),
         };
         let places: Vec<NewPlace> = moving.blocks.iter().zip(&pack.blocks).map(moved).collect();
         self.index.note_packed(pack.id, &places).map_err(|error| self.index_failed(error))?;
+        for Leaving { from, hash, .. } in moving.blocks.iter().filter(|block| block.damaged) {
+            tracing::warn!(%hash, %from, to = %pack.id, "a damaged block was moved as it is; it heals when it is uploaded");
+            done.damaged += 1;
+        }
         let new = Lying { pack: pack.id, bytes: pack.bytes.len() as u64 };
         let mut freed = 0;
         for lying in moving.from {
@@ -180,7 +213,8 @@ impl S3BlockStore {
         }
         // If all its blocks were removed meanwhile, the new one goes too.
         let vain = self.end(new)?;
-        Ok(freed.saturating_sub(new.bytes - vain))
+        done.freed_bytes += freed.saturating_sub(new.bytes - vain);
+        Ok(())
     }
 
     /// Gives blocks of a pack places in it, where they have none or one in a pack that is gone; how many.
@@ -229,22 +263,19 @@ impl S3BlockStore {
     }
 }
 
-/// The blocks of a stretch that are whole. Bytes that came damaged are asked for once more: it may have been the
-/// network.
-async fn read_stretch(requests: &Requests, stretch: Stretch) -> Result<Vec<Option<Block>>, StoreError> {
-    let path = pack_path(requests, &stretch.pack);
-    let mut last = Vec::new();
-    for _ in 0..2 {
-        let bytes = requests.get_range(&path, stretch.range.clone()).await?.unwrap_or_default();
-        let again = Stretch { blocks: stretch.blocks.clone(), range: stretch.range.clone(), ..stretch };
-        last = again.cut(&bytes).into_iter().map(|(_, bytes)| block_of(bytes)).collect();
-        if last.iter().all(Option::is_some) {
-            break;
+/// Packs that make one together which is not small.
+fn groups(small: Vec<(Lying, Load)>) -> Vec<Vec<Lying>> {
+    let (mut groups, mut group, mut load) = (Vec::new(), Vec::new(), Load::default());
+    for (lying, more) in small {
+        if !load.plus(more).fits() {
+            groups.push(std::mem::take(&mut group));
+            load = Load::default();
         }
+        load = load.plus(more);
+        group.push(lying);
     }
-    Ok(last)
-}
-
-fn block_of(bytes: Option<Bytes>) -> Option<Block> {
-    Block::new(bytes?).ok()
+    if !load.is_small() {
+        groups.push(group);
+    }
+    groups
 }

@@ -28,22 +28,22 @@ const PAGE: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl S3BlockStore {
-    /// Puts small blocks together that have objects of their own.
-    pub(crate) fn gather(&self) -> Result<(), StoreError> {
+    /// Puts small blocks together that have objects of their own; how many of these are gone.
+    pub(crate) fn gather(&self) -> Result<u64, StoreError> {
         let found = self.small_objects()?;
         if found.len() < LEAST_BLOCKS && found.iter().map(|(_, bytes)| bytes).sum::<u64>() < LEAST_BYTES {
-            return Ok(());
+            return Ok(0);
         }
-        let (mut group, mut length) = (Vec::new(), 0);
+        let (mut group, mut length, mut gathered) = (Vec::new(), 0, 0);
         for (hash, bytes) in found {
             if length + bytes > LEAST_BYTES || group.len() == limits::PACK_BLOCKS {
-                self.gather_group(&std::mem::take(&mut group))?;
+                gathered += self.gather_group(&std::mem::take(&mut group))?;
                 length = 0;
             }
             length += bytes;
             group.push(hash);
         }
-        self.gather_group(&group)
+        Ok(gathered + self.gather_group(&group)?)
     }
 
     fn small_objects(&self) -> Result<Vec<(BlockHash, u64)>, StoreError> {
@@ -66,12 +66,12 @@ impl S3BlockStore {
         })
     }
 
-    fn gather_group(&self, hashes: &[BlockHash]) -> Result<(), StoreError> {
+    fn gather_group(&self, hashes: &[BlockHash]) -> Result<u64, StoreError> {
         let since = Instant::now();
         if let Err(error) = self.index.keep(hashes) {
             // One of them is just being removed, most likely; the others have time.
             tracing::info!(%error, blocks = hashes.len(), "small blocks are put together another time");
-            return Ok(());
+            return Ok(0);
         }
         let places = self.ask_index(hashes)?;
         let alone = places.iter().filter(|(_, place)| **place == Where::Object).map(|(hash, place)| (*hash, *place));
@@ -87,13 +87,14 @@ impl S3BlockStore {
             self.ask_index(hashes)?.into_iter().filter(|(_, place)| *place != Where::Object).collect();
         let found = self.read_at(&places)?;
         let packed = found.iter().filter(|(_, found)| matches!(found, Found::Whole(_))).map(|(hash, _)| hash);
-        let objects = packed.map(|hash| path(&self.bucket.requests, hash)).collect();
+        let objects: Vec<_> = packed.map(|hash| path(&self.bucket.requests, hash)).collect();
         if since.elapsed() > PATIENCE {
-            return Ok(());
+            return Ok(0);
         }
+        let gathered = objects.len() as u64;
         self.delete(objects)?;
         places.values().for_each(|place| self.note_place(place));
-        Ok(())
+        Ok(gathered)
     }
 }
 

@@ -20,6 +20,7 @@
 mod bucket;
 mod compaction;
 mod gathering;
+mod leaving;
 mod options;
 mod pack;
 #[cfg(test)]

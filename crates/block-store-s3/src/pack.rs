@@ -85,23 +85,30 @@ impl Pack {
     /// Puts blocks together. `draw` is 16 random bytes: the id is made of them and of the blocks, so that it is
     /// another one each time.
     pub(crate) fn new(draw: [u8; 16], blocks: &[Block]) -> Self {
-        let front = HEADER + ENTRY * blocks.len();
-        let mut index = Vec::with_capacity(ENTRY * blocks.len());
-        let mut places = Vec::with_capacity(blocks.len());
+        let content: Vec<_> = blocks.iter().map(|block| (block.hash(), block.bytes().clone())).collect();
+        Self::of(draw, &content)
+    }
+
+    /// As [`Pack::new`], also of bytes that are not those of their block's name.
+    pub(crate) fn of(draw: [u8; 16], content: &[(BlockHash, Bytes)]) -> Self {
+        let front = HEADER + ENTRY * content.len();
+        let mut index = Vec::with_capacity(ENTRY * content.len());
+        let mut places = Vec::with_capacity(content.len());
         let mut offset = number(front);
-        for block in blocks {
-            index.extend_from_slice(block.hash().as_bytes());
+        for (hash, bytes) in content {
+            let len = number(bytes.len());
+            index.extend_from_slice(hash.as_bytes());
             index.extend_from_slice(&offset.to_le_bytes());
-            index.extend_from_slice(&block.len().to_le_bytes());
-            places.push((block.hash(), offset, block.len()));
-            offset += block.len();
+            index.extend_from_slice(&len.to_le_bytes());
+            places.push((*hash, offset, len));
+            offset += len;
         }
-        let mut header = [&MAGIC[..], &FORMAT.to_le_bytes(), &number(blocks.len()).to_le_bytes()].concat();
+        let mut header = [&MAGIC[..], &FORMAT.to_le_bytes(), &number(content.len()).to_le_bytes()].concat();
         header.extend_from_slice(&checksum(&header, &index).to_le_bytes());
         let mut bytes = BytesMut::with_capacity(offset as usize);
         bytes.extend_from_slice(&header);
         bytes.extend_from_slice(&index);
-        blocks.iter().for_each(|block| bytes.extend_from_slice(block.bytes()));
+        content.iter().for_each(|(_, content)| bytes.extend_from_slice(content));
         let named = BlockHash::of(&[&draw[..], &index].concat());
         let id = PackId(*named.as_bytes().first_chunk().unwrap_or(&draw));
         let place = |(hash, offset, len)| PackedBlock { hash, pack: id, offset, len };

@@ -2,12 +2,13 @@
 //! lags, or is an older copy can do to them.
 
 use crate::S3BlockStore;
+use crate::leaving;
 use crate::private_server::{Fault, Faults, PrivateServer};
 use crate::tests::{index, index_over, open_beside, open_without_packs};
 use api::service::{NewPlace, PackIndex, PackState};
 use api::{ApiError, ErrorCode};
 use block_store::contract::{self, block};
-use block_store::{Block, BlockStore, StoreError};
+use block_store::{Block, BlockStore, Compaction, StoreError};
 use metadata_store::SqliteStore;
 use model::{BlockHash, PackId, PackedBlock};
 use std::fs;
@@ -29,6 +30,11 @@ fn reads_all(store: &S3BlockStore, blocks: &[Block]) -> bool {
 
 fn has(store: &S3BlockStore, block: &Block) -> bool {
     store.get(&block.hash()).expect("answers").is_some()
+}
+
+/// Compacts; the bytes that were given back.
+fn freed(store: &S3BlockStore) -> u64 {
+    store.compact().expect("compacts").freed_bytes
 }
 
 /// The files below a folder of the bucket.
@@ -212,7 +218,7 @@ fn blocks_of_an_upload_that_broke_off_before_its_places_were_noted_are_found_and
     assert!(broken.put(&blocks).is_err(), "what has no place is not acknowledged");
     let store = open_beside(&server, "", index);
     assert!(!has(&store, &blocks[0]));
-    assert_eq!(store.compact().expect("compacts"), 0);
+    assert_eq!(freed(&store), 0);
     assert_eq!(store.list(None, 10).expect("lists").len(), 3, "the clean-up hears of them");
     assert!(reads_all(&store, &blocks));
     store.remove(&hashes(&blocks)).expect("removes");
@@ -260,13 +266,13 @@ fn what_is_left_in_packs_that_are_mostly_unused_moves_together_and_stays_readabl
             |first: bool| all.iter().enumerate().filter(move |(n, _)| (n % 20 < 12) == first).map(|(_, b)| b.clone());
         let (gone, left): (Vec<Block>, Vec<Block>) = (split(true).collect(), split(false).collect());
         store.remove(&hashes(&gone)).expect("removes");
-        assert!(store.compact().expect("compacts") as usize > gone.len() * len);
+        assert!(freed(&store) as usize > gone.len() * len);
         assert_eq!(files(&server, "packs").len(), 1, "blocks of {len} bytes");
         for reader in [&store, &other] {
             assert!(reads_all(reader, &left));
         }
         let before = files(&server, "packs");
-        assert_eq!(store.compact().expect("compacts"), 0, "there is nothing more to give back");
+        assert_eq!(freed(&store), 0, "there is nothing more to give back");
         assert_eq!(files(&server, "packs"), before);
     }
 }
@@ -384,7 +390,8 @@ fn older_index(server: &PrivateServer, folder: &std::path::Path) -> (Arc<dyn Pac
 
 #[test]
 fn an_older_index_finds_again_what_came_and_what_moved_since() {
-    for find_again in [BlockStore::reindex as fn(&S3BlockStore) -> Result<u64, StoreError>, BlockStore::compact] {
+    let compact = |store: &S3BlockStore| store.compact().map(|_| 0);
+    for find_again in [BlockStore::reindex as fn(&S3BlockStore) -> Result<u64, StoreError>, compact] {
         let (server, folder) = (PrivateServer::start(), tempfile::tempdir().expect("is made"));
         let (index, blocks) = older_index(&server, folder.path());
         let store = open_beside(&server, "", index);
@@ -407,7 +414,7 @@ fn what_looks_like_a_pack_and_cannot_be_read_is_left_alone() {
     fs::write(&path, &bytes).expect("writes");
     fs::write(path.with_file_name("readme"), "no pack").expect("writes");
     let store = open_beside(&server, "", index);
-    assert_eq!((store.compact().expect("compacts"), store.reindex().expect("looks")), (0, 0));
+    assert_eq!((freed(&store), store.reindex().expect("looks")), (0, 0));
     assert_eq!(fs::read(&path).expect("reads"), bytes);
 }
 
@@ -516,4 +523,153 @@ fn an_object_stays_whose_block_cannot_be_read_from_its_pack() {
     store.compact().expect("compacts");
     assert_eq!(files(&server, "blocks").len(), 1, "the only whole copy");
     assert!(reads_all(&open_beside(&server, "", index), &all));
+}
+
+/// Damages a block in its pack by what is done to the pack's bytes from the block's offset on.
+fn damage(server: &PrivateServer, index: &Arc<dyn PackIndex>, block: &Block, damage: impl FnOnce(&mut Vec<u8>, usize)) {
+    let place = index.find_packed(&[block.hash()]).expect("answers").pop().flatten().expect("it is packed");
+    let name = place.pack.to_string();
+    let path = files(server, "packs").into_iter().find(|path| path.ends_with(&name)).expect("it is there");
+    let mut bytes = fs::read(&path).expect("reads");
+    damage(&mut bytes, place.offset as usize);
+    fs::write(path, bytes).expect("writes");
+}
+
+fn is_damaged(store: &S3BlockStore, block: &Block) -> bool {
+    matches!(store.get(&block.hash()), Err(StoreError::Corrupt { .. }))
+}
+
+#[test]
+fn a_damaged_block_keeps_no_pack_and_stays_known_as_damaged_until_it_is_uploaded() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (left, gone) = mostly_unused(&server, &index);
+    damage(&server, &index, &left[2], |bytes, at| bytes[at] ^= 1);
+    let store = open_beside(&server, "", index.clone());
+    let before = files(&server, "packs");
+    let done = store.compact().expect("compacts");
+    assert_eq!(done.damaged, 1);
+    assert!(done.freed_bytes as usize > gone.len() * 1000, "{done:?}");
+    assert!(files(&server, "packs").len() == 1 && files(&server, "packs") != before);
+    for reader in [&store, &open_beside(&server, "", index)] {
+        assert!(reads_all(reader, &left[..2]) && is_damaged(reader, &left[2]));
+    }
+    assert_eq!(store.compact().expect("compacts"), Compaction::default(), "nothing is left to do");
+    store.put(&left[2..]).expect("puts");
+    assert!(reads_all(&store, &left));
+}
+
+/// A part of an object that begins behind its end cannot be asked for.
+#[test]
+fn of_a_pack_that_was_cut_what_lies_before_the_cut_is_whole_and_the_rest_damaged_before_and_after_it_moves() {
+    for cut in [-1, 0, 10] {
+        let (server, index) = (PrivateServer::start(), index());
+        let store = open_beside(&server, "", index.clone());
+        let mut all = blocks(0..10, 1000);
+        store.put(&all).expect("puts");
+        let offset =
+            |block: &Block| index.find_packed(&[block.hash()]).expect("answers").pop().flatten().map(|p| p.offset);
+        all.sort_by_key(offset);
+        let (whole, lost) = (all.remove(0), all.remove(6));
+        store.remove(&hashes(&all)).expect("removes");
+        damage(&server, &index, &lost, |bytes, at| bytes.truncate(at.checked_add_signed(cut).expect("fits")));
+        let fresh = || open_beside(&server, "", index.clone());
+        assert!(has(&fresh(), &whole) && is_damaged(&fresh(), &lost), "cut at {cut}");
+        assert_eq!(store.compact().expect("compacts").damaged, 1);
+        assert!(has(&fresh(), &whole) && is_damaged(&fresh(), &lost), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_damaged_block_with_a_whole_copy_of_its_own_is_whole_in_its_next_pack() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (left, _) = mostly_unused(&server, &index);
+    open_without_packs(&server, index.clone()).put(&left[..1]).expect("puts");
+    let object = files(&server, "blocks").pop().expect("there is one");
+    let place = index.find_packed(&[left[0].hash()]).expect("answers").pop().flatten();
+    assert!(place.is_some(), "an object of its own takes no place away");
+    damage(&server, &index, &left[0], |bytes, at| bytes[at] ^= 1);
+    let store = open_beside(&server, "", index.clone());
+    assert_eq!(store.compact().expect("compacts").damaged, 0);
+    fs::remove_file(object).expect("removes");
+    assert!(reads_all(&open_beside(&server, "", index), &left));
+}
+
+/// The pack's second half comes neither with it nor by itself, and not in the same way.
+#[test]
+fn bytes_that_are_damaged_on_their_way_are_not_taken_for_what_lies_there() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (left, _) = mostly_unused(&server, &index);
+    let store = open_beside(&server, "", index.clone());
+    let pack = index.find_packed(&[left[0].hash()]).expect("answers").pop().flatten().expect("it is packed").pack;
+    let places = index.places_in(pack).expect("answers");
+    server.set_faults(Faults { per_mille: 1000, kinds: &[Fault::ShortBody], seed: 3 });
+    let read = store.bucket.wait(|requests| leaving::read_all(requests, pack, places)).expect("reads");
+    assert!(read.is_none(), "{read:?}");
+    server.set_faults(Faults::NONE);
+    assert_eq!(store.compact().expect("compacts").damaged, 0);
+    assert!(reads_all(&store, &left));
+}
+
+/// Small blocks in packs of so many.
+fn put_in_packs_of(store: &S3BlockStore, blocks: &[Block], size: usize) {
+    std::thread::scope(|scope| {
+        for part in blocks.chunks(blocks.len().div_ceil(8)) {
+            scope.spawn(move || part.chunks(size).for_each(|pack| store.put(pack).expect("puts")));
+        }
+    });
+}
+
+#[test]
+fn many_packs_of_few_blocks_are_put_together_once_and_few_are_not() {
+    let (server, index) = (PrivateServer::start(), index());
+    let (store, other) = (open_beside(&server, "", index.clone()), open_beside(&server, "", index.clone()));
+    let all = blocks(0..320, 50);
+    put_in_packs_of(&store, &all[..160], 2);
+    assert_eq!(store.compact().expect("compacts"), Compaction::default());
+    assert_eq!(files(&server, "packs").len(), 80);
+    put_in_packs_of(&store, &all[160..], 2);
+    assert!(reads_all(&other, &all), "and remembers where they are");
+    let plain = open_without_packs(&server, index.clone());
+    assert_eq!(plain.compact().expect("compacts"), Compaction::default());
+    let done = store.compact().expect("compacts");
+    assert_eq!((done.gathered, done.damaged), (320, 0));
+    let together = files(&server, "packs");
+    assert_eq!(together.len(), 1);
+    for reader in [&store, &other] {
+        assert!(reads_all(reader, &all));
+    }
+    put_in_packs_of(&store, &blocks(1000..1100, 50), 2);
+    assert_eq!(store.compact().expect("compacts"), Compaction::default(), "what is not small is not moved again");
+    assert!(files(&server, "packs").contains(&together[0]));
+}
+
+#[test]
+fn small_packs_with_many_bytes_make_packs_within_the_bounds() {
+    let (server, index) = (PrivateServer::start(), index());
+    let store = open_beside(&server, "", index);
+    let all = blocks(0..40, 200_000);
+    put_in_packs_of(&store, &all, 2);
+    store.compact().expect("compacts");
+    assert_eq!(files(&server, "packs").len(), 2);
+    assert!(files(&server, "packs").iter().all(|pack| fs::metadata(pack).expect("is there").len() < 5 * 1024 * 1024));
+    assert!(reads_all(&store, &all));
+}
+
+#[test]
+fn two_servers_that_put_small_packs_together_at_once_lose_nothing() {
+    let (server, index) = (PrivateServer::start(), index());
+    let stores: Vec<S3BlockStore> = (0..3).map(|_| open_beside(&server, "", index.clone())).collect();
+    let all = blocks(0..400, 50);
+    put_in_packs_of(&stores[0], &all, 2);
+    std::thread::scope(|scope| {
+        for store in &stores[..2] {
+            scope.spawn(move || store.compact().expect("compacts"));
+        }
+        for _ in 0..10 {
+            assert!(reads_all(&stores[2], &all));
+        }
+    });
+    stores[0].compact().expect("compacts");
+    assert!(reads_all(&stores[2], &all));
+    assert_eq!(stores[2].list(None, 1000).expect("lists").len(), 400);
 }

@@ -7,7 +7,7 @@ use crate::retry::Patience;
 use crate::seen::{At, Seen, Where};
 use api::ApiError;
 use api::service::{InsteadOf, NewPlace, PackIndex};
-use block_store::{Block, BlockStore, StoreError};
+use block_store::{Block, BlockStore, Compaction, StoreError};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use model::{BlockHash, InstanceId, PackId, PackedBlock};
@@ -89,9 +89,14 @@ impl S3BlockStore {
     }
 
     pub(crate) fn new_pack(&self, blocks: &[Block]) -> Pack {
+        Pack::new(self.draw(), blocks)
+    }
+
+    /// Sixteen random bytes.
+    pub(crate) fn draw(&self) -> [u8; 16] {
         let mut draw = [0; 16];
         draw.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&(self.below)(u64::MAX).to_le_bytes()));
-        Pack::new(draw, blocks)
+        draw
     }
 
     /// Where blocks are to be looked for by what the index says now.
@@ -337,13 +342,13 @@ impl BlockStore for S3BlockStore {
     }
 
     /// Removes packs of which nothing is left, writes together what is left in those that are mostly unused, and
-    /// puts small blocks together that came alone.
-    fn compact(&self) -> Result<u64, StoreError> {
-        let freed = self.compact_packs()?;
+    /// puts small blocks together that came alone or among few.
+    fn compact(&self) -> Result<Compaction, StoreError> {
+        let mut done = self.compact_packs()?;
         if self.packs {
-            self.gather()?;
+            done.gathered += self.gather()?;
         }
-        Ok(freed)
+        Ok(done)
     }
 
     fn reindex(&self) -> Result<u64, StoreError> {
@@ -410,7 +415,7 @@ async fn read_stretch(requests: &Requests, stretch: Stretch) -> Result<Vec<(Bloc
 }
 
 /// A block's bytes in an object of its own, checked against its name.
-async fn read_object(requests: &Requests, hash: BlockHash) -> Result<Found, StoreError> {
+pub(crate) async fn read_object(requests: &Requests, hash: BlockHash) -> Result<Found, StoreError> {
     for _ in 0..READS {
         match requests.get(&path(requests, &hash)).await? {
             None => return Ok(Found::Absent),

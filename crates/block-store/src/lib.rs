@@ -65,13 +65,14 @@ pub trait BlockStore: Send + Sync {
     /// [`StoreError`].
     fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError>;
 
-    /// Gives back space that removed blocks still take up; how many bytes. For stores where removing a
-    /// block does that already there is nothing to do.
+    /// Gives back space that removed blocks still take up, and puts together what would better lie
+    /// together. For stores where removing a block does the first already, and which have no second, there is
+    /// nothing to do.
     ///
     /// # Errors
-    /// [`StoreError`]; then some of it may be given back.
-    fn compact(&self) -> Result<u64, StoreError> {
-        Ok(0)
+    /// [`StoreError`]; then some of it may be done.
+    fn compact(&self) -> Result<Compaction, StoreError> {
+        Ok(Compaction::default())
     }
 
     /// Finds blocks again that are stored where the store's index, kept elsewhere, does not know them: after an
@@ -82,6 +83,17 @@ pub trait BlockStore: Send + Sync {
     fn reindex(&self) -> Result<u64, StoreError> {
         Ok(0)
     }
+}
+
+/// What a compaction has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// Bytes that were given back.
+    pub freed_bytes: u64,
+    /// Blocks that lay alone, or among few, and lie among many now.
+    pub gathered: u64,
+    /// Blocks that were to be moved and are damaged. They are known as such until they are uploaded again.
+    pub damaged: u64,
 }
 
 impl<S: BlockStore + ?Sized> BlockStore for Arc<S> {
@@ -109,7 +121,7 @@ impl<S: BlockStore + ?Sized> BlockStore for Arc<S> {
         (**self).list(after, page)
     }
 
-    fn compact(&self) -> Result<u64, StoreError> {
+    fn compact(&self) -> Result<Compaction, StoreError> {
         (**self).compact()
     }
 

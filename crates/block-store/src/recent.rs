@@ -4,7 +4,7 @@
 //! immutable, so it is handed out without being read and checked again. Nothing depends on it: whether a
 //! block is there is the store's word alone.
 
-use crate::{Block, BlockStore, StoreError};
+use crate::{Block, BlockStore, Compaction, StoreError};
 use bytes::Bytes;
 use model::BlockHash;
 use std::collections::{BTreeMap, VecDeque};
@@ -117,7 +117,7 @@ impl<S: BlockStore> BlockStore for RecentBlocks<S> {
         self.store.list(after, page)
     }
 
-    fn compact(&self) -> Result<u64, StoreError> {
+    fn compact(&self) -> Result<Compaction, StoreError> {
         self.store.compact()
     }
 

@@ -408,7 +408,8 @@ async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>, times: CleanUpTimes) 
         pause = times.first();
         match tokio::task::spawn_blocking(move || clean_up.run(CleanUpMode::Act)).await {
             Ok(Ok(report)) => {
-                let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, compacted_bytes } = report;
+                let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, .. } = report;
+                let CleanUpReport { compacted_bytes, gathered, damaged, .. } = report;
                 tracing::info!(
                     blocks,
                     marked,
@@ -416,6 +417,8 @@ async fn clean_up_blocks_regularly(clean_up: Arc<CleanUp>, times: CleanUpTimes) 
                     removed,
                     removed_bytes,
                     compacted_bytes,
+                    gathered,
+                    damaged,
                     "blocks were cleaned up"
                 );
                 pause = times.every();

@@ -28,7 +28,7 @@ mod recovery;
 mod tests;
 mod writer;
 
-use crate::{Block, BlockStore, StoreError};
+use crate::{Block, BlockStore, Compaction, StoreError};
 use bytes::Bytes;
 use group::GroupQueue;
 use index::{Entry, IndexReaders, Place};
@@ -254,8 +254,8 @@ impl BlockStore for DiskBlockStore {
         self.index.list(after, page)
     }
 
-    fn compact(&self) -> Result<u64, StoreError> {
-        self.compact_packs()
+    fn compact(&self) -> Result<Compaction, StoreError> {
+        Ok(Compaction { freed_bytes: self.compact_packs()?, ..Compaction::default() })
     }
 }
 

@@ -22,14 +22,17 @@ struct CleanedUp {
     removed: u64,
     removed_bytes: u64,
     compacted_bytes: u64,
+    gathered: u64,
+    damaged: u64,
 }
 
 /// Removes what nobody names, or shows what that is.
 pub(crate) fn clean_up(config: &Config, dry_run: bool, context: &Context) -> Result<(), Failure> {
     let mode = if dry_run { CleanUpMode::Look } else { CleanUpMode::Act };
     let report = server::clean_up(config, mode).map_err(|error| failure(&error))?;
-    let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, compacted_bytes } = report;
-    let report = CleanedUp { dry_run, blocks, marked, waiting, removed, removed_bytes, compacted_bytes };
+    let CleanUpReport { blocks, marked, waiting, removed, removed_bytes, compacted_bytes, gathered, damaged } = report;
+    let report =
+        CleanedUp { dry_run, blocks, marked, waiting, removed, removed_bytes, compacted_bytes, gathered, damaged };
     context.show(&report, cleaned_up_text)
 }
 
@@ -40,7 +43,13 @@ fn cleaned_up_text(report: &CleanedUp) -> String {
     text += &format!("{verb}: {}, {}\n", blocks(report.removed), output::size(report.removed_bytes));
     text += &format!("unused, and removed when a day has passed: {}\n", blocks(report.marked + report.waiting));
     if report.compacted_bytes > 0 {
-        text += &format!("given back to the disk by compaction: {}\n", output::size(report.compacted_bytes));
+        text += &format!("given back by compaction: {}\n", output::size(report.compacted_bytes));
+    }
+    if report.gathered > 0 {
+        text += &format!("put together: {}\n", blocks(report.gathered));
+    }
+    if report.damaged > 0 {
+        text += &format!("damaged: {}; `admin verify` names those that a version needs\n", blocks(report.damaged));
     }
     text
 }
