@@ -5,12 +5,12 @@ use crate::data_dir::DataDir;
 use crate::health::service_health;
 use crate::metrics::{Metrics, Side};
 use crate::observe::observed;
-use crate::roles::{self, Part};
+use crate::roles::{self, Background, Part};
 use crate::router::router;
 use crate::{Config, ProcessRole, ServerError};
 use meta_service::MetaService;
 use notification_service::Hub;
-use service_calls::{Admission, ServiceTls, alive_routes, guard};
+use service_calls::{Admission, Renewal, ServiceTls, alive_routes, guard};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ const TASK_DRAIN: Duration = Duration::from_secs(10);
 /// How long one of several processes goes on accepting after it has said that it stops: longer than a
 /// balancer and the other services need to ask twice.
 const NOTICE: Duration = Duration::from_secs(3);
+/// How often the files with the services' certificates are looked at.
+const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(5);
 /// How long hubs may take to be told what is left.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -70,6 +72,7 @@ pub async fn run(
     let for_services = config.services.listen.map(bind).transpose()?;
     let addresses = [&for_clients, &for_services].map(|bound| bound.as_ref().map(|(_, address)| *address));
     let mut part = Part::open(&config, &tasks, &metrics, tls.as_ref()).await?;
+    part.background.extend(tls.clone().map(|tls| Box::pin(renew_certificates(tls)) as Background));
     let lock = part.lock.take();
     if let Some(address) = addresses[0].or(addresses[1]) {
         ready(address);
@@ -85,6 +88,32 @@ pub async fn run(
     drop(lock);
     tracing::info!("the server has stopped");
     Ok(())
+}
+
+/// Takes up new certificates when their files change. Never ends. Files that are no good, because only some of them have
+/// been written yet perhaps, are told once and looked at again.
+async fn renew_certificates(tls: ServiceTls) {
+    let mut told = None;
+    loop {
+        sleep(CERTIFICATES_INTERVAL).await;
+        let reading = tls.clone();
+        match tokio::task::spawn_blocking(move || reading.renew()).await {
+            Ok(Ok(Renewal::Unchanged)) => told = None,
+            Ok(Ok(Renewal::Renewed)) => {
+                told = None;
+                tracing::info!(certificate = %tls.certificate().display(), "the services' certificates were read anew");
+            }
+            Ok(Err(error)) => {
+                let words = error.to_string();
+                if told.as_ref() != Some(&words) {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "new certificates are no good; those that were read before go on to count");
+                    told = Some(words);
+                }
+            }
+            Err(panic) => tracing::error!(%panic, "the certificates could not be looked at"),
+        }
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {

@@ -4,17 +4,22 @@ use reqwest::{Certificate, Client, Identity, StatusCode};
 use server::{Config, Overrides, ProcessRole, ServerError};
 use service_calls::private_authority::{PrivateAuthority, Validity};
 use service_calls::wire::{ALIVE, SERVICE_PREFIX};
-use service_calls::{BadTls, CallError, Links, ServiceTls, TlsFiles, Upstream};
+use service_calls::{BadTls, CallError, Links, Renewal, ServiceTls, TlsFiles, Upstream};
 use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// What the certificates of these tests are for, besides the address.
 const HERE: &[&str] = &["localhost", "127.0.0.1"];
+/// When a process that looks at its files every few seconds must have done so.
+const LATE: Duration = Duration::from_secs(60);
+/// Between two questions whether it has.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A hub, whose services' address has this certificate.
 struct Hub {
@@ -199,4 +204,98 @@ async fn files_that_do_not_fit_are_an_error_that_names_them() {
     assert!(matches!(swapped, BadTls::NoCertificate { .. }), "{swapped:?}");
     let keyless = opened(&TlsFiles { key: one.certificate.clone(), ..one });
     assert!(matches!(keyless, BadTls::Key { .. }), "{keyless:?}");
+}
+
+/// Copies new files over those of a process that runs.
+fn replace(files: &TlsFiles, new: &TlsFiles) {
+    fs::copy(&new.certificate, &files.certificate).expect("copies");
+    fs::copy(&new.key, &files.key).expect("copies");
+}
+
+/// Asks again and again, each time on a connection of its own, until the answer is as it should be.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let late = tokio::time::Instant::now() + LATE;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < late, "{what} did not come about");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_runs_takes_up_a_new_certificate_and_then_a_new_authority() {
+    let folder = folder();
+    let (old, new) = (PrivateAuthority::new(folder.path(), "old"), PrivateAuthority::new(folder.path(), "new"));
+    let hub_files = old.sign("hub", HERE, Validity::Now);
+    let ca = folder.path().join("hub-ca.pem");
+    fs::copy(old.file(), &ca).expect("copies");
+    let hub_files = TlsFiles { authority: Some(ca.clone()), ..hub_files };
+    let hub = Hub::start(&hub_files).await;
+    let caller = old.sign("meta", HERE, Validity::Now);
+    hub.call(&caller).await.expect("answers");
+
+    // Both authorities, then a certificate of the new one, then the new one alone.
+    let both = [fs::read(old.file()).expect("reads"), fs::read(new.file()).expect("reads")].concat();
+    fs::write(&ca, both).expect("writes");
+    let by_new = new.sign("meta", HERE, Validity::Now);
+    let from_new = stranger(&old.file(), Some(&by_new));
+    until("a caller of the new authority", async || from_new.get(hub.url("/healthz")).send().await.is_ok()).await;
+    hub.call(&caller).await.expect("the old authority counts too");
+
+    replace(&hub_files, &new.sign("hub2", HERE, Validity::Now));
+    until("the new certificate", async || hub.call(&by_new).await.is_ok()).await;
+
+    fs::copy(new.file(), &ca).expect("copies");
+    let outdated = TlsFiles { authority: Some(new.file()), ..caller };
+    let outdated = async || stranger(&new.file(), Some(&outdated)).get(hub.url("/healthz")).send().await.is_err();
+    until("the end of the old authority", outdated).await;
+    hub.call(&by_new).await.expect("answers");
+}
+
+#[tokio::test]
+async fn calls_that_go_on_show_and_believe_what_the_files_say_now() {
+    let folder = folder();
+    let (old, new) = (PrivateAuthority::new(folder.path(), "old"), PrivateAuthority::new(folder.path(), "new"));
+    let hub = Hub::start(&new.sign("hub", HERE, Validity::Now)).await;
+    let files = old.sign("meta", HERE, Validity::Now);
+    let tls = ServiceTls::open(&files).expect("the files are good");
+    let links = Links::new(None, |_| 0).encrypted(tls.clone()).expect("can call");
+    let by_name = Upstream::new(links.clone(), vec![format!("localhost:{}", hub.address.port())]);
+    let address = hub.address.to_string();
+    links.call::<(), ()>(&address, ALIVE, &()).await.expect_err("the hub is of another authority");
+    by_name.call::<(), ()>(ALIVE, &()).await.expect_err("also by its name");
+    assert_eq!(tls.renew().expect("they are good"), Renewal::Unchanged);
+
+    replace(&files, &new.sign("meta", HERE, Validity::Now));
+    let half = tls.renew().expect_err("the authority is another one still");
+    assert!(matches!(half, BadTls::Unacceptable { .. }), "{half:?}");
+    fs::copy(new.file(), old.file()).expect("copies");
+    assert_eq!(tls.renew().expect("they are good"), Renewal::Renewed);
+    links.call::<(), ()>(&address, ALIVE, &()).await.expect("the same calls are believed now");
+    by_name.call::<(), ()>(ALIVE, &()).await.expect("also by its name");
+}
+
+#[tokio::test]
+async fn files_that_are_no_good_change_nothing() {
+    let folder = folder();
+    let authority = PrivateAuthority::new(folder.path(), "ours");
+    let hub = Hub::start(&authority.sign("hub", HERE, Validity::Now)).await;
+    let files = authority.sign("meta", HERE, Validity::Now);
+    let tls = ServiceTls::open(&files).expect("the files are good");
+    let links = Links::new(None, |_| 0).encrypted(tls.clone()).expect("can call");
+    let expired = authority.sign("old", HERE, Validity::Over);
+    let bad: [&dyn Fn(); 4] = [
+        &|| fs::write(&files.certificate, "no certificate").expect("writes"),
+        &|| replace(&files, &expired),
+        &|| {
+            fs::copy(&authority.sign("other", HERE, Validity::Now).key, &files.key).expect("copies");
+        },
+        &|| fs::remove_file(&files.key).expect("removes"),
+    ];
+    for (n, spoil) in bad.into_iter().enumerate() {
+        spoil();
+        tls.renew().expect_err("it is no good");
+        links.call::<(), ()>(&hub.address.to_string(), ALIVE, &()).await.unwrap_or_else(|error| panic!("{n}: {error}"));
+    }
+    replace(&files, &authority.sign("third", HERE, Validity::Now));
+    assert_eq!(tls.renew().expect("they are good"), Renewal::Renewed);
 }

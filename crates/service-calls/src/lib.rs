@@ -26,6 +26,6 @@ pub use remote_meta::RemoteMeta;
 pub use request_id::{REQUEST_ID, RequestId, RequestIds};
 pub use routes::{Admission, alive_routes, answer_call, guard, meta_routes, read_call};
 pub use secret::{BadSecret, ServiceSecret};
-pub use tls::{BadTls, Caller, ServiceTls, TlsFiles};
+pub use tls::{BadTls, Caller, Renewal, ServiceTls, TlsFiles};
 pub use trace_context::{TRACE_PARENT, follow_trace};
 pub use upstream::{CallError, Chance, Links, Upstream};
