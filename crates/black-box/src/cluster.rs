@@ -305,7 +305,9 @@ impl<'a> Cluster<'a> {
             let has = |device: &&Device| !device.folder().join(&name).exists();
             let Some(deaf) = self.devices.iter().find(has) else { return Ok(begun.elapsed()) };
             if begun.elapsed() > HEARING_LIMIT {
-                bail!("{} has not heard of {name} of {} in {:?}", deaf.name(), CLIENTS[from], begun.elapsed());
+                let (deaf, by, after) = (deaf.name(), CLIENTS[from], begun.elapsed());
+                let way = self.machines.told_of_shared_address();
+                bail!("{deaf} has not heard of {name} of {by} in {after:?}; of the shared address:\n{way}");
             }
             thread::sleep(LOOK_AGAIN);
         }

@@ -38,6 +38,10 @@ use sync_engine::io::{Reply, Request, RequestError};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call may show no progress, in either direction, before it is given up.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the notification stream may take to open. A balancer may let it wait for 10 s, and then an edge asks a meta
+/// service. Who takes longer hangs, though its system goes on to say that it is there: a frozen balancer takes
+/// connections and what is sent on them.
+const STREAM_OPENS: Duration = Duration::from_secs(20);
 /// How long the notification stream may be quiet before the other side is asked whether it is there. A balancer that
 /// took over another's address answers at once that it knows of none: so often is how soon a stream that has lost its
 /// balancer begins anew. More than half of [`limits::SSE_KEEP_ALIVE`], so that an idle device asks once between two signs of
@@ -330,9 +334,13 @@ impl Transport {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.to_hex());
         }
+        let opened = tokio::time::timeout(STREAM_OPENS, request.send()).await.map_err(|_| {
+            // Calls that went the same way wait for the same.
+            self.stream_broke();
+            (TransportError::Unreachable("the notification stream was not opened in time".into()), None)
+        })?;
+        let response = opened.map_err(|error| (connection_error(&error), None))?;
         let progress = self.progress();
-        let opened = progress.watch(async { request.send().await.map_err(|error| connection_error(&error)) }).await;
-        let response = opened.map_err(|error| (error, None))?;
         if response.status().is_success() && has_type(response.headers(), EVENT_STREAM) {
             return Ok(response);
         }

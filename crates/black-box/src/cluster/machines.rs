@@ -10,11 +10,12 @@ use super::plan::{
 use super::probe;
 use super::trouble::{Blow, Scenario};
 use crate::program::Program;
-use crate::site::{Device, LOOK_AGAIN, PATIENCE, Site, add_account, end_of, text};
+use crate::site::{Device, LOOK_AGAIN, PATIENCE, Site, add_account, end_of, signal, text};
 use anyhow::{Context, Result, anyhow, bail};
 use block_store_s3::private_server::PrivateServer;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
+use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -41,6 +42,8 @@ const CLUSTER_SIZE: &str = "SELECT size.VARIABLE_VALUE FROM information_schema.G
      WHERE size.VARIABLE_NAME = 'wsrep_cluster_size' AND status.VARIABLE_NAME = 'wsrep_cluster_status' \
      AND status.VARIABLE_VALUE = 'Primary' AND state.VARIABLE_NAME = 'wsrep_local_state_comment' \
      AND state.VARIABLE_VALUE = 'Synced'";
+/// What the files with the process ids of the two processes of keepalived end in.
+const KEEPER_FILES: [&str; 2] = ["keepalived.pid", "vrrp.pid"];
 const CACHE_TIME_OUT: Duration = Duration::from_secs(2);
 
 /// All machines but the devices' own programs.
@@ -61,6 +64,8 @@ pub(super) struct Machines {
 pub(super) enum Trouble {
     Ended(Vec<usize>),
     Frozen(usize),
+    /// A balancer, by its number among them.
+    Hung(usize),
     CutOff(String, Cut),
     DeviceEnded(usize),
     StorageFaults,
@@ -148,6 +153,11 @@ impl Machines {
                 devices.get_mut(victim).context("there is such a device")?.kill()?;
                 Ok(Trouble::DeviceEnded(victim))
             }
+            Scenario::Blow(Blow::Hang, tier) => {
+                self.signal_keeper(victim, Signal::STOP)?;
+                self.part(tier, victim)?.freeze()?;
+                Ok(Trouble::Hung(victim))
+            }
             Scenario::Blow(blow, tier) => self.strike(blow, tier, victim),
         }
     }
@@ -156,6 +166,10 @@ impl Machines {
         match trouble {
             Trouble::Ended(numbers) => numbers.into_iter().try_for_each(|number| self.parts[number].1.start())?,
             Trouble::Frozen(number) => self.parts[number].1.thaw()?,
+            Trouble::Hung(number) => {
+                self.part(Tier::Balancer, number)?.thaw()?;
+                self.signal_keeper(number, Signal::CONT)?;
+            }
             Trouble::CutOff(host, how) => self.network.mend(&host, how)?,
             Trouble::DeviceEnded(number) => devices.get_mut(number).context("there is such a device")?.start()?,
             Trouble::StorageFaults => self.part(Tier::Storage, 0)?.tell("faults 0 1")?,
@@ -197,7 +211,7 @@ impl Machines {
                 victims.iter().try_for_each(|number| self.parts[*number].1.begin_stop())?;
                 victims.iter().try_for_each(|number| self.parts[*number].1.wait())?;
             }
-            Blow::Cut | Blow::Lose => bail!("hosts are cut off, processes are not"),
+            Blow::Cut | Blow::Lose | Blow::Hang => bail!("that happens to hosts, and not to processes"),
         }
         Ok(Trouble::Ended(victims))
     }
@@ -218,6 +232,33 @@ impl Machines {
             })
         };
         joined(self.seen_from_a_client(flush)?)?.context("cannot flush a cache")
+    }
+
+    /// Tells both processes of what moves the shared address on a balancer.
+    fn signal_keeper(&self, number: usize, what: Signal) -> Result<()> {
+        let host = self.plan.tier(Tier::Balancer).nth(number).context("there is such a balancer")?;
+        for file in KEEPER_FILES {
+            let file = self.path(&format!("{}.{file}", host.name));
+            let pid = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            signal(pid.trim().parse().with_context(|| format!("{pid:?} is no process id"))?, what)?;
+        }
+        Ok(())
+    }
+
+    /// Who has the shared address, and what clients know of it: for whoever has to find out why nobody hears anything.
+    pub(super) fn told_of_shared_address(&self) -> String {
+        let balancers = self.plan.tier(Tier::Balancer);
+        let has = |host: &Host| format!("{} has it: {:?}", host.name, self.has_shared_address(host).ok());
+        let seen = |host: &Host| {
+            let look = |words: &[&str]| {
+                let by = self.network.on(&host.name);
+                let output = Command::new(&by[0]).args(&by[1..]).args(words).output();
+                output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+            };
+            let way = look(&["ip", "neigh", "show", SHARED_ADDRESS]);
+            format!("{}: {way}\n{}", host.name, look(&["ss", "-tno", "dst", SHARED_ADDRESS]))
+        };
+        balancers.map(has).chain(self.plan.tier(Tier::Client).map(seen)).collect::<Vec<_>>().join("\n")
     }
 
     fn has_shared_address(&self, host: &Host) -> Result<bool> {
@@ -452,7 +493,7 @@ impl Machines {
             let part = part.watched_by(tracked.clone());
             let keeper_settings = path("keepalived.conf");
             fs::write(&keeper_settings, self.plan.keepalived(&keeper, &host, text(&tracked)?))?;
-            let (pid, child_pid) = (path("keepalived.pid"), path("vrrp.pid"));
+            let [pid, child_pid] = KEEPER_FILES.map(path);
             let words = ["-n", "-l", "-D", "-f", text(&keeper_settings)?, "-p", text(&pid)?, "-r", text(&child_pid)?];
             let log = path("keepalived.log");
             let by = self.network.on(&host.name);

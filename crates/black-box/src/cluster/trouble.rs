@@ -12,6 +12,8 @@ pub(super) enum Blow {
     Kill,
     /// One process does nothing any more, and is still there.
     Freeze,
+    /// All processes of one host do nothing any more; its system goes on to take what is sent to it.
+    Hang,
     /// One host's cable is pulled.
     Cut,
     /// Nothing reaches one host any more, and it does not see why.
@@ -25,12 +27,14 @@ pub(super) enum Blow {
 }
 
 impl Blow {
-    const ALL: [Self; 7] = [Self::Kill, Self::Freeze, Self::Cut, Self::Lose, Self::Replace, Self::Restart, Self::Crash];
+    const ALL: [Self; 8] =
+        [Self::Kill, Self::Freeze, Self::Hang, Self::Cut, Self::Lose, Self::Replace, Self::Restart, Self::Crash];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::Freeze => "freeze",
+            Self::Hang => "hang",
             Self::Cut => "cut",
             Self::Lose => "lose",
             Self::Replace => "replace",
@@ -73,6 +77,8 @@ impl Scenario {
             Self::Blow(blow, Tier::Storage) => !blow.is_for_all(),
             // There is one copy of everything in it.
             Self::Blow(_, Tier::Ceph) => false,
+            // On all others there is one process.
+            Self::Blow(Blow::Hang, tier) => tier == Tier::Balancer,
             Self::Blow(..) | Self::StorageFaults | Self::FlushCaches => true,
         }
     }

@@ -130,6 +130,21 @@ async fn a_server_that_is_gone_is_unreachable() {
     assert!(matches!(&result, Err(TransportError::Unreachable(why)) if why.contains("refused")), "{result:?}");
 }
 
+/// Its system takes what comes; the balancer itself is frozen.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_does_not_open_is_given_up_soon_and_with_it_the_calls_that_went_the_same_way() {
+    let frozen = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let server = format!("http://{}", frozen.local_addr().expect("bound")).parse().expect("an address");
+    let transport = transport(server);
+    let began = tokio::time::Instant::now();
+    let opening = async { (transport.open_events().await.map(drop), began.elapsed()) };
+    let call = async { (transport.call::<_, ServerReply>("server", &()).await, began.elapsed()) };
+    let ((opened, opened_after), (called, called_after)) = tokio::join!(opening, call);
+    assert!(matches!(opened, Err((TransportError::Unreachable(_), None))), "{opened:?}");
+    assert!(matches!(called, Err(TransportError::Unreachable(_))), "{called:?}");
+    assert!(opened_after >= STREAM_OPENS && called_after < STALL_TIMEOUT / 2, "{opened_after:?}, {called_after:?}");
+}
+
 #[tokio::test]
 async fn https_to_a_plain_port_is_told_as_such() {
     let (server, _task) = serve_once(response("400 Bad Request", "text/plain", b"")).await;
