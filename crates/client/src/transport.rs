@@ -334,12 +334,18 @@ impl Transport {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.to_hex());
         }
+        // One that was asked for and not opened says what one that breaks says: calls that went the same way may wait for
+        // the same.
         let opened = tokio::time::timeout(STREAM_OPENS, request.send()).await.map_err(|_| {
-            // Calls that went the same way wait for the same.
             self.stream_broke();
             (TransportError::Unreachable("the notification stream was not opened in time".into()), None)
         })?;
-        let response = opened.map_err(|error| (connection_error(&error), None))?;
+        let response = opened.map_err(|error| {
+            if !error.is_connect() {
+                self.stream_broke();
+            }
+            (connection_error(&error), None)
+        })?;
         let progress = self.progress();
         if response.status().is_success() && has_type(response.headers(), EVENT_STREAM) {
             return Ok(response);

@@ -145,6 +145,39 @@ async fn a_stream_that_does_not_open_is_given_up_soon_and_with_it_the_calls_that
     assert!(opened_after >= STREAM_OPENS && called_after < STALL_TIMEOUT / 2, "{opened_after:?}, {called_after:?}");
 }
 
+/// A balancer was frozen between the question for a stream and the answer; who took its address over knows of neither.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_before_it_opens_ends_the_calls_that_went_the_same_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let server = format!("http://{}", listener.local_addr().expect("bound")).parse().expect("an address");
+    let balancer = async {
+        let mut kept = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("accepted");
+            let mut first = [0; 4];
+            stream.read_exact(&mut first).await.expect("read");
+            if &first != b"GET " {
+                kept.push(stream);
+            }
+        }
+    };
+    let transport = transport(server);
+    let began = tokio::time::Instant::now();
+    let later = Duration::from_secs(7);
+    let opening = async {
+        tokio::time::sleep(later).await;
+        transport.open_events().await.map(drop)
+    };
+    let calls = async { tokio::join!(transport.call::<_, ServerReply>("server", &()), opening) };
+    let (called, opened) = tokio::select! {
+        ended = calls => ended,
+        () = balancer => unreachable!("it goes on for ever"),
+    };
+    assert!(matches!(opened, Err((TransportError::Unreachable(_), None))), "{opened:?}");
+    assert!(matches!(called, Err(TransportError::Unreachable(_))), "{called:?}");
+    assert!(began.elapsed() < later + STALL_TIMEOUT / 4, "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn https_to_a_plain_port_is_told_as_such() {
     let (server, _task) = serve_once(response("400 Bad Request", "text/plain", b"")).await;
