@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How long an instance stays out after its first failure; each further one doubles it.
+/// How long what fails together with the first failure of an instance is the same failure; each further one doubles it.
 const FIRST_EXILE: Duration = Duration::from_millis(500);
-/// The longest that an instance stays out without being tried.
+/// The longest such time.
 const LONGEST_EXILE: Duration = Duration::from_secs(10);
 
 /// The instances of one service and how they do.
@@ -23,7 +23,8 @@ struct Instance {
     in_flight: u32,
     /// Failures since the last success.
     failures: u32,
-    /// Until when it is left out, on the clock that the caller has; after a failure only.
+    /// Until when further failures are the same one, on the clock that the caller has. When all are out, the one whose
+    /// time ends first is tried first.
     out_until: Duration,
 }
 
@@ -64,15 +65,15 @@ impl Balancer {
         self.instances.iter().any(|instance| instance.address == address && instance.failures > 0)
     }
 
-    /// Begins a call: to the instance with the fewest calls in flight among those that work, or whose exile
-    /// is over and which nobody tries at the moment. When all are out, to the one whose exile ends first:
-    /// to try is better than to fail. Not to `avoid`, where the last try failed, if there is another.
-    pub(crate) fn begin(&mut self, now: Duration, avoid: Option<SocketAddr>) -> Option<SocketAddr> {
+    /// Begins a call: to the instance with the fewest calls in flight among those that work. One that failed is not
+    /// found out about by a call, which would wait for it for as long as its work may take: somebody asks it all the
+    /// time ([`Balancer::report`]). When all are out, to the one whose exile ends first: to try is better than to fail.
+    /// Not to `avoid`, where the last try failed, if there is another.
+    pub(crate) fn begin(&mut self, avoid: Option<SocketAddr>) -> Option<SocketAddr> {
         let count = self.instances.len();
         let rank = |&index: &usize| {
             let instance = &self.instances[index];
-            let may_return = now >= instance.out_until && instance.in_flight == 0;
-            let works = instance.failures == 0 || may_return;
+            let works = instance.failures == 0;
             let order = if works { u128::from(instance.in_flight) } else { instance.out_until.as_nanos() };
             (Some(instance.address) == avoid, !works, order, (index + count - self.turn) % count)
         };
@@ -128,35 +129,33 @@ mod tests {
         balancer
     }
 
-    fn begin(balancer: &mut Balancer, now: Duration) -> SocketAddr {
-        balancer.begin(now, None).expect("there is one")
+    fn begin(balancer: &mut Balancer) -> SocketAddr {
+        balancer.begin(None).expect("there is one")
     }
 
     #[test]
     fn the_instance_with_the_least_to_do_is_next_and_equals_take_turns() {
         let mut three = balancer(3);
-        let first: BTreeSet<_> = (0..3).map(|_| begin(&mut three, START)).collect();
+        let first: BTreeSet<_> = (0..3).map(|_| begin(&mut three)).collect();
         assert_eq!(first.len(), 3);
         three.end(address(2), Ended::Answered, START);
-        assert_eq!(begin(&mut three, START), address(2));
+        assert_eq!(begin(&mut three), address(2));
         let mut idle = balancer(2);
-        let one = begin(&mut idle, START);
+        let one = begin(&mut idle);
         idle.end(one, Ended::Answered, START);
-        assert_ne!(begin(&mut idle, START), one);
+        assert_ne!(begin(&mut idle), one);
     }
 
     #[test]
-    fn one_that_failed_is_left_out_tried_by_one_call_and_taken_back() {
+    fn one_that_failed_gets_no_call_until_it_is_heard_to_work() {
         let mut two = balancer(2);
-        let (bad, good) = (begin(&mut two, START), begin(&mut two, START));
+        let (bad, good) = (begin(&mut two), begin(&mut two));
         two.end(bad, Ended::Failed, START);
         for _ in 0..5 {
-            assert_eq!(begin(&mut two, FIRST_EXILE / 2), good);
+            assert_eq!(begin(&mut two), good);
         }
-        assert_eq!(begin(&mut two, FIRST_EXILE), bad, "its time is over");
-        assert_eq!(begin(&mut two, FIRST_EXILE), good, "one call tries it, the others do not wait for that");
-        two.end(bad, Ended::Answered, FIRST_EXILE);
-        assert_eq!(begin(&mut two, FIRST_EXILE), bad);
+        two.report(bad, Ended::Answered, LONGEST_EXILE);
+        assert_eq!(begin(&mut two), bad);
     }
 
     #[test]
@@ -181,17 +180,17 @@ mod tests {
         two.report(address(1), Ended::Failed, START);
         two.report(address(2), Ended::Failed, FIRST_EXILE / 10);
         assert!(!two.any_works());
-        assert_eq!(begin(&mut two, FIRST_EXILE / 2), address(1), "its exile ends first");
-        assert_eq!(balancer(0).begin(START, None), None);
+        assert_eq!(begin(&mut two), address(1), "its exile ends first");
+        assert_eq!(balancer(0).begin(None), None);
     }
 
     #[test]
     fn a_second_try_goes_elsewhere_if_there_is_an_elsewhere() {
-        assert_eq!(balancer(2).begin(START, Some(address(1))), Some(address(2)));
-        assert_eq!(balancer(1).begin(START, Some(address(1))), Some(address(1)));
+        assert_eq!(balancer(2).begin(Some(address(1))), Some(address(2)));
+        assert_eq!(balancer(1).begin(Some(address(1))), Some(address(1)));
         let mut two = balancer(2);
         two.report(address(2), Ended::Failed, START);
-        assert_eq!(two.begin(START, Some(address(1))), Some(address(2)));
+        assert_eq!(two.begin(Some(address(1))), Some(address(2)));
     }
 
     #[test]
@@ -217,7 +216,7 @@ mod tests {
                 match (what, open.pop()) {
                     (0 | 1, last) => {
                         open.extend(last);
-                        open.push(balancer.begin(now, None).expect("there is one"));
+                        open.push(balancer.begin(None).expect("there is one"));
                     }
                     (2, Some(address)) => balancer.end(address, Ended::Failed, now),
                     (_, Some(address)) => balancer.end(address, Ended::Answered, now),

@@ -307,7 +307,7 @@ impl Upstream {
 
     /// An instance for the next try. At a process's start none may be known yet.
     async fn begin(&self, avoid: Option<SocketAddr>) -> Result<SocketAddr, CallError> {
-        let next = |upstream: &Self| upstream.balancer().begin(upstream.now(), avoid);
+        let next = |upstream: &Self| upstream.balancer().begin(avoid);
         if let Some(address) = next(self) {
             return Ok(address);
         }
