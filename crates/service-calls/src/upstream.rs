@@ -13,6 +13,8 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -264,15 +266,10 @@ impl Upstream {
             };
             let pause = self.links.within((PAUSE * (1 << (tries - 1))).min(LONGEST_PAUSE));
             if tries == TRIES || !may_repeat(call, &error) || Instant::now() + pause >= until {
-                tracing::warn!(
-                    call = call.name,
-                    tries,
-                    error = &error as &dyn std::error::Error,
-                    "a service is silent"
-                );
+                tracing::warn!(call = call.name, tries, error = &error as &dyn Error, "a service is silent");
                 return Err(ApiError::new(ErrorCode::Unavailable, "a part of the server cannot be reached"));
             }
-            tracing::debug!(call = call.name, tries, error = &error as &dyn std::error::Error, "calling again");
+            tracing::debug!(call = call.name, tries, error = &error as &dyn Error, "calling again");
             tries += 1;
             sleep(pause).await;
         }
@@ -345,8 +342,9 @@ impl Upstream {
     fn note(&self, address: SocketAddr, found: Result<(), CallError>, silent: &mut u32) {
         let was_out = self.balancer().is_out(address);
         match found {
-            // An instance that says that it stops is left out, but what it has begun it ends.
-            Err(CallError::Refused(_) | CallError::Unreachable { .. }) => {
+            // An instance that says that it stops, or takes no connections any more, is left out, but what it has begun it
+            // ends.
+            Err(error) if says_no(&error) => {
                 self.balancer().report(address, Ended::Failed, self.now());
                 *silent = 0;
             }
@@ -354,6 +352,8 @@ impl Upstream {
                 self.balancer().report(address, Ended::Answered, self.now());
                 *silent = 0;
             }
+            // Also when there is no connection to ask on. To a host that has vanished none can be made, and who waits on one
+            // that there was hears nothing of that.
             Err(_) => {
                 *silent += 1;
                 if *silent >= SILENT_LOOKS {
@@ -427,6 +427,31 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// Whether somebody is there and says no.
+fn says_no(error: &CallError) -> bool {
+    match error {
+        CallError::Refused(_) => true,
+        CallError::Unreachable { source, .. } => {
+            let mut cause: Option<&dyn Error> = Some(source);
+            while let Some(error) = cause {
+                if error
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+                {
+                    return true;
+                }
+                cause = error.source();
+            }
+            false
+        }
+        CallError::NoInstance
+        | CallError::Broken { .. }
+        | CallError::Silent { .. }
+        | CallError::Stranger { .. }
+        | CallError::Foreign { .. } => false,
+    }
+}
+
 /// Whether the call can be sent again after this.
 fn may_repeat(call: Call, error: &CallError) -> bool {
     match error {
@@ -436,5 +461,36 @@ fn may_repeat(call: Call, error: &CallError) -> bool {
         | CallError::Stranger { .. }
         | CallError::Foreign { .. } => call.repeat == Repeat::Harmless,
         CallError::Refused(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpSocket, TcpStream};
+
+    async fn asked(address: SocketAddr) -> CallError {
+        let patient = Call { patience: 5 * CONNECT_PATIENCE, ..wire::ALIVE };
+        let answer: Result<(), CallError> = Links::new(None, |_| 0).call(&address.to_string(), patient, &()).await;
+        answer.expect_err("nobody answers")
+    }
+
+    #[tokio::test]
+    async fn a_host_to_which_no_connection_can_be_made_is_silent_and_one_that_refuses_it_is_not() {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("bound");
+        let listener = socket.listen(1).expect("listens");
+        let address = listener.local_addr().expect("an address");
+        // Nobody accepts: when the queue is full, what else comes is dropped without a word.
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(CONNECT_PATIENCE / 4, TcpStream::connect(address)).await {
+            waiting.push(stream);
+        }
+        let vanished = asked(address).await;
+        assert!(matches!(vanished, CallError::Unreachable { .. }), "{vanished:?}");
+        assert!(!says_no(&vanished), "{vanished:?}");
+        drop((waiting, listener));
+        let refused = asked(address).await;
+        assert!(says_no(&refused), "{refused:?}");
     }
 }
