@@ -79,8 +79,9 @@ impl Reading {
         let mut compressor = self.compressor.take();
         self.next = Some(self.tasks.spawn(async move {
             let share = budget.take(headers.iter().map(|header| u64::from(header.len)).sum()).await?;
-            blocking(move || {
-                let piece = read(&service, &headers, &bases, &mut compressor, share)?;
+            let reader = service.clone();
+            blocking(&service, move || {
+                let piece = read(&reader, &headers, &bases, &mut compressor, share)?;
                 Ok((piece, compressor))
             })
             .await

@@ -45,6 +45,8 @@ pub struct BlockService {
     pub(crate) store: Arc<dyn BlockStore>,
     pub(crate) meta: Arc<dyn MetaForBlocks>,
     thrift: Thrift,
+    /// Whether [`routes`](crate::routes) work without threads.
+    in_place: bool,
     /// Blocks as they were uploaded, for those who fetch them next.
     recent_forms: Recent<SentForm>,
     pub(crate) recent_bases: Recent<Bytes>,
@@ -133,6 +135,7 @@ impl BlockService {
             store,
             meta,
             thrift: Thrift::ALL,
+            in_place: false,
             recent_forms: Recent::new(limits::RECENT_FORM_BYTES),
             recent_bases: Recent::new(limits::RECENT_BASE_BYTES),
         }
@@ -143,6 +146,17 @@ impl BlockService {
     pub const fn with_thrift(mut self, thrift: Thrift) -> Self {
         self.thrift = thrift;
         self
+    }
+
+    /// The same service for a simulation, where nothing is done beside anything else: its [`routes`](crate::routes) block.
+    #[must_use]
+    pub const fn in_place(mut self) -> Self {
+        self.in_place = true;
+        self
+    }
+
+    pub(crate) const fn works_in_place(&self) -> bool {
+        self.in_place
     }
 
     /// Who sends this token.

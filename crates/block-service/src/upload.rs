@@ -65,7 +65,7 @@ async fn receive_with(
     let bytes = body.exactly(len).await.map_err(|error| broken(&error))?;
     let head = as_wanted(codec::decode(&bytes).map_err(|error| malformed(&error))?);
     let beginning = service.clone();
-    let upload = blocking(move || beginning.begin(who, head)).await?;
+    let upload = blocking(&service, move || beginning.begin(who, head)).await?;
     Storing { service, upload: Some(upload), running: None }.run(&budgets.blocks, body).await
 }
 
@@ -92,8 +92,8 @@ impl Storing {
             Err(error) => Err(error),
         };
         let Some(upload) = self.upload else { return Err(lost()) };
-        let service = self.service;
-        blocking(move || match complete {
+        let service = self.service.clone();
+        blocking(&self.service, move || match complete {
             Ok(()) => service.finish(&upload),
             Err(error) => {
                 service.break_off(&upload);
@@ -123,12 +123,17 @@ impl Storing {
     fn store(&mut self, parcels: Vec<Parcel>, part: Bytes, share: Share) {
         let Some(mut upload) = self.upload.take() else { return };
         let service = self.service.clone();
-        self.running = Some(tokio::task::spawn_blocking(move || {
+        let store = move || {
             let verdict = service.store_next(&mut upload, parcels);
             let verdict = verdict.and_then(|()| service.keep_beginning(&mut upload, &part));
             drop((part, share));
             (upload, verdict)
-        }));
+        };
+        self.running = Some(if self.service.works_in_place() {
+            tokio::spawn(async { store() })
+        } else {
+            tokio::task::spawn_blocking(store)
+        });
     }
 
     /// Waits for the group that is being stored.

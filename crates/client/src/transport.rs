@@ -12,17 +12,18 @@ mod resume;
 mod stall;
 mod upload;
 
-pub use blocks::BlockFiles;
+pub use blocks::{BlockFiles, FolderBlocks};
 
-use crate::bandwidth::Bandwidth;
+use crate::bandwidth::{Bandwidth, Limits};
 use along::Along;
 use api::{ApiError, ErrorCode, Token};
 use bytes::Bytes;
 use deltas::KnownSums;
+use futures_util::future::BoxFuture;
 use link::Link;
 use model::{NamespaceId, limits};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Client, ClientBuilder, Response, Url};
+use reqwest::{Body, Client, ClientBuilder, RequestBuilder, Response, Url};
 use resume::{Interrupted, Places};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stall::Progress;
@@ -165,15 +166,33 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// Calls to one server.
-#[derive(Clone)]
-pub struct Transport {
+/// Takes calls to a server and brings its answers: HTTP in the program, a network of its own in a simulation.
+pub trait Carrier: Send + Sync {
+    /// Posts the body of a call.
+    fn post<'a>(&'a self, call: &'a str, body: Body) -> BoxFuture<'a, Result<Response, TransportError>>;
+}
+
+/// HTTP, on connections that are kept.
+struct Http {
     /// For calls.
     client: Client,
     /// For the notification stream, whose connection is there for days.
     listener: Client,
     server: ServerUrl,
     token: Option<Token>,
+}
+
+/// How calls reach the server.
+#[derive(Clone)]
+enum Way {
+    Http(Arc<Http>),
+    Carried(Arc<dyn Carrier>),
+}
+
+/// Calls to one server.
+#[derive(Clone)]
+pub struct Transport {
+    way: Way,
     bandwidth: Arc<Bandwidth>,
     /// Of this and all clones of it.
     thrift: Arc<RwLock<Thrift>>,
@@ -253,11 +272,19 @@ impl Transport {
         let listener =
             common().tcp_keepalive(ASK_AFTER).tcp_keepalive_interval(ASK_AGAIN).tcp_keepalive_retries(ASKED_AT_MOST);
         let client = common().tcp_keepalive(None).tcp_user_timeout(UNACKNOWLEDGED);
-        Ok(Self {
-            client: build(client)?,
-            listener: build(listener)?,
-            server,
-            token,
+        let http = Http { client: build(client)?, listener: build(listener)?, server, token };
+        Ok(Self::on(Way::Http(Arc::new(http)), bandwidth))
+    }
+
+    /// The same calls, taken by somebody else, without threads. There is no notification stream then.
+    #[must_use]
+    pub fn carried_by(carrier: Arc<dyn Carrier>) -> Self {
+        Self::on(Way::Carried(carrier), Arc::new(Bandwidth::new(Limits::default())))
+    }
+
+    fn on(way: Way, bandwidth: Arc<Bandwidth>) -> Self {
+        Self {
+            way,
             bandwidth,
             thrift: Arc::default(),
             known_sums: Arc::default(),
@@ -267,7 +294,7 @@ impl Transport {
             along: Arc::default(),
             stream: Arc::default(),
             root: None,
-        })
+        }
     }
 
     /// The same calls, with or without what saves bytes.
@@ -330,10 +357,11 @@ impl Transport {
 
     /// Opens the stream of notifications.
     pub(crate) async fn open_events(&self) -> Result<Response, (TransportError, Option<Duration>)> {
-        let mut request = self.listener.get(self.url("events")).header(reqwest::header::ACCEPT, EVENT_STREAM);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.to_hex());
-        }
+        let Way::Http(http) = &self.way else {
+            return Err((TransportError::Unreachable("only HTTP has a stream".into()), None));
+        };
+        let request = http.authorized(http.listener.get(http.url("events")));
+        let request = request.header(reqwest::header::ACCEPT, EVENT_STREAM);
         // One that was asked for and not opened says what one that breaks says: calls that went the same way may wait for
         // the same.
         let opened = tokio::time::timeout(STREAM_OPENS, request.send()).await.map_err(|_| {
@@ -366,17 +394,11 @@ impl Transport {
         Progress::start(Arc::clone(&self.stream))
     }
 
-    fn url(&self, name: &str) -> String {
-        format!("{}{}/{name}", self.server, api::PREFIX)
-    }
-
-    async fn post(&self, name: &str, body: reqwest::Body) -> Result<Response, TransportError> {
-        // No headers that say what is known anyhow: a small change costs little more than these.
-        let mut request = self.client.post(self.url(name)).body(body);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.to_hex());
+    async fn post(&self, name: &str, body: Body) -> Result<Response, TransportError> {
+        match &self.way {
+            Way::Http(http) => http.post(name, body).await,
+            Way::Carried(carrier) => carrier.post(name, body).await,
         }
-        request.send().await.map_err(|error| connection_error(&error))
     }
 
     /// Reads a whole reply: the message, or the server's error.
@@ -422,6 +444,42 @@ impl Transport {
             self.bandwidth.download.take(piece.len()).await;
         }
         Ok(piece)
+    }
+}
+
+impl Way {
+    /// Does work that blocks: on a thread beside everything else, or in a simulation, where nothing is beside anything,
+    /// at once.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, TransportError> {
+        match self {
+            Self::Http(_) => {
+                let done = tokio::task::spawn_blocking(work).await;
+                done.map_err(|_| TransportError::Unreachable("the transfer was stopped".into()))
+            }
+            Self::Carried(_) => Ok(work()),
+        }
+    }
+}
+
+impl Http {
+    fn url(&self, name: &str) -> String {
+        format!("{}{}/{name}", self.server, api::PREFIX)
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token.to_hex()),
+            None => request,
+        }
+    }
+
+    async fn post(&self, name: &str, body: Body) -> Result<Response, TransportError> {
+        // No headers that say what is known anyhow: a small change costs little more than these.
+        let request = self.authorized(self.client.post(self.url(name)).body(body));
+        request.send().await.map_err(|error| connection_error(&error))
     }
 }
 

@@ -91,8 +91,7 @@ impl Transport {
             written.forget_unmade();
             written
         };
-        let stopped = |_| TransportError::Unreachable("the download was stopped".into());
-        tokio::task::spawn_blocking(write).await.map_err(stopped)
+        self.way.blocking(write).await
     }
 }
 

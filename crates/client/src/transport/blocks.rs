@@ -2,18 +2,19 @@
 
 use super::resume::{Claim, Places};
 use super::stall::Progress;
-use super::{Transport, TransportError};
+use super::{Transport, TransportError, Way};
 use api::{BlockHeader, BlocksHead, BlocksRequest, DecodeError, codec};
 use bytes::{Buf, Bytes, BytesMut};
 use delta::Script;
-use local_files::fs::temp_path;
+use local_files::fs::{Fs, temp_path};
+use local_files::temps;
 use model::block::BlockHasher;
 use model::{BlockHash, NamespaceId, limits};
 use parcels::{Form, Frame, Opened, ParcelError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
-use sync_engine::io::{BlockSource, FetchBlock, LocalPath, Reply, StepError};
+use sync_engine::io::{BlockSource, BlockTarget, FetchBlock, LocalPath, Reply, StepError};
 use tokio::sync::mpsc;
 
 /// Plain bytes of received blocks that go to the disk as one batch, so that small blocks cost few hand-overs.
@@ -45,6 +46,24 @@ pub trait BlockFiles: Send + Sync + 'static {
     /// # Errors
     /// [`StepError`], as the engine hears it.
     fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError>;
+}
+
+/// A synced folder, for uploads and downloads.
+pub struct FolderBlocks<F>(pub Arc<F>);
+
+impl<F: Fs + 'static> BlockFiles for FolderBlocks<F> {
+    fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+        temps::read_blocks(&*self.0, blocks)
+    }
+
+    fn read_stretch(&self, path: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
+        temps::read_stretch(&*self.0, path, offset, len)
+    }
+
+    fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
+        let behind = |target: &BlockTarget| BlockTarget { temp: target.temp.clone(), offset: target.offset + offset };
+        block.to.iter().try_for_each(|target| temps::write_block(&*self.0, &behind(target), bytes))
+    }
 }
 
 impl Transport {
@@ -103,7 +122,7 @@ impl Transport {
         let (sender, receiver) = mpsc::channel(WRITE_QUEUE);
         let writer = {
             let writer = Writer::new(Arc::clone(&wanted), bases, files, Arc::clone(&self.places));
-            tokio::task::spawn_blocking(move || writer.run(receiver))
+            tokio::spawn(writer.run(self.way.clone(), receiver))
         };
         let progress = self.progress();
         let received = progress
@@ -114,7 +133,8 @@ impl Transport {
             })
             .await;
         drop(sender);
-        let mut written = writer.await.map_err(|_| TransportError::Unreachable("the download was stopped".into()))?;
+        let stopped = |_| TransportError::Unreachable("the download was stopped".into());
+        let mut written = writer.await.map_err(stopped)??;
         if let Some((block, beginning)) = written.begun.take() {
             self.interrupted.download_broke_off(block, beginning);
         }
@@ -283,21 +303,29 @@ impl Writer {
     }
 
     /// Goes on until the channel ends, the disk fails, or a block is not what it says.
-    fn run(mut self, mut receiver: mpsc::Receiver<Vec<Arrival>>) -> Written {
+    async fn run(mut self, way: Way, mut receiver: mpsc::Receiver<Vec<Arrival>>) -> Result<Written, TransportError> {
         let mut written = Written::default();
-        while let Some(batch) = receiver.blocking_recv() {
-            for arrival in batch {
-                match arrival {
-                    Arrival::Parcel(parcel) => self.take(parcel, &mut written),
-                    Arrival::Piece(piece) => self.take_piece(&piece, &mut written),
-                }
-                if written.is_broken() || self.overtaken {
-                    return written;
-                }
+        while let Some(batch) = receiver.recv().await {
+            (self, written) = way.blocking(move || self.take_all(batch, written)).await?;
+            if written.is_broken() || self.overtaken {
+                return Ok(written);
             }
         }
         written.begun = self.open.take().and_then(|open| self.beginning(open));
-        written
+        Ok(written)
+    }
+
+    fn take_all(mut self, batch: Vec<Arrival>, mut written: Written) -> (Self, Written) {
+        for arrival in batch {
+            match arrival {
+                Arrival::Parcel(parcel) => self.take(parcel, &mut written),
+                Arrival::Piece(piece) => self.take_piece(&piece, &mut written),
+            }
+            if written.is_broken() || self.overtaken {
+                break;
+            }
+        }
+        (self, written)
     }
 
     fn take_piece(&mut self, piece: &Piece, written: &mut Written) {
@@ -504,13 +532,6 @@ impl Decoder {
             _ => Err(BlocksError::BrokeOff),
         }
     }
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, TransportError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| TransportError::Unreachable("the transfer was stopped".into()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! ones where the large ones differ. The new version is searched as one stretch, so that what moved from one
 //! block into the next is found as well.
 
-use super::blocks::{BlockFiles, blocking};
+use super::blocks::BlockFiles;
 use super::{Transport, TransportError};
 use api::{Bases, Stretch, SumsReply, SumsRequest};
 use bytes::Bytes;
@@ -113,12 +113,12 @@ impl Transport {
         let coarse = (old / COARSE_PART).next_power_of_two().clamp(COARSE.start, COARSE.end);
         let Some(chunks) = self.chunks(namespace, &run.bases, bases, coarse).await? else { return Ok(BTreeMap::new()) };
         let (reader, margin) = (Arc::clone(files), coarse);
-        let (run, view, matches) = blocking(move || {
+        let find = move || {
             let view = View::of(&run, margin, reader.as_ref());
             let matches = chunks.find_in(&view.bytes);
             (run, view, matches)
-        })
-        .await?;
+        };
+        let (run, view, matches) = self.way.blocking(find).await?;
         let gaps = wanted_gaps(&view, &matches, &run.bases, coarse);
         let matches = self.fill_gaps(namespace, &view, matches, gaps, bases, coarse).await?;
         Ok(scripts(&run, &view, &matches))
@@ -144,7 +144,7 @@ impl Transport {
         spans.dedup();
         let Some(known) = self.sums(namespace, &spans, bases, fine).await? else { return Ok(matches) };
         let bytes = view.bytes.clone();
-        let found = blocking(move || {
+        let find = move || {
             let mut found = Vec::new();
             for gap in gaps {
                 let mut chunks = Chunks::new(fine);
@@ -157,9 +157,8 @@ impl Transport {
                 found.extend(inside.into_iter().map(|found| Match { at: found.at + gap.new.start, ..found }));
             }
             found
-        })
-        .await?;
-        matches.extend(found);
+        };
+        matches.extend(self.way.blocking(find).await?);
         matches.sort_by_key(|found| found.at);
         Ok(matches)
     }

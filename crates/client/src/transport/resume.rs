@@ -5,7 +5,6 @@
 //! any question for missing blocks, and sends what is behind the longest that is there as a delta over it. On the
 //! way down the client has the beginning in its temporary file, and names it as a base.
 
-use super::blocks::blocking;
 use super::deltas::Deltas;
 use super::{Transport, TransportError};
 use api::{Bases, MissingReply, MissingRequest};
@@ -143,7 +142,8 @@ impl Transport {
             return Ok(());
         }
         let bytes: Vec<Bytes> = whole.iter().map(|number| contents[*number].clone()).collect();
-        let begun = blocking(move || bytes.iter().map(|bytes| beginnings(bytes)).collect::<Vec<_>>()).await?;
+        let begin = move || bytes.iter().map(|bytes| beginnings(bytes)).collect::<Vec<_>>();
+        let begun = self.way.blocking(begin).await?;
         let asked: Vec<BlockHash> = begun.iter().flatten().map(|(_, hash)| *hash).collect();
         let reply: MissingReply = self.call("missing", &MissingRequest { blocks: asked.clone() }).await?;
         let there = there(&asked, &reply);

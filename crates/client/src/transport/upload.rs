@@ -1,10 +1,10 @@
 //! Blocks on their way up, each in the smallest form that is worth its cost.
 
-use super::blocks::{BlockFiles, blocking};
+use super::blocks::BlockFiles;
 use super::deltas::Deltas;
 use super::link::Link;
 use super::stall::Progress;
-use super::{Transport, TransportError};
+use super::{Transport, TransportError, Way};
 use api::{BlockHeader, ChangesetHead, ChangesetReply, codec};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -47,7 +47,7 @@ impl Transport {
         files: Arc<dyn BlockFiles>,
     ) -> Result<Reply, TransportError> {
         let (sources, reader) = (blocks.clone(), Arc::clone(&files));
-        let contents: Vec<Bytes> = match blocking(move || reader.read(&sources)).await? {
+        let contents: Vec<Bytes> = match self.way.blocking(move || reader.read(&sources)).await? {
             Ok(contents) => contents.into_iter().map(Bytes::from).collect(),
             Err(blocks) => return Ok(Reply::SourceChanged { blocks }),
         };
@@ -82,7 +82,8 @@ impl Transport {
         let plain: usize = packing.iter().map(|parcel| parcel.bytes.iter().map(Bytes::len).sum::<usize>()).sum();
         let sent = Arc::new(AtomicU64::new(0));
         let body = if plain <= SMALL_BODY {
-            let packed = blocking(move || packing.into_iter().flat_map(Packing::pack).collect::<Vec<_>>()).await?;
+            let pack = move || packing.into_iter().flat_map(Packing::pack).collect::<Vec<_>>();
+            let packed = self.way.blocking(pack).await?;
             let whole = [head].into_iter().chain(packed).collect::<Vec<_>>().concat();
             self.bandwidth.upload.take(whole.len()).await;
             reqwest::Body::from(whole)
@@ -98,7 +99,10 @@ impl Transport {
                 self.message(response, &progress).await
             })
             .await?;
-        self.link.carried(sent.load(Ordering::Relaxed), began.elapsed());
+        if let Way::Http(_) = self.way {
+            // Time says nothing of any other way.
+            self.link.carried(sent.load(Ordering::Relaxed), began.elapsed());
+        }
         Ok(reply)
     }
 
@@ -111,7 +115,12 @@ impl Transport {
         sent: &Arc<AtomicU64>,
     ) -> reqwest::Body {
         let (bandwidth, progress, sent) = (Arc::clone(&self.bandwidth), Arc::clone(progress), Arc::clone(sent));
-        let packed = stream::iter(packing).map(|parcel| blocking(move || parcel.pack())).buffered(PACKING);
+        let way = self.way.clone();
+        let pack = move |parcel: Packing| {
+            let way = way.clone();
+            async move { way.blocking(move || parcel.pack()).await }
+        };
+        let packed = stream::iter(packing).map(pack).buffered(PACKING);
         let packed = packed.map(|packed| packed.map_err(std::io::Error::other));
         let parts = stream::iter([Ok(vec![head])]).chain(packed);
         let pieces = parts.flat_map(|parts| {
