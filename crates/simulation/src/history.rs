@@ -1,7 +1,9 @@
 //! What happens in one history, as a structure that can be stored, replayed and shrunk.
 
+use crate::chance::Chance;
 use crate::disk::Habits;
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 
 /// A whole history: its conditions, and what happens in it, in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,10 @@ pub struct Knobs {
     pub slowest_ms: u64,
     /// Whether the second account is a viewer of the folder that the first one shares.
     pub share: Option<ShareRole>,
+    /// Whether blocks travel compressed, as deltas and along with the changes. Not in histories that were stored before they
+    /// did.
+    #[serde(default)]
+    pub thrift: bool,
 }
 
 /// What the second account may do in the shared folder.
@@ -69,6 +75,9 @@ pub struct NetKnobs {
     pub truncate: u32,
     /// A notification is lost.
     pub lose_notification: u32,
+    /// A bit of the blocks in a body is changed on the way, up or down.
+    #[serde(default)]
+    pub damage: u32,
 }
 
 /// Chances in 1,000 for one job.
@@ -84,11 +93,14 @@ pub struct LocalKnobs {
     pub power: u32,
 }
 
-/// Chances in 1,000 for one call of the server's.
+/// Chances in 1,000 for one call of the server's, or one call to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ServerKnobs {
     /// A store fails, before or after it has done what it was asked.
     pub store_error: u32,
+    /// Between two calls of one transfer the server restarts, is restored or emptied, or removes what is unused.
+    #[serde(default)]
+    pub strike: u32,
 }
 
 /// Something that happens from outside.
@@ -176,27 +188,45 @@ pub enum UserOp {
     },
 }
 
-/// The bytes of a file: a text, and spaces behind it.
+/// The bytes of a file: a text, spaces behind it, and behind these what does not compress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     pub text: String,
     pub padding: u32,
+    /// Of what all contents have in common: two that have much of it resemble each other.
+    #[serde(default)]
+    pub noise: u32,
+}
+
+/// The most noise in one content, in bytes.
+pub const NOISE_BYTES: u32 = 1024 * 1024;
+
+fn noise() -> &'static [u8] {
+    static NOISE: OnceLock<Vec<u8>> = OnceLock::new();
+    NOISE.get_or_init(|| {
+        let mut bytes = vec![0; usize::try_from(NOISE_BYTES).unwrap_or(0)];
+        Chance::new(0x4015e).fill(&mut bytes);
+        bytes
+    })
 }
 
 impl Content {
     /// A content without padding.
     #[must_use]
     pub fn of(text: &str) -> Self {
-        Self { text: text.to_owned(), padding: 0 }
+        Self { text: text.to_owned(), padding: 0, noise: 0 }
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let padding = usize::try_from(self.padding).unwrap_or(0);
-        let mut bytes = Vec::with_capacity(self.text.len() + padding);
+        let noise = if self.noise == 0 { &[] } else { noise() };
+        let noise = noise.get(..usize::try_from(self.noise).unwrap_or(0)).unwrap_or(noise);
+        let mut bytes = Vec::with_capacity(self.text.len() + padding + noise.len());
         bytes.extend_from_slice(self.text.as_bytes());
         bytes.resize(self.text.len() + padding, b' ');
+        bytes.extend_from_slice(noise);
         bytes
     }
 }

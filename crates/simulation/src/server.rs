@@ -1,25 +1,31 @@
 //! The server of a history: the real services over stores in memory.
 
 use crate::chance::Chance;
+use crate::courier;
 use crate::disk::lock;
 use crate::failing::{FailingBlocks, FailingMetadata, Weather};
 use crate::journal::{Gain, Journals};
+use crate::wire::{Answered, Sent};
 use api::service::{Announce, CleanUpMode, Identity, MetaForNotification};
-use api::{
-    AnnounceRequest, ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead,
-    ComingReply, ComingRequest, LinkRequest, MissingReply, MissingRequest, RemoveMemberRequest, ServerReply,
-    ShareRequest, Token,
-};
+use api::{ApiError, BlockHeader, ErrorCode, LinkRequest, RemoveMemberRequest, ShareRequest, Token, codec};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
 use block_service::{BlockService, CleanUp, CleanUpError, CleanUpReport};
 use block_store::{BlockStore, MemoryBlockStore};
-use bytes::Bytes;
+use bytes::BytesMut;
 use cache::lying::LyingCache;
+use futures_util::stream;
+use http_body_util::BodyExt;
 use meta_service::{Environment, MetaService, PasswordCost};
 use metadata_store::{Chunking, JournalCache, MetadataStore, PageLimit, SqliteStore, StoreError};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp};
+use model::{AccountId, BlockHash, Epoch, InstanceId, NamespaceId, NodeId, Role, Timestamp};
 use notification_service::{Follow, Hub, News, Subscription};
+use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 /// Entries read at a time when the journals are checked.
 const PAGE: PageLimit = PageLimit { entries: 10_000, blocks: 1_000_000 };
@@ -35,33 +41,6 @@ pub struct Linked {
     pub epoch: Epoch,
 }
 
-/// A request on its way, as the wire carries it.
-#[derive(Debug, Clone)]
-pub enum Call {
-    Server,
-    Changes(ChangesRequest),
-    Missing(MissingRequest),
-    Commit(Commit),
-    Changeset { head: ChangesetHead, blocks: Vec<Bytes> },
-    Blocks(BlocksRequest),
-    Prefetch(BlocksRequest),
-    Announce(AnnounceRequest),
-    Coming(ComingRequest),
-}
-
-/// What comes back.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    Server(ServerReply),
-    Changes(ChangesReply),
-    Missing(MissingReply),
-    Commit(CommitOutcome),
-    Changeset(Option<CommitOutcome>),
-    Blocks(BlocksHead, Vec<Bytes>),
-    Announced,
-    Coming(ComingReply),
-}
-
 /// A database kept aside, as a backup is.
 struct Backup {
     /// Removed with the server.
@@ -75,7 +54,8 @@ pub struct Server {
     blocks: Arc<MemoryBlockStore>,
     hub: Arc<Hub>,
     meta: Arc<MetaService>,
-    block: BlockService,
+    /// The block service's calls.
+    block: Router,
     clean_up: Arc<Cleaning>,
     clock: Arc<AtomicI64>,
     /// Added to the world's time, in milliseconds.
@@ -198,33 +178,61 @@ impl Server {
         store.snapshot(|reading| reading.memberships(account)).map_err(|error: StoreError| failed(error))
     }
 
-    /// Answers a call, as the HTTP layer would have the services do.
+    /// Answers a call: the block service through its HTTP layer, the meta service as its HTTP layer would have it do.
     ///
     /// # Errors
-    /// The services'.
-    pub fn answer(&self, token: &Token, call: Call) -> Result<Answer, ApiError> {
-        let who = self.meta.identify(token)?;
-        Ok(match call {
-            Call::Server => Answer::Server(self.meta.server()?),
-            Call::Changes(request) => Answer::Changes(self.meta.changes(who, &request)?),
-            Call::Missing(request) => Answer::Missing(self.meta.missing(who, &request)?),
-            Call::Commit(commit) => Answer::Commit(self.meta.commit(who, commit)?),
-            Call::Changeset { head, blocks } => Answer::Changeset(self.block.changeset(who, head, blocks)?.outcome),
-            Call::Blocks(request) => {
-                let (head, bytes) = self.block.blocks(who, &request)?;
-                Answer::Blocks(head, bytes)
+    /// When the block service cannot be called, or fails in a way that is its own fault.
+    pub fn answer(&self, token: &Token, sent: &Sent) -> Result<Answered, String> {
+        match sent.call.as_str() {
+            "changeset" | "blocks" | "prefetch" | "sums" | "news" => self.post(token, sent),
+            _ if !sent.whole => Ok(Answered::of::<()>(Err(malformed()))),
+            call => Ok(match self.meta.identify(token) {
+                Ok(who) => self.ask_meta(who, call, &sent.body),
+                Err(error) => Answered::of::<()>(Err(error)),
+            }),
+        }
+    }
+
+    fn ask_meta(&self, who: Identity, call: &str, body: &[u8]) -> Answered {
+        let meta = &self.meta;
+        match call {
+            "server" => Answered::of(meta.server()),
+            "changes" => Answered::of(read(body).and_then(|request| meta.changes(who, &request))),
+            "missing" => Answered::of(read(body).and_then(|request| meta.missing(who, &request))),
+            "commit" => Answered::of(read(body).and_then(|commit| meta.commit(who, commit))),
+            "announce" => Answered::of(read(body).and_then(|request| meta.announce(who, request))),
+            "coming" => Answered::of(read(body).and_then(|request| meta.coming(who, &request))),
+            _ => Answered::of::<()>(Err(ApiError::new(ErrorCode::NotFound, "there is no such call"))),
+        }
+    }
+
+    fn post(&self, token: &Token, sent: &Sent) -> Result<Answered, String> {
+        let body = sent.body.clone();
+        let body = if sent.whole { Body::from(body) } else { Body::from_stream(stream::iter(courier::broken(body))) };
+        let request = Request::post(format!("{}/{}", api::PREFIX, sent.call))
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.to_hex()))
+            .body(body)
+            .map_err(failed)?;
+        let (router, call) = (self.block.clone(), sent.call.as_str());
+        courier::run(async move {
+            let response = router.oneshot(request).await.map_err(failed)?;
+            let status = response.status().as_u16();
+            let mut body = response.into_body();
+            let (mut bytes, mut whole) = (BytesMut::new(), true);
+            while let Some(frame) = body.frame().await {
+                match frame {
+                    Ok(frame) => bytes.extend(frame.into_data().ok()),
+                    Err(_) => whole = false,
+                }
             }
-            Call::Prefetch(request) => {
-                let head = self.block.offer_coming(who, &request)?.head;
-                let bytes = self.block.read(&head.blocks)?;
-                Answer::Blocks(head, bytes)
+            let answered = Answered { status, content_type: api::CONTENT_TYPE, body: bytes.freeze(), whole };
+            match answered.means(call) {
+                Err(error) if error.message.starts_with("the server failed") => {
+                    Err(format!("panic: {}", error.message))
+                }
+                _ => Ok(answered),
             }
-            Call::Announce(request) => {
-                self.meta.announce(who, request)?;
-                Answer::Announced
-            }
-            Call::Coming(request) => Answer::Coming(self.meta.coming(who, &request)?),
-        })
+        })?
     }
 
     /// Opens a notification stream.
@@ -364,6 +372,11 @@ impl Server {
         headers.iter().all(|header| matches!(self.blocks.get(&header.hash), Ok(Some(_))))
     }
 
+    /// Whether the block is stored.
+    pub(crate) fn holds(&self, block: &BlockHash) -> bool {
+        matches!(self.blocks.get(block), Ok(Some(_)))
+    }
+
     /// New processes over the same stores; every stream ends.
     ///
     /// # Errors
@@ -424,7 +437,15 @@ impl Server {
     }
 }
 
-type Services = (Arc<Hub>, Arc<MetaService>, BlockService);
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    codec::decode(body).map_err(|_| malformed())
+}
+
+fn malformed() -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, "the message is malformed")
+}
+
+type Services = (Arc<Hub>, Arc<MetaService>, Router);
 
 fn services(
     store: &Arc<SqliteStore>,
@@ -447,8 +468,8 @@ fn services(
     let meta = Arc::new(meta.with_journal_cache(cache.clone()));
     let during_put = Some(clean_up.clone());
     let blocks = Arc::new(FailingBlocks { inner: blocks.clone(), weather: weather.clone(), during_put });
-    let block = BlockService::new(blocks, meta.clone());
-    Ok((hub, meta, block))
+    let block = Arc::new(BlockService::new(blocks, meta.clone()).in_place());
+    Ok((hub, meta, block_service::routes(block, None, TaskTracker::new())))
 }
 
 /// The clean-up of a server. It runs on the same stores, in weather of its own, and its clock runs ahead.

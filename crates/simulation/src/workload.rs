@@ -45,6 +45,11 @@ pub struct Workload {
     slowest_pause_ms: u64,
     colons: bool,
     large_files: bool,
+    /// A stream of its own for how much contents have in common, and the chance in 1,000 that one has anything.
+    resembling: Chance,
+    resembling_rate: u32,
+    /// How many of a hundred of these are so large that the beginning of their block is kept.
+    large_percent: u64,
 }
 
 /// The conditions that a seed gives a history.
@@ -76,6 +81,7 @@ pub fn knobs(seed: u64) -> Knobs {
         proxy_page: net(50),
         truncate: net(100),
         lose_notification: net(300),
+        damage: 0,
     };
     let local = LocalKnobs {
         interrupt: sometimes(&mut chance, 400),
@@ -84,7 +90,7 @@ pub fn knobs(seed: u64) -> Knobs {
         power,
     };
     let slowest_ms = [20, 200, 2000, 8000][chance.index(4)];
-    let mut knobs = Knobs { devices, net, local, server: ServerKnobs::default(), slowest_ms, share };
+    let mut knobs = Knobs { devices, net, local, server: ServerKnobs::default(), slowest_ms, share, thrift: true };
     // A stream of its own: what was added later leaves the other conditions of a seed as they were.
     let mut chance = Chance::keyed(seed, &[31]);
     if chance.happens(300) {
@@ -94,7 +100,23 @@ pub fn knobs(seed: u64) -> Knobs {
         let guard = Guard { count: chance.between(1, 3), percent: [10, 30, 50][chance.index(3)] };
         knobs.devices.iter_mut().for_each(|device| device.guard = Some(guard));
     }
+    let mut chance = Chance::keyed(seed, &[35]);
+    if bad_net {
+        knobs.net.damage = sometimes(&mut chance, 60);
+    }
+    // Servers that lose something loosen the other checks.
+    if chance.happens(80) {
+        knobs.server.strike = u32::try_from(chance.between(200, 900)).unwrap_or(0);
+    }
+    if breaks_off(seed) {
+        knobs.net.truncate = u32::try_from(chance.between(100, 400)).unwrap_or(0);
+    }
     knobs
+}
+
+/// Whether a history is about large blocks of which only the beginnings arrive.
+fn breaks_off(seed: u64) -> bool {
+    Chance::keyed(seed, &[36]).happens(25)
 }
 
 /// Nothing at all in half of the runs, else anything up to `most`.
@@ -145,7 +167,14 @@ impl Workload {
         let mut cleaning = Chance::keyed(seed, &[33]);
         let clean_up_rate =
             if cleaning.happens(500) { u32::try_from(cleaning.between(20, 400)).unwrap_or(0) } else { 0 };
+        let mut resembling = Chance::keyed(seed, &[34]);
+        let (large_percent, often, least) = if breaks_off(seed) { (60, 1000, 500) } else { (0, 300, 100) };
+        let resembling_rate = if resembling.happens(often) { resembling.between(least, 900) } else { 0 };
+        let resembling_rate = u32::try_from(resembling_rate).unwrap_or(0);
         Self {
+            resembling,
+            resembling_rate,
+            large_percent,
             cleaning,
             clean_up_rate,
             rare,
@@ -306,7 +335,20 @@ impl Workload {
             1..20 => u32::try_from(self.chance.below(300)).unwrap_or(0),
             _ => 0,
         };
-        Content { text, padding }
+        Content { text, padding, noise: self.noise() }
+    }
+
+    /// Much of it for sums of chunks to be worth while, and seldom so much that the beginning of a block is kept.
+    fn noise(&mut self) -> u32 {
+        if !self.resembling.happens(self.resembling_rate) {
+            return 0;
+        }
+        let len = match self.resembling.below(100) {
+            number if number < self.large_percent => self.resembling.between(300_000, 1_000_000),
+            80.. => self.resembling.below(2000),
+            _ => self.resembling.between(17_000, 30_000),
+        };
+        u32::try_from(len).unwrap_or(0)
     }
 
     fn name(&mut self) -> &'static str {

@@ -53,6 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "model",
             "api",
+            "parcels",
             "sync-engine",
             "cache",
             "metadata-store",

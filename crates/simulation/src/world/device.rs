@@ -4,12 +4,14 @@ use super::brief::{activity_name, brief_action, brief_event, brief_result};
 use super::pace::Pace;
 use super::{Checked, Moment, Source, World, violation};
 use crate::chance::Chance;
+use crate::courier::Courier;
 use crate::database::Database;
 use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, Thing, content_hash, lock};
 use crate::ghost::Fate;
 use crate::history::{Guard, Interruption};
 use crate::server::Linked;
 use crate::user::Users;
+use client::transport::Thrift;
 use local_files::fs::FsError;
 use local_files::jobs::run_job;
 use model::{Body, ContentHash, Cursor, Epoch, NodeId, Position};
@@ -40,6 +42,8 @@ pub struct Device {
     pub database: Database,
     /// `None` while the client is not running.
     pub engine: Option<Engine>,
+    /// Takes the client's requests to the server while it is running.
+    pub(super) courier: Option<Courier>,
     pub(super) stream: Option<Subscription>,
     /// Rises with every death of the client.
     pub(super) life: u64,
@@ -72,6 +76,7 @@ impl Device {
             disk: Arc::new(Mutex::new(disk)),
             database,
             engine: None,
+            courier: None,
             stream: None,
             life: 0,
             chance,
@@ -118,7 +123,7 @@ impl World {
     /// # Errors
     /// The rule that it breaks at once.
     pub fn start(&mut self, number: usize) -> Checked<()> {
-        let tuning = self.tuning(number);
+        let (tuning, thrift) = (self.tuning(number), self.thrift(number));
         let device = &mut self.devices[number];
         if device.is_up() {
             return Ok(());
@@ -127,6 +132,7 @@ impl World {
         let mut engine = Engine::new(database.state.clone(), database.rows(), format!("dev{number}"));
         engine.tune(tuning);
         device.engine = Some(engine);
+        device.courier = Some(Courier::new(device.disk.clone(), device.linked.root, thrift));
         device.wake_at = None;
         device.busy = 0;
         // The watcher of a new process knows nothing of what happened before.
@@ -156,6 +162,13 @@ impl World {
         }
     }
 
+    /// What its transport does to spare bytes, from one start to the next.
+    fn thrift(&self, number: usize) -> Thrift {
+        let mut chance = self.chance(&[15, number as u64, self.devices[number].life]);
+        let mut has = || self.knobs.thrift && chance.happens(850);
+        Thrift { delta: has(), compress: has(), small_contents: has(), ..Thrift::default() }
+    }
+
     /// Kills the client; it is started again after a while.
     pub fn kill(&mut self, number: usize, down_ms: u64) {
         if !self.devices[number].is_up() {
@@ -170,6 +183,7 @@ impl World {
         self.trace.note(self.now, &format!("kill {number}"));
         let device = &mut self.devices[number];
         device.engine = None;
+        device.courier = None;
         device.stream = None;
         device.life += 1;
     }

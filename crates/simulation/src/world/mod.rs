@@ -15,14 +15,15 @@ pub use settle::Expected;
 use crate::chance::Chance;
 use crate::disk::{Disk, RootIs, WALL_START_NS, lock};
 use crate::history::{Act, DeviceEvent, History, Interruption, Knobs, ServerEvent, ShareRole, Step, UserOp};
-use crate::server::{Answer, Call, Linked, Server};
+use crate::server::{Linked, Server};
 use crate::user::{Users, local_path};
+use crate::wire::Answered;
 use crate::workload::Workload;
 use model::{BlockHash, CommitKey, CommitOutcome, ContentHash, DeviceId, NamespaceId, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
-use sync_engine::io::{Command, Event, FetchBlock, Hint, Job, JobId, Request, RequestError, RequestId};
+use sync_engine::io::{Command, Event, Hint, Job, JobId, Request, RequestError, RequestId};
 
 /// The folder that the first account shares with the second.
 pub const SHARED_FOLDER: &str = "team";
@@ -106,10 +107,8 @@ enum Moment {
     },
     Land {
         device: usize,
-        life: u64,
-        id: RequestId,
-        request: Request,
-        result: Result<Answer, RequestError>,
+        back: network::Back,
+        answer: Result<Answered, RequestError>,
     },
     Wake {
         device: usize,
@@ -303,6 +302,10 @@ impl World {
             self.come_to_rest()?;
             self.calm = false;
         }
+        if self.knobs.server.strike > 0 {
+            // There is something to restore, and it knows nothing of what is to come.
+            self.server.save().map_err(violation)?;
+        }
         Ok(())
     }
 
@@ -435,13 +438,10 @@ impl World {
             Moment::Job { device, life, id, job } if self.alive(device, life) => self.run_job(device, id, &job),
             Moment::Feed { device, life, event } if self.alive(device, life) => self.feed(device, event),
             Moment::Depart { device, life, id, request } if self.alive(device, life) => {
-                self.depart(device, id, request);
-                Ok(())
+                self.depart(device, id, request)
             }
             Moment::Arrive { device, travel } => self.arrive(device, travel),
-            Moment::Land { device, life, id, request, result } if self.alive(device, life) => {
-                self.land(device, id, &request, result)
-            }
+            Moment::Land { device, back, answer } if self.alive(device, back.life) => self.land(device, back, answer),
             Moment::Wake { device, life } if self.alive(device, life) => self.wake(device),
             Moment::Connect { device, life } if self.alive(device, life) => self.connect(device),
             Moment::Hints { device, life, hints } if self.alive(device, life) => self.feed(device, Event::Hints(hints)),
@@ -720,29 +720,4 @@ fn protects_share(users: &Users, op: &UserOp) -> bool {
 
 pub(crate) fn email(account: usize) -> String {
     format!("user{account}@example.org")
-}
-
-/// A call of the engine's as the network carries it.
-pub(crate) fn call_of(request: &Request) -> Call {
-    match request {
-        Request::Server => Call::Server,
-        Request::Changes(request) => Call::Changes(request.clone()),
-        Request::Missing(request) => Call::Missing(request.clone()),
-        Request::Commit(commit) => Call::Commit(commit.clone()),
-        Request::Changeset { blocks, commit, .. } => {
-            let blocks = blocks.iter().map(|block| api::BlockHeader { hash: block.hash, len: block.len }).collect();
-            Call::Changeset {
-                head: api::ChangesetHead { blocks, bases: None, commit: commit.clone() },
-                blocks: Vec::new(),
-            }
-        }
-        Request::Fetch { namespace, blocks, .. } => Call::Blocks(blocks_request(*namespace, blocks)),
-        Request::Prefetch { namespace, blocks } => Call::Prefetch(blocks_request(*namespace, blocks)),
-        Request::Announce(request) => Call::Announce(request.clone()),
-        Request::Coming(request) => Call::Coming(request.clone()),
-    }
-}
-
-fn blocks_request(namespace: NamespaceId, blocks: &[FetchBlock]) -> api::BlocksRequest {
-    api::BlocksRequest { namespace, blocks: blocks.iter().map(|block| block.hash).collect(), bases: Vec::new() }
 }

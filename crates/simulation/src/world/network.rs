@@ -1,39 +1,68 @@
 //! The network between devices and server, and what it does to what it carries.
 
-use super::{Checked, Moment, Violation, World, call_of, violation};
+use super::{Checked, Moment, Violation, World, violation};
 use crate::chance::Chance;
-use crate::disk::{SimFs, lock};
-use crate::server::{Answer, Call};
-use api::BlockHeader;
-use bytes::Bytes;
-use local_files::temps::{read_blocks, write_block};
-use model::{CommitOutcome, Cursor, NamespaceId, Reason};
+use crate::courier::Next;
+use crate::disk::{Fault, SimFs, lock};
+use crate::history::ServerEvent;
+use crate::wire::{Answer, Answered, Call, Sent, damaged, parcels_at};
+use api::ApiError;
+use local_files::fs::FsError;
+use model::{BlockHash, CommitOutcome, Cursor, NamespaceId, Reason};
 use notification_service::News;
+use parcels::Form;
 use std::collections::BTreeSet;
-use sync_engine::io::{Event, FetchBlock, Reply, Request, RequestError, RequestId};
+use sync_engine::io::{Event, Reply, Request, RequestError, RequestId};
 
 /// How long a client waits for an answer that does not come, in milliseconds.
 const TIMEOUT_MS: u64 = 30_000;
 
-/// A request on its way to the server, or a duplicate of one.
+/// A call on its way to the server, or a duplicate of one.
 #[derive(Debug)]
 pub(super) struct Travel {
-    call: Call,
+    sent: Sent,
     /// Whom to answer; `None`: nobody waits (a duplicate, or an answer that will be lost).
     back: Option<Back>,
     /// The answer is a proxy's page.
     proxied: bool,
-    /// Blocks of the answer that arrive.
-    truncate_to: Option<u64>,
-    /// The device's how-manieth request it is.
+    /// Where the answer breaks off, as a number that its length divides.
+    cut: Option<u64>,
+    /// A bit of the answer's blocks is changed.
+    damage: bool,
+    /// The device's how-manieth request it is a call of.
     number: u64,
 }
 
-#[derive(Debug)]
-struct Back {
-    life: u64,
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Back {
+    pub(super) life: u64,
     id: RequestId,
-    request: Request,
+    number: u64,
+    what: What,
+}
+
+/// What a request does with blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Sends,
+    Fetches,
+    Neither,
+}
+
+impl What {
+    const fn of(request: &Request) -> Self {
+        match request {
+            Request::Changeset { .. } => Self::Sends,
+            Request::Fetch { .. } | Request::Prefetch { .. } => Self::Fetches,
+            Request::Server
+            | Request::Changes(_)
+            | Request::Missing(_)
+            | Request::Commit(_)
+            | Request::Announce(_)
+            | Request::Coming(_) => Self::Neither,
+        }
+    }
 }
 
 fn unreachable() -> RequestError {
@@ -65,40 +94,75 @@ impl World {
         self.devices[device].partitioned_until > self.now || !self.server.up
     }
 
-    fn reply(&mut self, device: usize, life: u64, id: RequestId, after_ms: u64, result: Result<Reply, RequestError>) {
-        let event = Event::Replied(id, result);
-        self.at(after_ms, Moment::Feed { device, life, event });
+    fn fail(&mut self, device: usize, back: Back, after_ms: u64, error: RequestError) {
+        self.at(after_ms, Moment::Land { device, back, answer: Err(error) });
     }
 
-    /// A request leaves the device: blocks are read and checked, then the network takes over.
-    pub(super) fn depart(&mut self, device: usize, id: RequestId, request: Request) {
+    /// A request begins: whatever the client does first, the network takes over when it calls.
+    pub(super) fn depart(&mut self, device: usize, id: RequestId, request: Request) -> Checked<()> {
         let life = self.devices[device].life;
         let number = self.devices[device].requests;
         self.devices[device].requests += 1;
-        let mut call = call_of(&request);
-        if let (Request::Changeset { blocks, .. }, Call::Changeset { blocks: bytes, .. }) = (&request, &mut call) {
-            let fs = SimFs::new(self.devices[device].disk.clone());
-            match read_blocks(&fs, blocks) {
-                Ok(read) => {
-                    *self.coverage.entry("blocks sent").or_default() += read.len() as u64;
-                    *bytes = read.into_iter().map(Bytes::from).collect();
-                }
-                Err(missing) => {
-                    self.cover("source changed");
-                    return self.reply(device, life, id, 0, Ok(Reply::SourceChanged { blocks: missing }));
-                }
-            }
-        }
-        let chance = self.chance(&[20, device as u64, number]);
-        self.carry(device, Back { life, id, request }, call, number, chance);
+        let what = What::of(&request);
+        let fs = SimFs::new(self.devices[device].disk.clone());
+        let Some(courier) = &mut self.devices[device].courier else { return Ok(()) };
+        let next = courier.begin(id, request, fs).map_err(violation)?;
+        self.go_on(device, Back { life, id, number, what }, next)
     }
 
-    /// Decides what becomes of a request on its way.
-    fn carry(&mut self, device: usize, back: Back, mut call: Call, number: u64, mut chance: Chance) {
+    fn go_on(&mut self, device: usize, back: Back, next: Next) -> Checked<()> {
+        self.check_disk(device)?;
+        match next {
+            Next::Calls(calls, sent) => {
+                self.trace.note(self.now, &format!("call {device} {} {calls} {} bytes", sent.call, sent.body.len()));
+                self.note_call(&sent, calls);
+                // A request's first call is named as the request, as long as stored histories are to mean the same.
+                let names = [20, device as u64, back.number, calls];
+                let chance = self.chance(if calls == 1 { &names[..3] } else { &names });
+                if calls > 1 {
+                    self.strike(device, &back, calls)?;
+                }
+                self.carry(device, back, calls, sent, chance);
+                Ok(())
+            }
+            Next::Ends(result) => {
+                if let Ok(Reply::SourceChanged { .. }) = result {
+                    self.cover("source changed");
+                }
+                self.feed(device, Event::Replied(back.id, result))
+            }
+        }
+    }
+
+    /// Between two calls of a transfer, where the second relies on what the first was answered, the server may lose what it
+    /// answered from.
+    fn strike(&mut self, device: usize, back: &Back, calls: u64) -> Checked<()> {
+        let mut chance = self.chance(&[26, device as u64, back.number, calls]);
+        if self.calm || !self.server.up || !chance.happens(self.knobs.server.strike) {
+            return Ok(());
+        }
+        self.cover("server struck in a transfer");
+        match chance.below(8) {
+            0 => self.server_event(&ServerEvent::Restart { down_ms: 0 }),
+            1 => self.server_event(&ServerEvent::Empty),
+            // Blocks go when they were seen to be unused two days in a row.
+            2..4 => {
+                for event in
+                    [ServerEvent::CleanUp, ServerEvent::CleanUpDay, ServerEvent::CleanUp, ServerEvent::CleanUpDay]
+                {
+                    self.server_event(&event)?;
+                }
+                self.server_event(&ServerEvent::CleanUp)
+            }
+            _ => self.server_event(&ServerEvent::Restore),
+        }
+    }
+
+    /// Decides what becomes of a call on its way.
+    fn carry(&mut self, device: usize, back: Back, calls: u64, mut sent: Sent, mut chance: Chance) {
         let there_ms = self.delay(&mut chance);
-        let (life, id) = (back.life, back.id);
         if self.is_cut(device) {
-            return self.reply(device, life, id, 10, Err(unreachable()));
+            return self.fail(device, back, 10, unreachable());
         }
         let net = if self.calm { crate::history::NetKnobs::default() } else { self.knobs.net };
         let lost = chance.happens(net.lose_request);
@@ -107,60 +171,123 @@ impl World {
             (chance.happens(net.lose_reply), chance.happens(net.proxy_page), chance.happens(net.truncate));
         if lost {
             self.cover("request lost");
-            return self.reply(device, life, id, TIMEOUT_MS, Err(unreachable()));
+            return self.fail(device, back, TIMEOUT_MS, unreachable());
         }
+        let damage = self.damage(device, &back, calls, &mut sent, net.damage);
+        let number = back.number;
+        let travel = |sent, back| Travel { sent, back, proxied, cut: None, damage, number };
         if duplicated {
             self.cover("request duplicated");
-            let copy = Travel { call: call.clone(), back: None, proxied: false, truncate_to: None, number };
             let late_ms = there_ms + chance.below(20_000);
-            self.at(late_ms, Moment::Arrive { device, travel: copy });
+            self.at(late_ms, Moment::Arrive { device, travel: travel(sent.clone(), None) });
         }
         if proxied && chance.happens(500) {
             self.cover("proxy answered");
             let page = RequestError::NotSyncline("502 Bad Gateway, text/html".to_owned());
-            return self.reply(device, life, id, there_ms, Err(page));
+            return self.fail(device, back, there_ms, page);
         }
-        let truncate_to = truncated.then(|| chance.below(4));
-        if let (Call::Changeset { blocks, .. }, Some(kept)) = (&mut call, truncate_to)
-            && !blocks.is_empty()
-        {
+        let cut = truncated.then(|| chance.draw());
+        if let (Some(cut), Some(at)) = (cut, parcels_at(&sent.body).filter(|_| sent.call == "changeset")) {
             self.cover("upload broke off");
-            blocks.truncate(usize::try_from(kept).unwrap_or(0).min(blocks.len() - 1));
-            self.at(
-                there_ms,
-                Moment::Arrive { device, travel: Travel { call, back: None, proxied, truncate_to, number } },
-            );
-            return self.reply(device, life, id, there_ms + 5, Err(unreachable()));
+            let kept = at + at_random(cut, sent.body.len() - at);
+            sent = Sent { body: sent.body.slice(..kept), whole: false, ..sent };
+            self.at(there_ms, Moment::Arrive { device, travel: travel(sent, None) });
+            return self.fail(device, back, there_ms + 5, unreachable());
         }
         if reply_lost {
             self.cover("reply lost");
-            self.note_unanswered(device, &call);
-            self.at(
-                there_ms,
-                Moment::Arrive { device, travel: Travel { call, back: None, proxied, truncate_to, number } },
-            );
-            return self.reply(device, life, id, there_ms + TIMEOUT_MS, Err(unreachable()));
+            self.note_unanswered(device, &sent);
+            self.at(there_ms, Moment::Arrive { device, travel: travel(sent, None) });
+            return self.fail(device, back, there_ms + TIMEOUT_MS, unreachable());
         }
-        self.at(
-            there_ms,
-            Moment::Arrive { device, travel: Travel { call, back: Some(back), proxied, truncate_to, number } },
-        );
+        self.at(there_ms, Moment::Arrive { device, travel: Travel { cut, ..travel(sent, Some(back)) } });
     }
 
-    fn note_unanswered(&mut self, device: usize, call: &Call) {
-        let (Call::Commit(commit) | Call::Changeset { head: api::ChangesetHead { commit: Some(commit), .. }, .. }) =
-            call
-        else {
-            return;
-        };
-        self.unanswered.insert((self.devices[device].linked.identity.device, commit.key));
+    /// Changes a bit of the blocks that go up, or says that one of those that come down is to be changed.
+    fn damage(&mut self, device: usize, back: &Back, calls: u64, sent: &mut Sent, rate: u32) -> bool {
+        let mut chance = self.chance(&[25, device as u64, back.number, calls]);
+        if !chance.happens(rate) {
+            return false;
+        }
+        if sent.call != "changeset" {
+            return true;
+        }
+        if let Some(body) = damaged("changeset", &sent.body, |end| chance.index(end)) {
+            self.cover("blocks damaged on their way up");
+            sent.body = body;
+        }
+        false
     }
 
-    /// A request reaches the server.
+    fn note_unanswered(&mut self, device: usize, sent: &Sent) {
+        if let Some(key) = sent.means().as_ref().and_then(commit_key) {
+            self.unanswered.insert((self.devices[device].linked.identity.device, key));
+        }
+    }
+
+    /// What a call shows of the ways in which blocks travel.
+    fn note_call(&mut self, sent: &Sent, calls: u64) {
+        for form in sent.forms() {
+            match form {
+                Form::Plain => {}
+                Form::Zstd => self.cover("blocks sent compressed"),
+                Form::Delta => self.cover("block sent as a delta"),
+            }
+        }
+        match sent.means() {
+            Some(Call::Changeset(head)) => *self.coverage.entry("blocks sent").or_default() += head.blocks.len() as u64,
+            Some(Call::Blocks(request)) if calls > 1 && request.bases.is_empty() => {
+                self.cover("delta led elsewhere on a device");
+            }
+            _ => {}
+        }
+    }
+
+    /// What an answer shows of them.
+    fn note_answer(&mut self, meaning: Option<&Call>, answered: &Answered, result: &Result<Answer, ApiError>) {
+        match (meaning, result) {
+            (Some(Call::Blocks(request) | Call::Prefetch(request)), Ok(Answer::Blocks(_))) => {
+                let foreign = |base: &BlockHash| !self.server.journals.names(request.namespace, *base);
+                let goes_on = request.bases.iter().any(foreign);
+                for form in answered.forms() {
+                    match form {
+                        Form::Plain => {}
+                        Form::Zstd => self.cover("blocks handed out compressed"),
+                        Form::Delta if goes_on => self.cover("download went on"),
+                        Form::Delta => self.cover("delta handed on"),
+                    }
+                }
+            }
+            (Some(Call::Changes(_)), Ok(Answer::Changes(_, contents))) => {
+                for content in contents {
+                    let delta = !content.bases.is_empty();
+                    self.cover(if delta { "small delta came along" } else { "small content came along" });
+                }
+            }
+            (Some(Call::Changeset(head)), Ok(Answer::Changeset(reply))) => {
+                if reply.unmade.is_empty() {
+                    return;
+                }
+                self.cover("delta led elsewhere at the server");
+                let is_gone = |base: &BlockHash, namespace| {
+                    !self.server.holds(base) || !self.server.journals.names(namespace, *base)
+                };
+                if head.bases.iter().any(|bases| bases.blocks.iter().any(|base| is_gone(base, bases.namespace))) {
+                    self.cover("base was gone before its use");
+                }
+            }
+            (Some(Call::Sums(_)), Ok(Answer::Sums(reply))) if reply.sums.iter().any(|sums| !sums.is_empty()) => {
+                self.cover("sums told");
+            }
+            _ => {}
+        }
+    }
+
+    /// A call reaches the server.
     pub(super) fn arrive(&mut self, device: usize, travel: Travel) -> Checked<()> {
         if self.is_cut(device) {
-            if let Some(Back { life, id, .. }) = travel.back {
-                self.reply(device, life, id, 5, Err(unreachable()));
+            if let Some(back) = travel.back {
+                self.fail(device, back, 5, unreachable());
             }
             return Ok(());
         }
@@ -169,47 +296,60 @@ impl World {
         }
         self.devices[device].arrived = self.devices[device].arrived.max(travel.number);
         let token = self.devices[device].linked.token.clone();
-        let (key, floor) = (commit_key(&travel.call), self.floor(&travel.call));
-        let asked = Asked::of(&travel.call);
+        let sent = &travel.sent;
+        let meaning = sent.means();
+        let (key, floor) = (meaning.as_ref().and_then(commit_key), self.floor(meaning.as_ref()));
+        let asked = Asked::of(meaning.as_ref());
         self.server.weather.set_rate(if self.calm { 0 } else { self.knobs.server.store_error });
-        let result = self.server.answer(&token, travel.call);
+        let answered = self.server.answer(&token, sent).map_err(violation)?;
         self.server.weather.set_rate(0);
         for (what, times) in self.server.weather.take_met() {
             *self.coverage.entry(what).or_default() += times;
         }
+        let result = answered.means(&sent.call);
         self.note_announcement(&asked, &result);
         self.check_access(device, &asked, &result)?;
-        self.trace.note(self.now, &format!("server {device} {}", brief_answer(&result)));
+        let brief = format!("server {device} {} in {} bytes", brief_answer(&result), answered.body.len());
+        self.trace.note(self.now, &brief);
         self.trace.detail(|| format!("{result:?}"));
         self.check_answer(device, key, &floor, &result)?;
         self.after_server()?;
-        let Some(Back { life, id, request }) = travel.back else { return Ok(()) };
+        self.note_answer(meaning.as_ref(), &answered, &result);
+        let Some(back) = travel.back else { return Ok(()) };
+        if let (What::Sends, Some(Call::Missing(asked)), Ok(Answer::Missing(reply))) = (back.what, &meaning, &result)
+            && reply.missing.len() < asked.blocks.len()
+        {
+            self.cover("upload went on");
+        }
         let number = self.devices[device].requests;
         let mut chance = self.chance(&[21, device as u64, number]);
         let after = self.delay(&mut chance);
-        let result = match result {
-            _ if travel.proxied => Err(RequestError::NotSyncline("200 OK, text/html".to_owned())),
-            Ok(Answer::Blocks(mut head, mut blocks)) => {
-                if let Some(kept) = travel.truncate_to {
-                    self.cover("download broke off");
-                    let kept = usize::try_from(kept).unwrap_or(0);
-                    head.blocks.truncate(kept);
-                    blocks.truncate(kept);
-                }
-                Ok(Answer::Blocks(head, blocks))
-            }
-            Ok(_) if travel.truncate_to.is_some() => Err(RequestError::Unreachable("the answer broke off".to_owned())),
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(RequestError::Refused(error)),
-        };
-        self.at(after, Moment::Land { device, life, id, request, result });
+        let answer = if travel.proxied { Answered::PAGE } else { self.on_the_way_back(&travel, answered, &mut chance) };
+        self.at(after, Moment::Land { device, back, answer: Ok(answer) });
         Ok(())
     }
 
+    fn on_the_way_back(&mut self, travel: &Travel, mut answered: Answered, chance: &mut Chance) -> Answered {
+        let call = travel.sent.call.as_str();
+        if travel.damage
+            && answered.status == 200
+            && let Some(body) = damaged(call, &answered.body, |end| chance.index(end))
+        {
+            self.cover("blocks damaged on their way down");
+            answered.body = body;
+        }
+        let Some(cut) = travel.cut else { return answered };
+        if matches!(call, "blocks" | "prefetch") && answered.status == 200 {
+            self.cover("download broke off");
+        }
+        let kept = at_random(cut, answered.body.len());
+        Answered { body: answered.body.slice(..kept), whole: false, ..answered }
+    }
+
     /// The heads below which an answer would be old (I9).
-    fn floor(&self, call: &Call) -> Vec<(NamespaceId, model::Position)> {
+    fn floor(&self, call: Option<&Call>) -> Vec<(NamespaceId, model::Position)> {
         match call {
-            Call::Changes(request) => {
+            Some(Call::Changes(request)) => {
                 request.cursor.keys().map(|namespace| (*namespace, self.server.journals.head(*namespace))).collect()
             }
             _ => Vec::new(),
@@ -218,15 +358,20 @@ impl World {
 
     /// What is told and handed out, is to a member at this instant, and it is what the journal says (I13,
     /// I14).
-    fn check_access(&self, device: usize, asked: &Asked, result: &Result<Answer, api::ApiError>) -> Checked<()> {
+    fn check_access(&self, device: usize, asked: &Asked, result: &Result<Answer, ApiError>) -> Checked<()> {
         let members = || {
             let account = self.devices[device].linked.identity.account;
             let memberships = self.server.memberships(account).map_err(violation)?;
             Ok::<BTreeSet<NamespaceId>, Violation>(memberships.into_iter().map(|(namespace, _)| namespace).collect())
         };
         match (result, asked) {
-            (Ok(Answer::Changes(reply)), Asked::Changes(cursor)) => {
+            (Ok(Answer::Changes(reply, contents)), Asked::Changes(cursor)) => {
                 let members = members()?;
+                let named = |hash: &BlockHash| members.iter().any(|one| self.server.journals.names(*one, *hash));
+                let blocks = contents.iter().flat_map(|content| content.bases.iter().chain([&content.block.hash]));
+                if let Some(block) = blocks.into_iter().find(|hash| !named(hash)) {
+                    return Err(violation(format!("I14: {block:?} came along to device {device}")));
+                }
                 for part in reply.namespaces.iter().filter(|part| part.role.is_some()) {
                     let namespace = part.namespace;
                     if !members.contains(&namespace) {
@@ -241,7 +386,7 @@ impl World {
                     }
                 }
             }
-            (Ok(Answer::Blocks(head, _)), Asked::Blocks(namespace)) if !head.blocks.is_empty() => {
+            (Ok(Answer::Blocks(head)), Asked::Blocks(namespace)) if !head.blocks.is_empty() => {
                 let journals = &self.server.journals;
                 let foreign = head.blocks.iter().find(|block| !journals.names(*namespace, block.hash));
                 if let Some(block) = foreign {
@@ -251,13 +396,22 @@ impl World {
                     return Err(violation(format!("I14: device {device} got blocks of {namespace:?}")));
                 }
             }
-            (Ok(Answer::Blocks(head, _)), Asked::Prefetch(namespace)) if !head.blocks.is_empty() => {
+            (Ok(Answer::Blocks(head)), Asked::Prefetch(namespace)) if !head.blocks.is_empty() => {
                 let strange = head.blocks.iter().find(|block| !self.announced.contains(&(*namespace, block.hash)));
                 if let Some(block) = strange {
                     return Err(violation(format!("I14: {:?} was not announced for {namespace:?}", block.hash)));
                 }
                 if !members()?.contains(namespace) {
                     return Err(violation(format!("I14: device {device} got blocks that come to {namespace:?}")));
+                }
+            }
+            (Ok(Answer::Sums(reply)), Asked::Sums(namespace, blocks)) => {
+                let members = members()?;
+                let told = reply.sums.iter().zip(blocks).filter(|(sums, _)| !sums.is_empty());
+                for (_, block) in told {
+                    if !members.contains(namespace) || !self.server.journals.names(*namespace, *block) {
+                        return Err(violation(format!("I14: device {device} was told the sums of {block:?}")));
+                    }
                 }
             }
             (Ok(Answer::Coming(reply)), Asked::Coming(namespace))
@@ -271,12 +425,12 @@ impl World {
     }
 
     /// What was announced from here on may be handed out to the members of the namespace.
-    fn note_announcement(&mut self, asked: &Asked, result: &Result<Answer, api::ApiError>) {
+    fn note_announcement(&mut self, asked: &Asked, result: &Result<Answer, ApiError>) {
         if let (Ok(Answer::Announced), Asked::Announce(namespace, blocks)) = (result, asked) {
             self.cover("announced");
             self.announced.extend(blocks.iter().map(|hash| (*namespace, *hash)));
         }
-        if let (Ok(Answer::Blocks(head, _)), Asked::Prefetch(_)) = (result, asked)
+        if let (Ok(Answer::Blocks(head)), Asked::Prefetch(_)) = (result, asked)
             && !head.blocks.is_empty()
         {
             self.cover("fetched before the commit");
@@ -288,9 +442,9 @@ impl World {
         device: usize,
         key: Option<model::CommitKey>,
         floor: &[(NamespaceId, model::Position)],
-        result: &Result<Answer, api::ApiError>,
+        result: &Result<Answer, ApiError>,
     ) -> Checked<()> {
-        if let Ok(Answer::Changes(reply)) = result {
+        if let Ok(Answer::Changes(reply, _)) = result {
             for (namespace, head) in floor {
                 let answered = reply.namespaces.iter().find(|one| one.namespace == *namespace && one.role.is_some());
                 if answered.is_some_and(|one| one.head < *head) {
@@ -298,9 +452,7 @@ impl World {
                 }
             }
         }
-        let (Ok(Answer::Commit(outcome) | Answer::Changeset(Some(outcome))), Some(key)) = (result, key) else {
-            return Ok(());
-        };
+        let (Some(outcome), Some(key)) = (outcome_of(result), key) else { return Ok(()) };
         self.note_outcome(outcome);
         let name = (self.devices[device].linked.identity.device, key);
         if let Some(first) = self.outcomes.get(&name) {
@@ -340,51 +492,21 @@ impl World {
         }
     }
 
-    /// An answer reaches the device.
-    pub(super) fn land(
-        &mut self,
-        device: usize,
-        id: RequestId,
-        request: &Request,
-        result: Result<Answer, RequestError>,
-    ) -> Checked<()> {
-        let result = match (result, request) {
-            (Ok(Answer::Blocks(head, bytes)), Request::Fetch { blocks, .. } | Request::Prefetch { blocks, .. }) => {
-                Ok(self.write_blocks(device, &head.blocks, &bytes, blocks, head.unavailable))
-            }
-            (Ok(answer), _) => reply_of(answer),
-            (Err(error), _) => Err(error),
-        };
-        self.check_disk(device)?;
-        self.feed(device, Event::Replied(id, result))
-    }
-
-    fn write_blocks(
-        &mut self,
-        device: usize,
-        headers: &[BlockHeader],
-        bytes: &[Bytes],
-        wanted: &[FetchBlock],
-        unavailable: Vec<model::BlockHash>,
-    ) -> Reply {
+    /// An answer reaches the device, or the client has waited long enough.
+    pub(super) fn land(&mut self, device: usize, back: Back, answer: Result<Answered, RequestError>) -> Checked<()> {
         let mut fs = SimFs::new(self.devices[device].disk.clone());
-        let mut chance = self.chance(&[22, device as u64, self.devices[device].requests]);
-        if !self.calm && chance.happens(self.knobs.local.error) {
-            let call = u32::try_from(chance.below(6)).unwrap_or(0);
-            fs = fs.failing(call, crate::disk::Fault::Error(local_files::fs::FsError::NoSpace));
-        }
-        let mut written = Vec::new();
-        for (header, bytes) in headers.iter().zip(bytes) {
-            for block in wanted.iter().filter(|block| block.hash == header.hash) {
-                for target in &block.to {
-                    if let Err(error) = write_block(&fs, target, bytes) {
-                        return Reply::Fetched { written, unavailable, disk: Some(error) };
-                    }
-                }
+        if back.what == What::Fetches && answer.is_ok() {
+            let mut chance = self.chance(&[22, device as u64, self.devices[device].requests]);
+            if !self.calm && chance.happens(self.knobs.local.error) {
+                let call = u32::try_from(chance.below(6)).unwrap_or(0);
+                fs = fs.failing(call, Fault::Error(FsError::NoSpace));
             }
-            written.push(header.hash);
         }
-        Reply::Fetched { written, unavailable, disk: None }
+        let Some(courier) = &mut self.devices[device].courier else { return Ok(()) };
+        match courier.answered(back.id, answer, fs).map_err(violation)? {
+            Some(next) => self.go_on(device, back, next),
+            None => Ok(()),
+        }
     }
 
     /// The server did something: journals are checked, streams are read.
@@ -470,25 +592,34 @@ impl World {
     }
 }
 
+/// A place below `end`, which is the same for the same number.
+fn at_random(number: u64, end: usize) -> usize {
+    usize::try_from(number % (end as u64).max(1)).unwrap_or(0)
+}
+
 /// What of a question the checks of its answer need.
 enum Asked {
     Changes(Cursor),
     Blocks(NamespaceId),
     Prefetch(NamespaceId),
+    Sums(NamespaceId, Vec<BlockHash>),
     Coming(NamespaceId),
-    Announce(NamespaceId, Vec<model::BlockHash>),
+    Announce(NamespaceId, Vec<BlockHash>),
     Other,
 }
 
 impl Asked {
-    fn of(call: &Call) -> Self {
+    fn of(call: Option<&Call>) -> Self {
         match call {
-            Call::Changes(request) => Self::Changes(request.cursor.clone()),
-            Call::Blocks(request) => Self::Blocks(request.namespace),
-            Call::Prefetch(request) => Self::Prefetch(request.namespace),
-            Call::Coming(request) => Self::Coming(request.namespace),
-            Call::Announce(request) => Self::Announce(request.namespace, request.file.blocks.clone()),
-            Call::Server | Call::Missing(_) | Call::Commit(_) | Call::Changeset { .. } => Self::Other,
+            Some(Call::Changes(request)) => Self::Changes(request.cursor.clone()),
+            Some(Call::Blocks(request)) => Self::Blocks(request.namespace),
+            Some(Call::Prefetch(request)) => Self::Prefetch(request.namespace),
+            Some(Call::Sums(request)) => {
+                Self::Sums(request.namespace, request.stretches.iter().map(|stretch| stretch.block).collect())
+            }
+            Some(Call::Coming(request)) => Self::Coming(request.namespace),
+            Some(Call::Announce(request)) => Self::Announce(request.namespace, request.file.blocks.clone()),
+            Some(Call::Server | Call::Missing(_) | Call::Commit(_) | Call::Changeset(_)) | None => Self::Other,
         }
     }
 }
@@ -496,46 +627,46 @@ impl Asked {
 fn commit_key(call: &Call) -> Option<model::CommitKey> {
     match call {
         Call::Commit(commit) => Some(commit.key),
-        Call::Changeset { head, .. } => head.commit.as_ref().map(|commit| commit.key),
+        Call::Changeset(head) => head.commit.as_ref().map(|commit| commit.key),
         Call::Server
         | Call::Changes(_)
         | Call::Missing(_)
         | Call::Blocks(_)
         | Call::Prefetch(_)
+        | Call::Sums(_)
         | Call::Announce(_)
         | Call::Coming(_) => None,
     }
 }
 
-fn reply_of(answer: Answer) -> Result<Reply, RequestError> {
-    Ok(match answer {
-        Answer::Server(reply) => Reply::Server(reply),
-        Answer::Changes(reply) => Reply::Changes(reply),
-        Answer::Missing(reply) => Reply::Missing(reply),
-        Answer::Commit(outcome) => Reply::Commit(outcome),
-        Answer::Changeset(outcome) => Reply::Changeset { outcome },
-        Answer::Announced => Reply::Announced,
-        Answer::Coming(reply) => Reply::Coming(reply),
-        Answer::Blocks(..) => return Err(RequestError::NotSyncline("an answer to another question".to_owned())),
-    })
+fn outcome_of(result: &Result<Answer, ApiError>) -> Option<&CommitOutcome> {
+    match result {
+        Ok(Answer::Commit(outcome)) => Some(outcome),
+        Ok(Answer::Changeset(reply)) => reply.outcome.as_ref(),
+        _ => None,
+    }
 }
 
-fn brief_answer(result: &Result<Answer, api::ApiError>) -> String {
-    match result {
-        Ok(Answer::Server(_)) => "server".to_owned(),
-        Ok(Answer::Changes(reply)) => {
-            let entries: usize = reply.namespaces.iter().map(|one| one.entries.len()).sum();
-            format!("changes {entries}")
-        }
-        Ok(Answer::Missing(reply)) => format!("missing {}", reply.missing.len()),
-        Ok(Answer::Commit(outcome) | Answer::Changeset(Some(outcome))) => match outcome {
+fn brief_answer(result: &Result<Answer, ApiError>) -> String {
+    if let Some(outcome) = outcome_of(result) {
+        return match outcome {
             CommitOutcome::Accepted { head, .. } => format!("accepted at {head}"),
             CommitOutcome::Rejected(rejections) => format!("rejected {rejections:?}"),
-        },
-        Ok(Answer::Changeset(None)) => "stored".to_owned(),
+        };
+    }
+    match result {
+        Ok(Answer::Server(_)) => "server".to_owned(),
+        Ok(Answer::Changes(reply, contents)) => {
+            let entries: usize = reply.namespaces.iter().map(|one| one.entries.len()).sum();
+            format!("changes {entries} with {} contents", contents.len())
+        }
+        Ok(Answer::Missing(reply)) => format!("missing {}", reply.missing.len()),
+        Ok(Answer::Commit(_)) => "committed".to_owned(),
+        Ok(Answer::Changeset(reply)) => format!("stored but for {}", reply.unmade.len()),
         Ok(Answer::Announced) => "announced".to_owned(),
         Ok(Answer::Coming(reply)) => format!("coming {}", reply.files.len()),
-        Ok(Answer::Blocks(head, _)) => format!("blocks {} without {}", head.blocks.len(), head.unavailable.len()),
+        Ok(Answer::Sums(reply)) => format!("sums {}", reply.sums.len()),
+        Ok(Answer::Blocks(head)) => format!("blocks {} without {}", head.blocks.len(), head.unavailable.len()),
         Err(error) => format!("error {:?} {}", error.code, error.message),
     }
 }

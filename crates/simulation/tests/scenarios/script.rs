@@ -26,6 +26,7 @@ pub(crate) fn knobs(devices: usize) -> Knobs {
         server: ServerKnobs::default(),
         slowest_ms: 20,
         share: None,
+        thrift: true,
     }
 }
 
@@ -132,7 +133,10 @@ impl Script {
     /// A file that begins with the text and then has so many spaces.
     pub(crate) fn write_long(&mut self, device: usize, path: &str, text: &str, padding: u64) -> &mut Self {
         let padding = u32::try_from(padding).expect("fits");
-        self.act(device, UserOp::Write { path: path.to_owned(), content: Content { text: text.to_owned(), padding } })
+        self.act(
+            device,
+            UserOp::Write { path: path.to_owned(), content: Content { text: text.to_owned(), padding, noise: 0 } },
+        )
     }
 
     /// Device 0's account shares its folder `team` with the second account.
