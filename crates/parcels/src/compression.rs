@@ -1,12 +1,16 @@
 //! zstd, with its contexts used again.
 
 use crate::ParcelError;
+use model::BLOCK_SIZE;
 use std::io;
 
 /// A parcel is compressed only if that saves at least one part in this many.
 const WORTH_IT: usize = 32;
 /// Bytes of a large parcel that are compressed first, to see whether the rest is worth it.
 const PROBE: usize = 64 * 1024;
+/// How far back a long repetition is looked for, as a power of two: all of a block. The levels alone look back half of
+/// one or less, through tables in which most of a repetition that lies far back has been overwritten.
+const WINDOW_LOG: u32 = BLOCK_SIZE.ilog2();
 
 /// How much time compression may take for each byte that it saves. Noise passes at several GB/s with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +44,10 @@ impl Compressor {
     /// # Errors
     /// Want of memory.
     pub fn new(effort: Effort) -> io::Result<Self> {
-        zstd::bulk::Compressor::new(effort.level()).map(Self)
+        let mut context = zstd::bulk::Compressor::new(effort.level())?;
+        context.window_log(WINDOW_LOG)?;
+        context.long_distance_matching(true)?;
+        Ok(Self(context))
     }
 
     /// The compressed form of `plain`; `None` when it is not worth it.
@@ -108,6 +115,21 @@ mod tests {
             |effort| Compressor::new(effort).expect("a context").compress(text.as_bytes()).map(|bytes| bytes.len());
         assert!(left(Effort::Utmost) < left(Effort::Quick));
         assert!(left(Effort::Thorough) <= left(Effort::Quick));
+    }
+
+    #[test]
+    fn what_repeats_far_back_in_a_block_is_found_with_little_effort() {
+        let far = 3 << 20;
+        let words = |len: usize| noise(len).into_iter().map(|byte| b'a' + byte % 26).collect::<Vec<u8>>();
+        let once = words(far);
+        let compress = |bytes: &[u8]| {
+            let mut compressor = Compressor::new(Effort::Quick).expect("a context");
+            compressor.compress(bytes).expect("is worth it")
+        };
+        let repeated = [once.as_slice(), &once[..1 << 20]].concat();
+        let compressed = compress(&repeated);
+        assert!(compressed.len() < compress(&once).len() + 10_000);
+        assert_eq!(inflate(&compressed, repeated.len()).as_deref(), Ok(repeated.as_slice()));
     }
 
     #[test]
