@@ -54,8 +54,8 @@ pub fn sums_from_bytes(bytes: &[u8]) -> Option<Vec<ChunkSum>> {
     rest.is_empty().then(|| sums.iter().map(sum).collect())
 }
 
-/// Bytes that are summed up between two reductions: 4,096 times 4,096 times 255 fits a `u32`.
-const STRIDE: usize = 4096;
+/// Bytes that are summed up side by side: as many as a few vector registers hold.
+const LANES: usize = 64;
 
 /// rsync's rolling sum: the sum of the bytes, and the sum of these sums, modulo 2^16 each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,16 +69,24 @@ impl Rolling {
     /// The sum of a window, which is at most 4 GiB long.
     #[must_use]
     pub fn of(window: &[u8]) -> Self {
+        // All is counted modulo 2^16, so that the compiler makes vector instructions of additions alone. A byte counts in
+        // `sums` as often as the window has bytes from it on: `before` counts the rows behind its own.
+        let (mut lanes, mut before) = ([0_u16; LANES], [0_u16; LANES]);
+        let (rows, rest) = window.as_chunks::<LANES>();
+        for row in rows {
+            for ((lane, before), byte) in lanes.iter_mut().zip(&mut before).zip(row) {
+                *before = before.wrapping_add(*lane);
+                *lane = lane.wrapping_add(u16::from(*byte));
+            }
+        }
         let (mut bytes, mut sums) = (0_u32, 0_u32);
-        for stride in window.chunks(STRIDE) {
-            let len = stride.len() as u32;
-            // Both sums of the stride in one pass that the compiler turns into vector instructions.
-            let (plain, weighted) =
-                stride.iter().zip((1..=len).rev()).fold((0_u32, 0_u32), |(plain, weighted), (byte, weight)| {
-                    (plain + u32::from(*byte), weighted.wrapping_add(u32::from(*byte) * weight))
-                });
-            sums = sums.wrapping_add(bytes.wrapping_mul(len)).wrapping_add(weighted);
-            bytes = bytes.wrapping_add(plain);
+        for (behind, (lane, before)) in (1..=LANES as u32).rev().zip(lanes.iter().zip(before)) {
+            bytes = bytes.wrapping_add(u32::from(*lane));
+            sums = sums.wrapping_add(u32::from(before) * LANES as u32).wrapping_add(u32::from(*lane) * behind);
+        }
+        for byte in rest {
+            bytes = bytes.wrapping_add(u32::from(*byte));
+            sums = sums.wrapping_add(bytes);
         }
         Self { bytes: bytes & 0xffff, sums: sums & 0xffff, len: window.len() as u32 }
     }
@@ -121,6 +129,19 @@ mod tests {
         fn sums_survive_the_wire(base in proptest::collection::vec(any::<u8>(), 0..2_000), chunk in 1_usize..300) {
             let sums = sum_up(&base, chunk);
             prop_assert_eq!(sums_from_bytes(&sums_to_bytes(&sums)), Some(sums));
+        }
+    }
+
+    #[test]
+    fn a_sum_of_any_length_is_the_one_that_was_counted_byte_by_byte() {
+        let bytes: Vec<u8> = (0..70_000_u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8 | 0x80).collect();
+        for len in [0, 1, LANES - 1, LANES, LANES + 1, 4_096, 65_536, 70_000] {
+            let (mut plain, mut sums) = (0_u32, 0_u32);
+            for byte in &bytes[..len] {
+                plain = plain.wrapping_add(u32::from(*byte));
+                sums = sums.wrapping_add(plain);
+            }
+            assert_eq!(Rolling::of(&bytes[..len]).sum(), (plain & 0xffff) | (sums << 16), "{len}");
         }
     }
 
