@@ -7,12 +7,15 @@ use crate::service::{Base, BlockService, Offer};
 use api::{ApiError, BlockHeader, codec};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use parcels::{Compressor, Frame};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+
+/// Bytes of a parcel from which on it is not worth a copy to be sent together with its frame.
+const APART: usize = 64 * 1024;
 
 /// A body of the head and its blocks, of which two pieces at most are in memory: one is sent while the
 /// next is read. A block that cannot be read after all breaks the connection off, which the client
@@ -32,19 +35,23 @@ pub(crate) async fn body(
     if small {
         let mut whole = BytesMut::from(first);
         while let Some(piece) = reading.piece().await {
-            whole.extend_from_slice(&piece?);
+            piece?.into_parts().iter().for_each(|part| whole.extend_from_slice(part));
         }
         return Ok(Body::from(whole.freeze()));
     }
     let blocks = stream::unfold(reading, |mut reading| async {
         let piece = reading.piece().await?;
-        Some((piece, reading))
+        let parts = match piece {
+            Ok(piece) => piece.into_parts().into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        Some((stream::iter(parts), reading))
     });
-    Ok(Body::from_stream(stream::StreamExt::chain(stream::iter([Ok(first)]), blocks)))
+    Ok(Body::from_stream(stream::iter([Ok(first)]).chain(blocks.flatten())))
 }
 
 /// A piece, and the compressor that made it.
-type ReadPiece = (Bytes, Option<Compressor>);
+type ReadPiece = (Piece, Option<Compressor>);
 
 struct Reading {
     service: Arc<BlockService>,
@@ -60,7 +67,7 @@ struct Reading {
 }
 
 impl Reading {
-    async fn piece(&mut self) -> Option<Result<Bytes, ApiError>> {
+    async fn piece(&mut self) -> Option<Result<Piece, ApiError>> {
         let read = self.next.take()?.await.unwrap_or_else(|panic| Err(crate::http::failed(&panic)));
         Some(read.map(|(piece, compressor)| {
             self.compressor = compressor;
@@ -100,26 +107,43 @@ fn read(
     bases: &[Base],
     compressor: &mut Option<Compressor>,
     share: Share,
-) -> Result<Bytes, ApiError> {
+) -> Result<Piece, ApiError> {
     let parcel = service.pack(headers, bases, compressor)?;
     let frame = Frame {
         form: parcel.form,
         blocks: u16::try_from(parcel.blocks).unwrap_or(u16::MAX),
         len: u32::try_from(parcel.bytes.len()).unwrap_or(u32::MAX),
     };
-    let mut bytes = BytesMut::with_capacity(Frame::BYTES + parcel.bytes.len());
-    bytes.extend_from_slice(&frame.to_bytes());
-    bytes.extend_from_slice(&parcel.bytes);
-    Ok(Bytes::from_owner(Piece { bytes: bytes.freeze(), _share: share }))
+    Ok(Piece { frame, bytes: parcel.bytes, share })
+}
+
+/// A parcel on its way out.
+struct Piece {
+    frame: Frame,
+    bytes: Bytes,
+    share: Share,
+}
+
+impl Piece {
+    /// What is sent: a large parcel behind its frame, a small one with it, which spares a part.
+    fn into_parts(self) -> Vec<Bytes> {
+        let Self { frame, bytes, share } = self;
+        let frame = frame.to_bytes();
+        if bytes.len() < APART {
+            let both = Bytes::from([&frame, &*bytes].concat());
+            return vec![Bytes::from_owner(Held { bytes: both, _share: share })];
+        }
+        vec![Bytes::copy_from_slice(&frame), Bytes::from_owner(Held { bytes, _share: share })]
+    }
 }
 
 /// Bytes that hold their share of the budget until they are sent.
-struct Piece {
+struct Held {
     bytes: Bytes,
     _share: Share,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
