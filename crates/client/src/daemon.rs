@@ -28,6 +28,7 @@ use crate::home::{Config, Home, HomeError, HomeLock};
 use crate::transport::{BadServerUrl, Transport, TransportError};
 use crossbeam_channel::{Sender, bounded};
 use local_files::disk::Disk;
+use local_files::hashed::HashedFiles;
 use local_files::watcher::Watcher;
 use network::Network;
 use owner::{Owner, OwnerParts};
@@ -130,11 +131,19 @@ impl Daemon {
         // The socket first: whoever sees it may count on an answer, and nothing runs yet if it fails.
         let proxy = Proxy::new(asks.clone(), transport.clone());
         let server = control_server::listen(&home, proxy, cancelled.clone(), tasks.clone())?;
-        let network =
-            Network::new(transport.clone(), Arc::clone(&disk), event_sender.clone(), tasks.clone(), cancelled.clone());
+        let hashed = Arc::new(HashedFiles::default());
+        let network = Network::new(
+            transport.clone(),
+            Arc::clone(&disk),
+            Arc::clone(&hashed),
+            event_sender.clone(),
+            tasks.clone(),
+            cancelled.clone(),
+        );
+        network.set_thrift(config.thrift);
         let watcher = start_watcher(Arc::clone(&disk), event_sender.clone()).await?;
-        let workers =
-            Workers::start(disk, &watcher, config.thrift.reuse, &event_sender).map_err(DaemonError::Thread)?;
+        let workers = Workers::start(&disk, &hashed, &watcher, config.thrift.reuse, &event_sender)
+            .map_err(DaemonError::Thread)?;
         let parts = OwnerParts {
             engine,
             database,

@@ -21,6 +21,9 @@ pub enum Setting {
     EarlyReading(bool),
     Pacing(bool),
     SmallContents(bool),
+    HashOnce(bool),
+    Neighbours(bool),
+    Quiet(bool),
 }
 
 /// All settings.
@@ -32,7 +35,7 @@ pub struct Settings {
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 13] = [
     "delete-guard",
     "upload-limit",
     "download-limit",
@@ -43,6 +46,9 @@ pub const KEYS: [&str; 10] = [
     "early-reading",
     "pacing",
     "small-contents",
+    "hash-once",
+    "neighbours",
+    "quiet",
 ];
 
 /// A setting that cannot be made.
@@ -91,6 +97,9 @@ impl Setting {
             "early-reading" => parse_switch(value).map(Self::EarlyReading).ok_or_else(|| bad(KEYS[7])),
             "pacing" => parse_switch(value).map(Self::Pacing).ok_or_else(|| bad(KEYS[8])),
             "small-contents" => parse_switch(value).map(Self::SmallContents).ok_or_else(|| bad(KEYS[9])),
+            "hash-once" => parse_switch(value).map(Self::HashOnce).ok_or_else(|| bad(KEYS[10])),
+            "neighbours" => parse_switch(value).map(Self::Neighbours).ok_or_else(|| bad(KEYS[11])),
+            "quiet" => parse_switch(value).map(Self::Quiet).ok_or_else(|| bad(KEYS[12])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
     }
@@ -109,6 +118,9 @@ impl Setting {
             Self::EarlyReading(on) => thrift.early_reading = on,
             Self::Pacing(on) => thrift.pacing = on,
             Self::SmallContents(on) => thrift.small_contents = on,
+            Self::HashOnce(on) => thrift.hash_once = on,
+            Self::Neighbours(on) => thrift.neighbours = on,
+            Self::Quiet(on) => thrift.quiet = on,
         }
     }
 }
@@ -116,11 +128,24 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 10] {
+    pub fn texts(&self) -> [(&'static str, String); 13] {
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
-        let [guard, upload, download, deltas, compression, reuse, prefetch, early_reading, pacing, small_contents] =
-            KEYS;
+        let [
+            guard,
+            upload,
+            download,
+            deltas,
+            compression,
+            reuse,
+            prefetch,
+            early_reading,
+            pacing,
+            small_contents,
+            hash_once,
+            neighbours,
+            quiet,
+        ] = KEYS;
         [
             (guard, guard_text(self.guard)),
             (upload, rate(self.bandwidth.upload)),
@@ -132,6 +157,9 @@ impl Settings {
             (early_reading, switch(self.thrift.early_reading)),
             (pacing, switch(self.thrift.pacing)),
             (small_contents, switch(self.thrift.small_contents)),
+            (hash_once, switch(self.thrift.hash_once)),
+            (neighbours, switch(self.thrift.neighbours)),
+            (quiet, switch(self.thrift.quiet)),
         ]
     }
 }

@@ -30,7 +30,7 @@ use stall::Progress;
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use sync_engine::Tuning;
 use sync_engine::io::{Reply, Request, RequestError};
@@ -176,6 +176,8 @@ pub trait Carrier: Send + Sync {
 struct Http {
     /// For calls.
     client: Client,
+    /// For calls on connections that ask by themselves whether the other side is there; made when it is needed.
+    asking: OnceLock<Client>,
     /// For the notification stream, whose connection is there for days.
     listener: Client,
     server: ServerUrl,
@@ -224,6 +226,12 @@ pub struct Thrift {
     pub pacing: bool,
     /// Whether small contents come along with the changes.
     pub small_contents: bool,
+    /// Whether blocks of a file that is in the state in which it was hashed are sent without being hashed again.
+    pub hash_once: bool,
+    /// Whether a new block is compared with the old blocks beside its place, too.
+    pub neighbours: bool,
+    /// Whether only the notification stream asks whether the other side is there, and not each connection that is kept.
+    pub quiet: bool,
 }
 
 impl Thrift {
@@ -234,6 +242,7 @@ impl Thrift {
             prefetch: self.prefetch,
             read_closed_at_once: self.early_reading,
             pacing: self.pacing,
+            near_blocks: if self.neighbours { Tuning::default().near_blocks } else { 0 },
             ..Tuning::default()
         }
     }
@@ -249,6 +258,9 @@ impl Default for Thrift {
             early_reading: true,
             pacing: true,
             small_contents: true,
+            hash_once: true,
+            neighbours: true,
+            quiet: true,
         }
     }
 }
@@ -259,20 +271,9 @@ impl Transport {
     /// # Errors
     /// [`TransportError::Tls`] when the system's certificates cannot be used.
     pub fn new(server: ServerUrl, token: Option<Token>, bandwidth: Arc<Bandwidth>) -> Result<Self, TransportError> {
-        let common = || {
-            Client::builder()
-                .http1_only()
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .pool_idle_timeout(POOL_IDLE)
-                .pool_max_idle_per_host(POOL_SIZE)
-                .tcp_nodelay(true)
-        };
-        let build = |builder: ClientBuilder| builder.build().map_err(|error| TransportError::Tls(innermost(&error)));
-        let listener =
-            common().tcp_keepalive(ASK_AFTER).tcp_keepalive_interval(ASK_AGAIN).tcp_keepalive_retries(ASKED_AT_MOST);
         let client = common().tcp_keepalive(None).tcp_user_timeout(UNACKNOWLEDGED);
-        let http = Http { client: build(client)?, listener: build(listener)?, server, token };
+        let (client, listener) = (build(client)?, build(asking(ASK_AFTER))?);
+        let http = Http { client, asking: OnceLock::new(), listener, server, token };
         Ok(Self::on(Way::Http(Arc::new(http)), bandwidth))
     }
 
@@ -396,7 +397,7 @@ impl Transport {
 
     async fn post(&self, name: &str, body: Body) -> Result<Response, TransportError> {
         match &self.way {
-            Way::Http(http) => http.post(name, body).await,
+            Way::Http(http) => http.post(name, body, self.thrift().quiet).await,
             Way::Carried(carrier) => carrier.post(name, body).await,
         }
     }
@@ -476,11 +477,42 @@ impl Http {
         }
     }
 
-    async fn post(&self, name: &str, body: Body) -> Result<Response, TransportError> {
+    fn caller(&self, quiet: bool) -> Result<&Client, TransportError> {
+        if quiet {
+            return Ok(&self.client);
+        }
+        if let Some(client) = self.asking.get() {
+            return Ok(client);
+        }
+        // Of two that are made at once, one is kept.
+        let made = build(asking(ASK_AGAIN))?;
+        Ok(self.asking.get_or_init(|| made))
+    }
+
+    async fn post(&self, name: &str, body: Body, quiet: bool) -> Result<Response, TransportError> {
         // No headers that say what is known anyhow: a small change costs little more than these.
-        let request = self.authorized(self.client.post(self.url(name)).body(body));
+        let request = self.authorized(self.caller(quiet)?.post(self.url(name)).body(body));
         request.send().await.map_err(|error| connection_error(&error))
     }
+}
+
+fn common() -> ClientBuilder {
+    Client::builder()
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(POOL_SIZE)
+        .tcp_nodelay(true)
+}
+
+/// Connections that ask whether the other side is there when it has said nothing for `after`.
+fn asking(after: Duration) -> ClientBuilder {
+    common().tcp_keepalive(after).tcp_keepalive_interval(ASK_AGAIN).tcp_keepalive_retries(ASKED_AT_MOST)
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, TransportError> {
+    builder.build().map_err(|error| TransportError::Tls(innermost(&error)))
 }
 
 /// The content type of a stream of server-sent events.

@@ -210,6 +210,18 @@ fn shown(setting: Setting) -> (&'static str, String) {
             thrift.small_contents = on;
             9
         }
+        Setting::HashOnce(on) => {
+            thrift.hash_once = on;
+            10
+        }
+        Setting::Neighbours(on) => {
+            thrift.neighbours = on;
+            11
+        }
+        Setting::Quiet(on) => {
+            thrift.quiet = on;
+            12
+        }
     };
     settings.texts()[place].clone()
 }

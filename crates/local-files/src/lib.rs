@@ -5,6 +5,7 @@
 //! - [`disk`]: those operations on Linux.
 //! - [`jobs`]: the engine's jobs, made of the primitives: scans, hashing, and changes that never
 //!   replace or remove what was not expected.
+//! - [`hashed`]: which files need not be hashed a second time to be sent.
 //! - [`temps`]: blocks on their way between temporary files, local files and the network.
 //! - [`watcher`]: hints that something changed.
 //!
@@ -14,6 +15,7 @@
 pub mod contract;
 pub mod disk;
 pub mod fs;
+pub mod hashed;
 pub mod jobs;
 pub mod temps;
 pub mod watcher;

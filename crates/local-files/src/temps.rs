@@ -1,6 +1,7 @@
 //! Blocks on their way between temporary files, local files and the network.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use model::block::block_len;
@@ -10,6 +11,7 @@ use sync_engine::io::{BlockSource, BlockTarget, FileKind, Fingerprint, LocalPath
 
 use crate::aside::{self, State};
 use crate::fs::{Fs, FsError, ListedEntry, OpenFile, TEMP_DIRECTORY, TempFile, own_path, temp_path};
+use crate::hashed::HashedFiles;
 use crate::jobs::{available_threads, step_error};
 
 /// Bytes of a file in the making after which they are synced although it is not complete.
@@ -18,8 +20,23 @@ const SYNC_STRETCH: u64 = 64 * 1024 * 1024;
 const SHARED_COPIES: usize = 16;
 /// Beginnings of blocks that are told of one file: those of the downloads that an end of the program interrupts.
 const BEGUN_BLOCKS: usize = 8;
+/// Temporary files that are written to side by side, at most.
+const TURNS: usize = 16;
 /// Attempts to find a free name for a file that is given back to the user.
 const RESCUE_ATTEMPTS: u32 = 1000;
+
+/// Who writes into a temporary file next. The kernel lets one write at a time into a file, and whoever waits there keeps
+/// a processor busy.
+#[derive(Debug, Default)]
+pub struct Turns([Mutex<()>; TURNS]);
+
+impl Turns {
+    /// Different files may share a turn.
+    fn of(&self, temp: &TempName) -> &Mutex<()> {
+        let sum = temp.0.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        &self.0[sum % TURNS]
+    }
+}
 
 /// Writes a downloaded block to its place in a temporary file, which is made if it is not there yet.
 /// The caller has checked the block against its hash.
@@ -27,10 +44,20 @@ const RESCUE_ATTEMPTS: u32 = 1000;
 /// # Errors
 /// [`StepError`], for [`sync_engine::io::Reply::Fetched`].
 pub fn write_block(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8]) -> Result<(), StepError> {
+    write_block_in_turn(fs, target, bytes, &Turns::default())
+}
+
+/// The same, among other threads that do so.
+///
+/// # Errors
+/// As those of [`write_block`].
+pub fn write_block_in_turn(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8], turns: &Turns) -> Result<(), StepError> {
     // The first block of a file mostly makes it, and most files have no other.
     let file = if target.offset == 0 { create_or_open(fs, &target.temp) } else { open_or_create(fs, &target.temp) };
     let file = file.map_err(step_error)?;
+    let turn = turns.of(&target.temp).lock().unwrap_or_else(PoisonError::into_inner);
     file.write_at(bytes, target.offset).map_err(step_error)?;
+    drop(turn);
     if is_sync_point(target.offset, bytes.len() as u64) {
         // No promise rests on it: the whole file is synced before it is installed, which is quick if most of
         // it is on the disk by then.
@@ -65,20 +92,59 @@ fn create_or_open(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsE
 /// # Errors
 /// The blocks that their files no longer hold; none is handed out then.
 pub fn read_blocks(fs: &dyn Fs, sources: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+    read_all(fs, sources, None)
+}
+
+/// The same for a receiver that checks the blocks, too: those of files that are in the state in which they were hashed
+/// are not hashed again.
+///
+/// # Errors
+/// As those of [`read_blocks`].
+pub fn read_hashed_blocks(
+    fs: &dyn Fs,
+    sources: &[BlockSource],
+    hashed: &HashedFiles,
+) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+    read_all(fs, sources, Some(hashed))
+}
+
+fn read_all(
+    fs: &dyn Fs,
+    sources: &[BlockSource],
+    hashed: Option<&HashedFiles>,
+) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
     let mut blocks = Vec::with_capacity(sources.len());
     let mut missing = Vec::new();
-    let mut opened: Option<(&LocalPath, Box<dyn OpenFile>)> = None;
-    for source in sources {
-        if opened.as_ref().is_none_or(|(path, _)| **path != source.path) {
-            opened = fs.open(&source.path).ok().map(|file| (&source.path, file));
-        }
-        let file = opened.as_ref().map(|(_, file)| &**file);
-        match file.and_then(|file| read_block(file, source.offset, source.len.into(), &source.hash)) {
-            Some(bytes) => blocks.push(bytes),
-            None => missing.push(source.hash),
+    for of_one_file in sources.chunk_by(|one, next| one.path == next.path) {
+        for (source, block) in of_one_file.iter().zip(read_of_one(fs, of_one_file, hashed)) {
+            match block {
+                Some(bytes) => blocks.push(bytes),
+                None => missing.push(source.hash),
+            }
         }
     }
     if missing.is_empty() { Ok(blocks) } else { Err(missing) }
+}
+
+/// Blocks of one file; `None` in the place of those that it no longer holds.
+fn read_of_one(fs: &dyn Fs, sources: &[BlockSource], hashed: Option<&HashedFiles>) -> Vec<Option<Vec<u8>>> {
+    let Some(file) = sources.first().and_then(|source| fs.open(&source.path).ok()) else {
+        return vec![None; sources.len()];
+    };
+    let known = hashed.and_then(|hashed| hashed.at(&sources[0].path)).filter(|known| known.is(&*file));
+    let noted = |source: &BlockSource| known.as_ref().is_some_and(|known| known.has(source));
+    let read = |source: &BlockSource| match noted(source) {
+        true => read_whole(&*file, source.offset, source.len.into()),
+        false => read_block(&*file, source.offset, source.len.into(), &source.hash),
+    };
+    let mut blocks: Vec<Option<Vec<u8>>> = sources.iter().map(read).collect();
+    // What counts is the state after the last byte was read.
+    if known.as_ref().is_some_and(|known| !known.is(&*file)) {
+        for (source, block) in sources.iter().zip(&mut blocks).filter(|(source, _)| noted(source)) {
+            *block = block.take().filter(|bytes| BlockHash::of(bytes) == source.hash);
+        }
+    }
+    blocks
 }
 
 /// Which blocks of a content are whole in a temporary file, and what may be the beginning of others; none when
@@ -183,8 +249,12 @@ pub fn read_stretch(fs: &dyn Fs, path: &LocalPath, offset: u64, len: usize) -> V
 
 /// The bytes at a place of a file, if they are the block `hash`.
 fn read_block<F: OpenFile + ?Sized>(file: &F, offset: u64, len: u64, hash: &BlockHash) -> Option<Vec<u8>> {
-    let bytes = read_at_most(file, offset, len)?;
-    (bytes.len() as u64 == len && BlockHash::of(&bytes) == *hash).then_some(bytes)
+    read_whole(file, offset, len).filter(|bytes| BlockHash::of(bytes) == *hash)
+}
+
+/// The bytes at a place of a file, if it has so many.
+fn read_whole<F: OpenFile + ?Sized>(file: &F, offset: u64, len: u64) -> Option<Vec<u8>> {
+    read_at_most(file, offset, len).filter(|bytes| bytes.len() as u64 == len)
 }
 
 /// The bytes of a block, or fewer at the end of the file.

@@ -78,6 +78,8 @@ pub struct Tuning {
     /// So many files that wait to be committed make it worth sending their blocks ahead while another commit
     /// is under way.
     pub ahead_from: usize,
+    /// Blocks of an old version before and behind the place of a new block in which its bytes are looked for.
+    pub near_blocks: u32,
 }
 
 impl Default for Tuning {
@@ -89,6 +91,7 @@ impl Default for Tuning {
             announce_from: 2 * model::BLOCK_SIZE,
             inline_file: 256 * 1024,
             ahead_from: 64,
+            near_blocks: 4,
         }
     }
 }

@@ -381,7 +381,8 @@ pub(crate) enum ConfigVerb {
     /// Change a setting
     ///
     /// delete-guard on|off|COUNT[,PERCENT], upload-limit and download-limit off|RATE;
-    /// deltas, compression, reuse, prefetch, early-reading, pacing and small-contents on|off
+    /// deltas, compression, reuse, prefetch, early-reading, pacing, small-contents, hash-once,
+    /// neighbours and quiet on|off
     Set {
         #[arg(value_name = "KEY")]
         key: String,

@@ -247,6 +247,9 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
         "early-reading   on",
         "pacing          on",
         "small-contents  on",
+        "hash-once       on",
+        "neighbours      on",
+        "quiet           on",
     ];
     assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }

@@ -42,7 +42,18 @@ fn what_one_device_does_the_other_has() {
 #[test]
 fn whatever_saves_bytes_or_time_can_be_left_off_and_all_converges() {
     let (_server, laptop, desktop) = two_devices();
-    let savings = ["deltas", "compression", "reuse", "prefetch", "early-reading", "pacing", "small-contents"];
+    let savings = [
+        "deltas",
+        "compression",
+        "reuse",
+        "prefetch",
+        "early-reading",
+        "pacing",
+        "small-contents",
+        "hash-once",
+        "neighbours",
+        "quiet",
+    ];
     let noise = |seed: u32, len: u32| -> String {
         let mix = |n: u32| (n ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(15).wrapping_mul(0x85eb_ca6b);
         (0..len).map(|n| char::from(b' ' + (mix(n) >> 24) as u8 % 95)).collect()

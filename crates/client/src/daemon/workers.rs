@@ -3,6 +3,7 @@
 use super::Input;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use local_files::disk::Disk;
+use local_files::hashed::HashedFiles;
 use local_files::jobs::run_job;
 use local_files::watcher::{Prompter, WatchOptions, WatchProblem, Watcher};
 use std::io;
@@ -29,11 +30,22 @@ pub(super) struct Workers {
 
 impl Workers {
     /// What was read of a file is told after all that the watcher heard while it was read.
-    pub(super) fn start(disk: Arc<Disk>, watcher: &Watcher, reuse: bool, events: &Sender<Input>) -> io::Result<Self> {
+    pub(super) fn start(
+        disk: &Arc<Disk>,
+        hashed: &Arc<HashedFiles>,
+        watcher: &Watcher,
+        reuse: bool,
+        events: &Sender<Input>,
+    ) -> io::Result<Self> {
         let (changes, change_queue) = unbounded();
         let (hashes, hash_queue) = unbounded();
-        let worker =
-            |queue| Worker { disk: Arc::clone(&disk), queue, prompter: watcher.prompter(), events: events.clone() };
+        let worker = |queue| Worker {
+            disk: Arc::clone(disk),
+            hashed: Arc::clone(hashed),
+            queue,
+            prompter: watcher.prompter(),
+            events: events.clone(),
+        };
         spawn("syncline-disk", worker(change_queue))?;
         let hashers = thread::available_parallelism().map_or(1, |n| n.get().min(HASHERS_MAX));
         for _ in 0..hashers {
@@ -68,6 +80,7 @@ impl Workers {
 
 struct Worker {
     disk: Arc<Disk>,
+    hashed: Arc<HashedFiles>,
     queue: Receiver<Order>,
     prompter: Prompter,
     events: Sender<Input>,
@@ -83,6 +96,9 @@ impl Worker {
             let result = catch_unwind(AssertUnwindSafe(|| run_job(&*self.disk, &job)));
             if matches!(job, Job::Hash(_)) {
                 self.prompter.catch_up();
+            }
+            if let Ok(result) = &result {
+                self.hashed.note(&job, result);
             }
             let input = match result {
                 Ok(result) => Input::Event(Event::JobDone(id, result)),

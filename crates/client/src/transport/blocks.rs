@@ -31,7 +31,8 @@ const BASES_KEPT: usize = 2;
 
 /// The synced folder as uploads and downloads see it. The calls block.
 pub trait BlockFiles: Send + Sync + 'static {
-    /// The bytes of each block, each checked against its hash.
+    /// The bytes of each block, each checked against its hash, or from a file that nobody seems to have touched since it
+    /// was hashed.
     ///
     /// # Errors
     /// The blocks that no longer read as their hashes say.

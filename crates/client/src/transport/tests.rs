@@ -258,6 +258,21 @@ async fn a_file_that_changed_ends_the_upload_before_it_begins() {
     assert_eq!(reply, Ok(Reply::SourceChanged { blocks: vec![BlockHash([7; 32])] }));
 }
 
+#[tokio::test]
+async fn what_the_server_refuses_is_checked_before_it_counts_as_refused() {
+    let refusal = ApiError::new(ErrorCode::BadRequest, "the bytes sent are another block");
+    for (content, expected) in [
+        (b"First", Ok(Reply::SourceChanged { blocks: vec![BlockHash::of(b"first")] })),
+        (b"first", Err(TransportError::Refused(refusal.clone()))),
+    ] {
+        let answer = response("400 Bad Request", api::CONTENT_TYPE, &api::encode(&refusal));
+        let (server, _task) = serve_once(answer).await;
+        let files = Arc::new(MemoryFiles { contents: vec![content.to_vec()], ..Default::default() });
+        let request = Request::Changeset { blocks: vec![source(b"first")], former: Vec::new(), commit: None };
+        assert_eq!(transport(server).perform(request, files).await, expected);
+    }
+}
+
 async fn fetch(body: Vec<u8>, files: Arc<MemoryFiles>) -> Result<Reply, TransportError> {
     let (server, _task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
     let block = |bytes: &[u8]| FetchBlock { hash: BlockHash::of(bytes), len: bytes.len() as u32, to: Vec::new() };

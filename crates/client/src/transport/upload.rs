@@ -5,7 +5,7 @@ use super::deltas::Deltas;
 use super::link::Link;
 use super::stall::Progress;
 use super::{Transport, TransportError, Way};
-use api::{BlockHeader, ChangesetHead, ChangesetReply, codec};
+use api::{BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, codec};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use model::{BlockHash, Commit};
@@ -58,11 +58,23 @@ impl Transport {
         };
         self.go_on(&blocks, &contents, &mut deltas).await?;
         let mut upload = Upload { headers: headers(&blocks), contents, deltas, commit };
-        let mut reply = self.send_changeset(&upload).await?;
-        if !reply.unmade.is_empty() {
+        let mut sent = self.send_changeset(&upload).await;
+        if let Ok(reply) = &sent
+            && !reply.unmade.is_empty()
+        {
             upload.keep_unmade(&reply.unmade);
-            reply = self.send_changeset(&upload).await?;
+            sent = self.send_changeset(&upload).await;
         }
+        let reply = match sent {
+            Err(TransportError::Refused(error)) if error.code == ErrorCode::BadRequest => {
+                let changed = self.way.blocking(move || upload.changed()).await?;
+                if changed.is_empty() {
+                    return Err(TransportError::Refused(error));
+                }
+                return Ok(Reply::SourceChanged { blocks: changed });
+            }
+            sent => sent?,
+        };
         if reply.unmade.is_empty() {
             Ok(Reply::Changeset { outcome: reply.outcome })
         } else {
@@ -168,6 +180,12 @@ impl Upload {
         let pairs = (0..).zip(self.headers.drain(..).zip(self.contents.drain(..)));
         let (headers, contents) = pairs.filter(|(number, _)| kept(number)).map(|(_, pair)| pair).unzip();
         (self.headers, self.contents, self.deltas) = (headers, contents, Deltas::default());
+    }
+
+    /// The blocks that are not what they should be: a file has been written to without a trace since it was hashed.
+    fn changed(&self) -> Vec<BlockHash> {
+        let pairs = self.headers.iter().zip(&self.contents);
+        pairs.filter(|(header, bytes)| BlockHash::of(bytes) != header.hash).map(|(header, _)| header.hash).collect()
     }
 
     /// `link`: where what can be compressed goes.

@@ -159,6 +159,7 @@ impl World {
             announce_from: 1,
             inline_file: if chance.happens(500) { 0 } else { Tuning::default().inline_file },
             ahead_from: if chance.happens(500) { 1 } else { Tuning::default().ahead_from },
+            ..Tuning::default()
         }
     }
 

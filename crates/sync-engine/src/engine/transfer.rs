@@ -437,7 +437,7 @@ impl Engine {
         };
         let (new_blocks, _) = self.find_list(env, &new.hash)?;
         let (old_blocks, _) = self.find_list(env, &old.hash)?;
-        let blocks = left_over(&old_blocks, old.size, &new_blocks, numbers);
+        let blocks = left_over(&old_blocks, old.size, &new_blocks, numbers, self.tuning.near_blocks);
         let path = self.trees.local_path(node)?;
         (!blocks.is_empty()).then(|| Former { namespace: self.trees.remote_namespace(node), path, blocks })
     }
@@ -579,7 +579,7 @@ impl Engine {
     fn resembling(&self, env: &Environment<'_>, node: NodeId, numbers: &[u32]) -> Vec<BlockSource> {
         let Some((path, old, old_blocks)) = self.local_file(env, node) else { return Vec::new() };
         let Some(fetch) = self.transfers.fetches.get(&node) else { return Vec::new() };
-        let left = left_over(&old_blocks, old.size, &fetch.blocks, numbers);
+        let left = left_over(&old_blocks, old.size, &fetch.blocks, numbers, self.tuning.near_blocks);
         left.into_iter().map(|block| block_of(&path, &old, block.number, block.hash)).collect()
     }
 

@@ -5,19 +5,22 @@ use model::block::block_len;
 use model::{BlockHash, Blocklist};
 use std::collections::BTreeSet;
 
-/// Blocks before and behind those that are sent or fetched, in which they may have been before: an edit
-/// moves what follows it by the bytes that it adds or removes.
-const NEAR_BLOCKS: u32 = 4;
 /// Shorter blocks, in bytes, are sent faster than compared.
 const RESEMBLING_MIN: u32 = 512;
 
-/// Blocks of an old version that the new one does not have, near the new one's blocks `numbers` (rising).
-pub(super) fn left_over(old: &Blocklist, old_size: u64, new: &Blocklist, numbers: &[u32]) -> Vec<FormerBlock> {
+/// Blocks of an old version that the new one does not have, near the new one's blocks `numbers` (rising): at most `near`
+/// before and behind them, since an edit moves what follows it by the bytes that it adds or removes.
+pub(super) fn left_over(
+    old: &Blocklist,
+    old_size: u64,
+    new: &Blocklist,
+    numbers: &[u32],
+    near: u32,
+) -> Vec<FormerBlock> {
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
-    let near = first.saturating_sub(NEAR_BLOCKS)..=last.saturating_add(NEAR_BLOCKS);
+    let around = first.saturating_sub(near)..=last.saturating_add(near);
     // What was near and has not moved far is near still.
-    let (from, to) =
-        (near.start().saturating_sub(NEAR_BLOCKS) as usize, near.end().saturating_add(NEAR_BLOCKS) as usize);
+    let (from, to) = (around.start().saturating_sub(near) as usize, around.end().saturating_add(near) as usize);
     let kept: BTreeSet<&BlockHash> = new.0.iter().take(to.saturating_add(1)).skip(from).collect();
     let block = |(number, hash): (u32, &BlockHash)| {
         let len = u32::try_from(block_len(old_size, number.into())).ok()?;
@@ -25,8 +28,8 @@ pub(super) fn left_over(old: &Blocklist, old_size: u64, new: &Blocklist, numbers
     };
     (0..)
         .zip(&old.0)
-        .skip(*near.start() as usize)
-        .take_while(|(number, _)| near.contains(number))
+        .skip(*around.start() as usize)
+        .take_while(|(number, _)| around.contains(number))
         .filter_map(block)
         .collect()
 }
@@ -41,7 +44,12 @@ mod tests {
     }
 
     fn left(old: &[u8], new: &[u8], numbers: &[u32]) -> Vec<u32> {
-        let left = left_over(&list(old), (BLOCK_SIZE * old.len() as u64).saturating_sub(5), &list(new), numbers);
+        left_near(old, new, numbers, 4)
+    }
+
+    fn left_near(old: &[u8], new: &[u8], numbers: &[u32], near: u32) -> Vec<u32> {
+        let size = (BLOCK_SIZE * old.len() as u64).saturating_sub(5);
+        let left = left_over(&list(old), size, &list(new), numbers, near);
         assert!(left.iter().all(|block| block.hash.0[0] == old[block.number as usize]));
         left.into_iter().map(|block| block.number).collect()
     }
@@ -58,6 +66,7 @@ mod tests {
         let (old, new): (Vec<u8>, Vec<u8>) = ((1..101).collect(), (101..201).collect());
         let near: Vec<u32> = (46..=55).collect();
         assert_eq!(left(&old, &new, &[50, 51]), near);
+        assert_eq!(left_near(&old, &new, &[50, 51], 0), [50, 51]);
     }
 
     #[test]
