@@ -18,8 +18,9 @@ const GRACE: Duration = Duration::from_secs(30);
 const SLOWER: u32 = 5;
 /// How often a running suite is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// Seeds of the simulation: each takes about 10 ms, and few mutants need more than a hundred.
-const SEEDS: &str = "400";
+/// Seeds of the simulation: each takes about 10 ms, and few mutants need more than a hundred. Those that do are about a
+/// base that was edited, and about large blocks that come in part.
+const SEEDS: &str = "800";
 
 /// Tests that run together, the cheapest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

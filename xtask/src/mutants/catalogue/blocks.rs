@@ -10,6 +10,7 @@ const PACK: &str = "crates/block-store/src/disk/pack.rs";
 const RECOVERY: &str = "crates/block-store/src/disk/recovery.rs";
 const SERVICE: &str = "crates/block-service/src/service.rs";
 const BASES: &str = "crates/block-service/src/bases.rs";
+const DOWNLOAD: &str = "crates/client/src/transport/blocks.rs";
 const S3_PACK: &str = "crates/block-store-s3/src/pack.rs";
 const COMPACTION: &str = "crates/block-store-s3/src/compaction.rs";
 const UNUSED: &str = "crates/meta-service/src/unused.rs";
@@ -223,5 +224,31 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "block.since >= before(now, limits::UNUSED_BLOCK_GRACE) => Verdict::Wait,",
         new: "block.since > now => Verdict::Wait,",
         suites: &[CleanUp],
+    },
+    // Of these three the simulation is asked, though the cheaper suites would notice two as well: they show that blocks travel
+    // there as they do in the program.
+    Mutant {
+        name: "damage-on-the-way-is-written",
+        about: "blocks that came plain or compressed are written as they came",
+        file: DOWNLOAD,
+        old: "if form != Form::Delta && BlockHash::of(&bytes) != header.hash {",
+        new: "if form != Form::Delta && bytes.len() != header.len as usize {",
+        suites: &[Simulation],
+    },
+    Mutant {
+        name: "made-blocks-are-not-hashed",
+        about: "what a delta makes of an edited file counts as the block",
+        file: DOWNLOAD,
+        old: "made.filter(|made| BlockHash::of(made) == header.hash)",
+        new: "made.filter(|made| made.len() == header.len as usize)",
+        suites: &[Simulation],
+    },
+    Mutant {
+        name: "beginnings-count-as-blocks",
+        about: "what came of a block before its upload broke off is noted under the block's name",
+        file: SERVICE,
+        old: "let stored = StoredBlock { hash: block.hash(), len: block.len() };\n        self.store.put(&[block])",
+        new: "let next = upload.outstanding().first().copied();\n        let (hash, len) = next.map_or((block.hash(), block.len()), |next| (next.hash, next.len));\n        let stored = StoredBlock { hash, len };\n        self.store.put(&[block])",
+        suites: &[Simulation],
     },
 ];
