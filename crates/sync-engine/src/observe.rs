@@ -15,7 +15,7 @@ mod unplaced;
 use crate::io::{
     DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, LocalPath, ScanError, ScanTarget,
 };
-use crate::tree::{Local, PARKED, Place, Seen};
+use crate::tree::{Local, PARKED, Place, Remote, Seen};
 use crate::trees::Trees;
 use departed::Departed;
 use failed::Failed;
@@ -365,27 +365,42 @@ impl Observer {
         let moved_over = |other: NodeId| other != child && is_known(other);
         match found.kind {
             FileKind::Directory => found.print.device == local.print.device,
-            FileKind::File | FileKind::Symlink | FileKind::Other => self.previous(trees, found).is_some_and(moved_over),
+            FileKind::File | FileKind::Symlink | FileKind::Other => {
+                let Place { parent, name } = &local.place;
+                self.previous(trees, *parent, name, found).is_some_and(moved_over)
+            }
         }
     }
 
     /// The node that was last seen with this entry's inode, if nothing speaks against it being the same
-    /// file: inodes are reused.
-    fn previous(&self, trees: &Trees, found: &Found) -> Option<NodeId> {
+    /// file: inodes are reused. Where the server has the node, the client may have put it, and was ended before it
+    /// knew; what was written into it since then speaks for nobody else.
+    fn previous(&self, trees: &Trees, folder: NodeId, name: &Name, found: &Found) -> Option<NodeId> {
         if let Some(one) = self.unplaced(trees, found) {
             return Some(one.node());
         }
-        let is_same = |local: &Local| same_kind(&local.seen, found.kind) && same_file(local, &found.print);
+        let is_there = |remote: &Remote| remote.place.parent == folder && remote.place.name.key() == name.key();
+        let may_be_put = |node: NodeId| trees.remote(node).is_some_and(|remote| is_there(&remote));
+        let is_same = |node: NodeId, local: &Local| {
+            same_kind(&local.seen, found.kind)
+                && (same_file(local, &found.print) || may_be_edited(local, &found.print) && may_be_put(node))
+        };
         let inode = (found.print.device, found.print.inode);
         match trees.by_inode(inode.0, inode.1) {
-            Some(candidate) => trees.local(candidate).is_some_and(|local| is_same(&local)).then_some(candidate),
-            None => self.departed.get(&inode).filter(|gone| is_same(&gone.local)).map(|gone| gone.node),
+            Some(candidate) => {
+                trees.local(candidate).is_some_and(|local| is_same(candidate, &local)).then_some(candidate)
+            }
+            None => self.departed.get(&inode).filter(|gone| is_same(gone.node, &gone.local)).map(|gone| gone.node),
         }
+    }
+
+    fn formerly(&self, trees: &Trees, newcomer: &Newcomer) -> Option<NodeId> {
+        self.previous(trees, newcomer.folder, &newcomer.name, &newcomer.found)
     }
 
     /// An entry under a new name: a new node at once, unless its inode was known elsewhere.
     fn meet(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
-        if self.previous(trees, &newcomer.found).is_some() {
+        if self.formerly(trees, &newcomer).is_some() {
             self.newcomers.push(newcomer);
         } else {
             self.create(trees, newcomer, random);
@@ -419,7 +434,7 @@ impl Observer {
         random: &mut dyn FnMut() -> [u8; 16],
     ) -> NodeId {
         let named = name.as_str().parse().ok().filter(|id| *id != trees.root() && *id != PARKED && *id != LIMBO);
-        let id = self.previous(trees, found).or(named).unwrap_or_else(|| NodeId(random()));
+        let id = self.previous(trees, PARKED, name, found).or(named).unwrap_or_else(|| NodeId(random()));
         let local = trees.local(id);
         let known =
             local.as_ref().is_some_and(|local| same_kind(&local.seen, found.kind) && same_file(local, &found.print));
@@ -438,7 +453,7 @@ impl Observer {
         self.newcomers.retain(|newcomer| trees.has_local(newcomer.folder));
         let mut pending = Vec::new();
         for mut newcomer in std::mem::take(&mut self.newcomers) {
-            match self.previous(trees, &newcomer.found) {
+            match self.formerly(trees, &newcomer) {
                 Some(old) if !trees.has_local(old) || self.is_gone(trees, old) || newcomer.old_place_checked => {
                     pending.push((newcomer, Some(old)));
                 }
@@ -535,7 +550,7 @@ impl Observer {
     fn waits_for_its_old_place(&mut self, trees: &Trees, newcomer: &Newcomer) -> bool {
         let Newcomer { folder, name, found, .. } = newcomer;
         let open = |old: NodeId| !self.is_gone(trees, old) && self.place_may_yet_be_seen(trees, old);
-        if !self.previous(trees, found).is_some_and(open) {
+        if !self.formerly(trees, newcomer).is_some_and(open) {
             return false;
         }
         if let Some(there) = trees.local_child(*folder, &name.key()) {
@@ -750,6 +765,12 @@ fn same_file(local: &Local, print: &Fingerprint) -> bool {
         (Some(before), Some(now)) => before == now,
         _ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),
     }
+}
+
+/// Whether the fingerprint may be of the file that was seen, with other bytes: without birth times nothing tells.
+fn may_be_edited(local: &Local, print: &Fingerprint) -> bool {
+    let was = &local.print;
+    (was.device, was.inode) == (print.device, print.inode) && (was.birth.is_none() || print.birth.is_none())
 }
 
 /// Whether the listing is of the folder that the tree has there. On another file system it is for

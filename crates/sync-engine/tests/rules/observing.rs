@@ -361,3 +361,19 @@ fn what_cannot_be_synced_is_told_where_it_is_after_its_folder_was_renamed() {
     look(&mut observer, &mut trees, |_| root_with(Vec::new()));
     assert_eq!(observer.problems().len(), 0, "what was in a folder is gone with it");
 }
+
+/// The client had put it where the server has it, and was killed before it could note that. What the user wrote into it
+/// there was a new file, and the one that the server has came back beside it.
+#[test]
+fn without_birth_times_a_file_where_the_server_has_it_is_known_whatever_was_written_into_it() {
+    let before = Fingerprint { birth: None, ..print(11, 5) };
+    let edited = Fingerprint { mtime: Mtime(8), ctime: 8, size: 6, ..before };
+    for (server_has, known) in [("b", true), ("c", false)] {
+        let mut row = agreed_file(&at_root("a"), "bytes", 11);
+        row.local = row.local.map(|there| sync_engine::tree::Local { print: before, ..there });
+        row.remote = row.remote.map(|there| sync_engine::tree::Remote { place: at_root(server_has), ..there });
+        let mut trees = trees(vec![(A, row)]);
+        observe(&mut trees, |_| root_with(vec![found_file("b", edited)]));
+        assert_eq!(where_is(&trees, A).as_deref() == Some("b"), known, "{server_has}");
+    }
+}
