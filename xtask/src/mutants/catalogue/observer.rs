@@ -121,4 +121,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         new: "if self.take_back",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
+    Mutant {
+        name: "put-by-the-client-is-new",
+        about: "a file that the client has put where the server has it, and that was written to before that was noted, is new",
+        file: OBSERVE,
+        old: " || may_be_edited(local, &found.print) && may_be_put(node))",
+        new: ")",
+        suites: &[SyncEngine, Scenarios, Simulation],
+    },
 ];
