@@ -4,8 +4,8 @@ use crate::build::{A, agreed_file, at_root, blocks, file, found_file, path, prin
 use crate::script::{Script, state};
 use model::{CommitOutcome, Mtime, Operation, Position, Timestamp};
 use sync_engine::io::{
-    Durable, EngineState, Event, Fingerprint, Found, HashResult, Hint, Job, JobResult, LocalStep, Reply, Request,
-    RootState, Settled,
+    Durable, EngineState, Event, Fingerprint, Found, HashResult, Hint, Job, JobId, JobResult, LocalStep, Reply,
+    Request, RootState, Settled,
 };
 use sync_engine::status::Phase;
 
@@ -152,8 +152,8 @@ fn an_edit_in_flight_that_the_disk_lost_comes_back_when_the_server_has_it() {
     assert!(told(&mut script).is_empty(), "what came before is no edit of it");
 }
 
-#[test]
-fn the_disk_is_synced_after_the_last_change_and_that_is_remembered() {
+/// A device that has looked at a file which was saved, and now syncs the disk.
+fn syncs_the_disk() -> (Script, JobId) {
     let mut script = starts(1, BEFORE, &[found_file("a", print(11, 5))]);
     script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
     script.answer_scans(&[found_file("a", Fingerprint { ctime: 8, ..print(11, 5) })]);
@@ -163,28 +163,23 @@ fn the_disk_is_synced_after_the_last_change_and_that_is_remembered() {
         script.wake();
         synced = script.job(|job| *job == Job::Settle);
     }
+    (script, synced.expect("asked").0)
+}
+
+#[test]
+fn the_disk_is_synced_after_the_last_change_and_that_is_remembered() {
+    let (mut script, syncing) = syncs_the_disk();
     let settled = Settled { durable: durable(1, AFTER), ..Settled::default() };
-    script.tell(Event::JobDone(
-        synced.expect("asked").0,
-        JobResult::Settled { root: RootState::Present, result: Ok(settled) },
-    ));
+    script.tell(Event::JobDone(syncing, JobResult::Settled { root: RootState::Present, result: Ok(settled) }));
     assert_eq!(script.engine.state().durable, Some(durable(1, AFTER)));
 }
 
 /// The folder was away only while the disk was synced. It counted as missing from then on, and nothing was sent.
 #[test]
 fn a_folder_that_was_not_there_while_the_disk_was_synced_is_looked_for_again() {
-    let mut script = starts(1, BEFORE, &[found_file("a", print(11, 5))]);
-    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
-    script.answer_scans(&[found_file("a", Fingerprint { ctime: 8, ..print(11, 5) })]);
-    reads(&mut script, "bytes");
-    let mut synced = None;
-    while synced.is_none() {
-        script.wake();
-        synced = script.job(|job| *job == Job::Settle);
-    }
+    let (mut script, syncing) = syncs_the_disk();
     let missing = JobResult::Settled { root: RootState::Missing, result: Ok(Settled::default()) };
-    script.tell(Event::JobDone(synced.expect("asked").0, missing));
+    script.tell(Event::JobDone(syncing, missing));
     assert_eq!(script.engine.status().phase, Phase::RootMissing);
     script.wake();
     script.answer_scans(&[found_file("a", print(11, 5))]);
