@@ -16,9 +16,9 @@ const FRESH_SEED_SECONDS: &str = "30";
 const CLUSTER_SCENARIOS: [&str; 3] = ["cut-balancer", "kill-balancer", "kill-meta"];
 /// The exit code by which it says that it cannot be here.
 const CLUSTER_SKIPPED: i32 = 77;
-/// Promises that a few fresh seeds in a hundred thousand may still break; docs/testing.md says what is known.
+/// Promises that a fresh seed in some ten thousand may still break; docs/testing.md says what is known.
 /// Those are told and do not fail the run. Take a rule out when its seeds are clean.
-const OPEN_RULES: [&str; 4] = ["I1", "I2", "I5", "I17"];
+const OPEN_RULES: [&str; 1] = ["I2"];
 /// Fresh seeds lie below this, so that one is easily typed.
 const FRESH_SEED_RANGE: u64 = 1_000_000_000;
 
