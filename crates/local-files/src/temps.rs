@@ -39,19 +39,11 @@ impl Turns {
 }
 
 /// Writes a downloaded block to its place in a temporary file, which is made if it is not there yet.
-/// The caller has checked the block against its hash.
+/// The caller has checked the block against its hash, and shares `turns` with the other threads that do so.
 ///
 /// # Errors
 /// [`StepError`], for [`sync_engine::io::Reply::Fetched`].
-pub fn write_block(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8]) -> Result<(), StepError> {
-    write_block_in_turn(fs, target, bytes, &Turns::default())
-}
-
-/// The same, among other threads that do so.
-///
-/// # Errors
-/// As those of [`write_block`].
-pub fn write_block_in_turn(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8], turns: &Turns) -> Result<(), StepError> {
+pub fn write_block(fs: &dyn Fs, target: &BlockTarget, bytes: &[u8], turns: &Turns) -> Result<(), StepError> {
     // The first block of a file mostly makes it, and most files have no other.
     let file = if target.offset == 0 { create_or_open(fs, &target.temp) } else { open_or_create(fs, &target.temp) };
     let file = file.map_err(step_error)?;
@@ -87,32 +79,12 @@ fn create_or_open(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsE
     }
 }
 
-/// Reads blocks from local files for an upload and checks each against its hash.
+/// Reads blocks from local files for an upload and checks each against its hash, but for those of files that are in the
+/// state in which they were `hashed`: the receiver checks the blocks, too.
 ///
 /// # Errors
 /// The blocks that their files no longer hold; none is handed out then.
-pub fn read_blocks(fs: &dyn Fs, sources: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
-    read_all(fs, sources, None)
-}
-
-/// The same for a receiver that checks the blocks, too: those of files that are in the state in which they were hashed
-/// are not hashed again.
-///
-/// # Errors
-/// As those of [`read_blocks`].
-pub fn read_hashed_blocks(
-    fs: &dyn Fs,
-    sources: &[BlockSource],
-    hashed: &HashedFiles,
-) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
-    read_all(fs, sources, Some(hashed))
-}
-
-fn read_all(
-    fs: &dyn Fs,
-    sources: &[BlockSource],
-    hashed: Option<&HashedFiles>,
-) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+pub fn read_blocks(fs: &dyn Fs, sources: &[BlockSource], hashed: &HashedFiles) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
     let mut blocks = Vec::with_capacity(sources.len());
     let mut missing = Vec::new();
     for of_one_file in sources.chunk_by(|one, next| one.path == next.path) {
@@ -127,11 +99,11 @@ fn read_all(
 }
 
 /// Blocks of one file; `None` in the place of those that it no longer holds.
-fn read_of_one(fs: &dyn Fs, sources: &[BlockSource], hashed: Option<&HashedFiles>) -> Vec<Option<Vec<u8>>> {
+fn read_of_one(fs: &dyn Fs, sources: &[BlockSource], hashed: &HashedFiles) -> Vec<Option<Vec<u8>>> {
     let Some(file) = sources.first().and_then(|source| fs.open(&source.path).ok()) else {
         return vec![None; sources.len()];
     };
-    let known = hashed.and_then(|hashed| hashed.at(&sources[0].path)).filter(|known| known.is(&*file));
+    let known = hashed.at(&sources[0].path).filter(|known| known.is(&*file));
     let noted = |source: &BlockSource| known.as_ref().is_some_and(|known| known.has(source));
     let read = |source: &BlockSource| match noted(source) {
         true => read_whole(&*file, source.offset, source.len.into()),

@@ -5,7 +5,7 @@
 mod support;
 
 use local_files::hashed::HashedFiles;
-use local_files::temps::read_hashed_blocks;
+use local_files::temps::read_blocks;
 use model::{BlockHash, Blocklist};
 use std::fs;
 use support::{Folder, Meddled, NODE, content, local};
@@ -24,7 +24,7 @@ fn blocks_of_a_file_are_hashed_again_only_if_it_is_not_in_the_state_in_which_it_
     let noted = BlockHash([7; 32]);
     let source = |hash, len| BlockSource { hash, len, path: local("f"), offset: 0 };
     let hashed = HashedFiles::default();
-    let read = |hash, len| read_hashed_blocks(&folder.disk, &[source(hash, len)], &hashed);
+    let read = |hash, len| read_blocks(&folder.disk, &[source(hash, len)], &hashed);
     let note = || {
         let content = content(text.as_bytes());
         let result = HashResult::Hashed { content, blocks: Blocklist(vec![noted]) };
@@ -63,5 +63,5 @@ fn a_change_between_the_first_look_and_the_last_byte_is_seen() {
         }
         Ok(())
     });
-    assert_eq!(read_hashed_blocks(&meddled, &[source], &hashed), Err(vec![noted]));
+    assert_eq!(read_blocks(&meddled, &[source], &hashed), Err(vec![noted]));
 }

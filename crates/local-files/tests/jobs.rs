@@ -6,8 +6,9 @@ mod support;
 
 use local_files::disk::{Disk, RootId};
 use local_files::fs::{Fs, FsError};
+use local_files::hashed::HashedFiles;
 use local_files::jobs::run_job;
-use local_files::temps::{read_blocks, write_block};
+use local_files::temps::{Turns, read_blocks, write_block};
 use model::{BLOCK_SIZE, BlockHash, Mtime};
 use std::ffi::OsStr;
 use std::fs;
@@ -721,11 +722,11 @@ fn a_half_filled_download_tells_which_blocks_it_has() {
     };
     let block = usize::try_from(BLOCK_SIZE).unwrap();
     assert_eq!(probe(), Vec::<u32>::new());
-    write_block(&folder.disk, &at(2 * BLOCK_SIZE), &bytes[2 * block..]).unwrap();
+    write_block(&folder.disk, &at(2 * BLOCK_SIZE), &bytes[2 * block..], &Turns::default()).unwrap();
     assert_eq!(probe(), [2]);
-    write_block(&folder.disk, &at(0), &bytes[..block]).unwrap();
+    write_block(&folder.disk, &at(0), &bytes[..block], &Turns::default()).unwrap();
     assert_eq!(probe(), [0, 2]);
-    write_block(&folder.disk, &at(5), b"damage").unwrap();
+    write_block(&folder.disk, &at(5), b"damage", &Turns::default()).unwrap();
     assert_eq!(probe(), [2]);
 }
 
@@ -734,7 +735,7 @@ fn a_full_disk_is_told_to_the_download() {
     let folder = Folder::new();
     let fs = Meddled::new(&folder.disk, |what, _| if what == "write_at" { Err(FsError::NoSpace) } else { Ok(()) });
     let target = BlockTarget { temp: TempName("t".into()), offset: 0 };
-    assert_eq!(write_block(&fs, &target, b"x"), Err(StepError::NoSpace));
+    assert_eq!(write_block(&fs, &target, b"x", &Turns::default()), Err(StepError::NoSpace));
 }
 
 #[test]
@@ -755,10 +756,13 @@ fn blocks_for_an_upload_are_handed_out_only_if_all_are_still_what_they_were() {
         offset,
     };
     let good = [source(b"234", 2, "f"), source(b"89", 8, "f"), source(b"", 0, "f")];
-    assert_eq!(read_blocks(&folder.disk, &good), Ok(vec![b"234".to_vec(), b"89".to_vec(), vec![]]));
+    assert_eq!(
+        read_blocks(&folder.disk, &good, &HashedFiles::default()),
+        Ok(vec![b"234".to_vec(), b"89".to_vec(), vec![]])
+    );
     let bad = [source(b"234", 2, "f"), source(b"xyz", 2, "f"), source(b"9+", 9, "f"), source(b"2", 2, "none")];
     let missing = [b"xyz".as_slice(), b"9+", b"2"].map(BlockHash::of);
-    assert_eq!(read_blocks(&folder.disk, &bad), Err(missing.to_vec()));
+    assert_eq!(read_blocks(&folder.disk, &bad, &HashedFiles::default()), Err(missing.to_vec()));
 }
 
 #[test]

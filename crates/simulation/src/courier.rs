@@ -68,7 +68,7 @@ impl Courier {
     pub(crate) fn new(disk: SharedDisk, root: NamespaceId, thrift: Thrift) -> Self {
         let (sender, posted) = mpsc::unbounded_channel();
         let transport = Transport::carried_by(Arc::new(Posts(sender))).with_root(root).with_thrift(thrift);
-        let files = Arc::new(Folder(Mutex::new(FolderBlocks(Arc::new(SimFs::new(disk))))));
+        let files = Arc::new(Folder(Mutex::new(folder(SimFs::new(disk)))));
         Self { transport, posted, files, under_way: BTreeMap::new() }
     }
 
@@ -100,7 +100,7 @@ impl Courier {
     }
 
     fn go_on(&mut self, id: RequestId, mut transfer: Transfer, fs: SimFs) -> Result<Next, String> {
-        *lock(&self.files.0) = FolderBlocks(Arc::new(fs));
+        *lock(&self.files.0) = folder(fs);
         let posted = &mut self.posted;
         let next = run(async {
             match select(pin!(posted.recv()), &mut transfer.work).await {
@@ -157,6 +157,11 @@ fn response(answered: Answered) -> Result<Response, TransportError> {
 /// A body that breaks off.
 pub(crate) fn broken(body: Bytes) -> [Result<Bytes, io::Error>; 2] {
     [Ok(body), Err(io::Error::new(io::ErrorKind::ConnectionReset, "the connection broke"))]
+}
+
+/// A life's folder. Nothing is noted of what was hashed, so each block is hashed again before it is sent.
+fn folder(fs: SimFs) -> FolderBlocks<SimFs> {
+    FolderBlocks::new(Arc::new(fs), Arc::default())
 }
 
 /// The device's folder, with what goes wrong there now.

@@ -4,14 +4,13 @@ use super::{Input, report};
 use crate::backoff::jittered_interval;
 use crate::clock::Chance;
 use crate::events::{StreamEvent, follow};
-use crate::transport::{BlockFiles, Thrift, Transport};
+use crate::transport::{BlockFiles, FolderBlocks, Thrift, Transport};
 use crossbeam_channel::Sender;
 use local_files::disk::Disk;
 use local_files::hashed::HashedFiles;
-use local_files::temps::{self, Turns};
-use model::{BlockHash, limits};
+use model::limits;
 use std::sync::Arc;
-use sync_engine::io::{BlockSource, BlockTarget, Event, FetchBlock, LocalPath, Request, RequestId, StepError};
+use sync_engine::io::{Event, Request, RequestId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,7 +40,7 @@ impl Network {
         tasks: TaskTracker,
         cancelled: CancellationToken,
     ) -> Self {
-        let files = Arc::new(DiskBlocks { disk, hashed: Arc::clone(&hashed), turns: Turns::default() });
+        let files = Arc::new(FolderBlocks::new(disk, Arc::clone(&hashed)));
         let (permits, runtime) = (Arc::new(Semaphore::new(CALLS)), tokio::runtime::Handle::current());
         Self { transport, files, hashed, events, tasks, cancelled, permits, runtime }
     }
@@ -75,31 +74,6 @@ impl Network {
             },
             &self.runtime,
         );
-    }
-}
-
-/// The synced folder, for uploads and downloads.
-struct DiskBlocks {
-    disk: Arc<Disk>,
-    hashed: Arc<HashedFiles>,
-    turns: Turns,
-}
-
-impl BlockFiles for DiskBlocks {
-    fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
-        temps::read_hashed_blocks(self.disk.as_ref(), blocks, &self.hashed)
-    }
-
-    fn read_stretch(&self, path: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
-        temps::read_stretch(self.disk.as_ref(), path, offset, len)
-    }
-
-    fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
-        let behind = |target: &BlockTarget| BlockTarget { temp: target.temp.clone(), offset: target.offset + offset };
-        block
-            .to
-            .iter()
-            .try_for_each(|target| temps::write_block_in_turn(self.disk.as_ref(), &behind(target), bytes, &self.turns))
     }
 }
 

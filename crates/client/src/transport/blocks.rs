@@ -7,7 +7,8 @@ use api::{BlockHeader, BlocksHead, BlocksRequest, DecodeError, codec};
 use bytes::{Buf, Bytes, BytesMut};
 use delta::Script;
 use local_files::fs::{Fs, temp_path};
-use local_files::temps;
+use local_files::hashed::HashedFiles;
+use local_files::temps::{self, Turns};
 use model::block::BlockHasher;
 use model::{BlockHash, NamespaceId, limits};
 use parcels::{Form, Frame, Opened, ParcelError};
@@ -50,20 +51,31 @@ pub trait BlockFiles: Send + Sync + 'static {
 }
 
 /// A synced folder, for uploads and downloads.
-pub struct FolderBlocks<F>(pub Arc<F>);
+pub struct FolderBlocks<F> {
+    fs: Arc<F>,
+    hashed: Arc<HashedFiles>,
+    turns: Turns,
+}
+
+impl<F> FolderBlocks<F> {
+    /// Of these files. `hashed`: those whose blocks need not be hashed again.
+    pub fn new(fs: Arc<F>, hashed: Arc<HashedFiles>) -> Self {
+        Self { fs, hashed, turns: Turns::default() }
+    }
+}
 
 impl<F: Fs + 'static> BlockFiles for FolderBlocks<F> {
     fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
-        temps::read_blocks(&*self.0, blocks)
+        temps::read_blocks(&*self.fs, blocks, &self.hashed)
     }
 
     fn read_stretch(&self, path: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
-        temps::read_stretch(&*self.0, path, offset, len)
+        temps::read_stretch(&*self.fs, path, offset, len)
     }
 
     fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
         let behind = |target: &BlockTarget| BlockTarget { temp: target.temp.clone(), offset: target.offset + offset };
-        block.to.iter().try_for_each(|target| temps::write_block(&*self.0, &behind(target), bytes))
+        block.to.iter().try_for_each(|target| temps::write_block(&*self.fs, &behind(target), bytes, &self.turns))
     }
 }
 

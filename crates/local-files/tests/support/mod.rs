@@ -5,7 +5,7 @@
 use local_files::disk::{Disk, RootId};
 use local_files::fs::{Fs, FsError, Listing, OpenFile, Stat, TempFile};
 use local_files::jobs::run_job;
-use local_files::temps::write_block;
+use local_files::temps::{Turns, write_block};
 use model::block::BlockHasher;
 use model::{Blocklist, Mtime, NodeId};
 use std::fs;
@@ -60,7 +60,7 @@ impl Folder {
     /// Puts a downloaded file into the temporary folder.
     pub(crate) fn temp(&self, name: &str, bytes: &[u8]) -> Option<TempName> {
         let temp = TempName(name.to_owned());
-        write_block(&self.disk, &BlockTarget { temp: temp.clone(), offset: 0 }, bytes).unwrap();
+        write_block(&self.disk, &BlockTarget { temp: temp.clone(), offset: 0 }, bytes, &Turns::default()).unwrap();
         Some(temp)
     }
 
