@@ -12,10 +12,16 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
 const SECRET: &str = "a-secret-of-the-tests";
+/// Ports at which processes of tests listen: below those that the kernel gives to calls.
+const FIRST_PORT: u32 = 12_000;
+const PORTS: u32 = 20_000;
+/// How far apart the ports of test processes begin.
+const PORTS_FOR_ONE: u32 = 40;
 
 /// One process of the server.
 pub struct Part {
@@ -139,7 +145,7 @@ impl Cluster {
             let authority = authority.as_ref().map(PrivateAuthority::file);
             parts.insert(name, Part { listen, service, arguments, log, running, authority });
         }
-        for part in parts.values() {
+        for part in parts.values_mut() {
             part.wait_until_ready();
         }
         let balancer = Balancer::start(&parts, directory.path(), authority.as_ref());
@@ -179,8 +185,13 @@ impl Part {
         self.wait_until_ready();
     }
 
-    pub fn wait_until_ready(&self) {
-        eventually(&format!("{} is ready", text(&self.log)), || self.status("/readyz") == Some(200));
+    pub fn wait_until_ready(&mut self) {
+        let what = format!("{} is ready", text(&self.log));
+        eventually(&what, || {
+            let ended = self.running.child.try_wait().expect("is watched");
+            assert!(ended.is_none(), "it has ended, {ended:?}:\n{}", self.log());
+            self.status("/readyz") == Some(200)
+        });
     }
 
     /// The status of a page on its service address.
@@ -321,7 +332,13 @@ fn encrypted_check(authority: &Path) -> String {
     format!("check-ssl {words}")
 }
 
+/// An address at which a process can listen in a moment. Its port is below those that the kernel gives to calls, of
+/// which one could take it meanwhile; each test process begins elsewhere.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("has one").to_string()
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(PORTS_FOR_ONE);
+    let port = |number: u32| FIRST_PORT + begin.wrapping_add(number) % PORTS;
+    let address = || format!("127.0.0.1:{}", port(DRAWN.fetch_add(1, Ordering::Relaxed)));
+    let mut addresses = std::iter::repeat_with(address).take(PORTS as usize);
+    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a port is free")
 }
