@@ -13,7 +13,8 @@ use clap::Parser;
 use client::Failure;
 use std::process::ExitCode;
 
-// Page faults of fresh buffers cost more than copying on small machines; mimalloc reuses its pages.
+// Page faults of fresh buffers cost more than copying on small machines; mimalloc reuses its pages. Without huge ones
+// (`no_thp`): to clear and to find them costs more than the small pages of the buffers that pass by here.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
