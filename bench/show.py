@@ -1,7 +1,7 @@
 """Results as a table and as plots."""
 from html import escape
 
-COLOURS = {"syncline": "#1b6ca8", "rsync": "#8d99ae", "unison": "#c9a227", "rclone": "#7a9e7e", "syncthing": "#b5533c"}
+COLOURS = {"syncline": "#1b6ca8", "rsync": "#8d99ae", "rsync-fsync": "#5c677d", "unison": "#c9a227", "rclone": "#7a9e7e", "syncthing": "#b5533c"}
 BAR, GAP, LEFT, WIDTH = 18, 6, 110, 520
 
 

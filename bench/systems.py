@@ -114,6 +114,8 @@ class Syncline(System):
 class Rsync(System):
     """A mirror in two passes, without history, safety or a watcher: how near to the floor the others are."""
 
+    options = ()
+
     @staticmethod
     def version():
         return output("rsync", "--version").split()[2]
@@ -129,7 +131,13 @@ class Rsync(System):
     def sync(self):
         for device, upwards in (("a", True), ("b", False)):
             ends = [f"{self.folder(device)}/", f"rsync://{HUB[device]}:8731/store/"]
-            self.place.run(device, ["rsync", "-a", "--delete", "--partial", "--modify-window=-1", *(ends if upwards else reversed(ends))])
+            self.place.run(device, ["rsync", "-a", "--delete", "--partial", "--modify-window=-1", *self.options, *(ends if upwards else reversed(ends))])
+
+
+class DurableRsync(Rsync):
+    """The same, and each file is on the disk before it has its name, as with Syncline."""
+
+    options = ("--fsync",)
 
 
 class Rclone(System):
@@ -219,8 +227,8 @@ class Syncthing(System):
         self.clients[device] = self.place.start(device, ["syncthing", "serve", "--home", home, "--no-browser", "--no-upgrade"])
 
 
-ALL = {"syncline": Syncline, "rsync": Rsync, "rclone": Rclone, "unison": Unison, "syncthing": Syncthing}
-NEEDED = {"syncline": Syncline.program, **{name: name for name in ("rsync", "rclone", "unison", "syncthing")}}
+ALL = {"syncline": Syncline, "rsync": Rsync, "rsync-fsync": DurableRsync, "rclone": Rclone, "unison": Unison, "syncthing": Syncthing}
+NEEDED = {"syncline": Syncline.program, "rsync-fsync": "rsync", **{name: name for name in ("rsync", "rclone", "unison", "syncthing")}}
 
 
 def available(name):
