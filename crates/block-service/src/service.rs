@@ -204,8 +204,9 @@ impl BlockService {
     pub fn store_next(&self, upload: &mut Upload, parcels: Vec<Parcel>) -> Result<(), ApiError> {
         let mut right = Vec::with_capacity(parcels.len());
         let mut verdict = Ok(());
-        for parcel in parcels {
-            verdict = self.take_parcel(upload, parcel, &mut right);
+        // Plain blocks are checked together.
+        for parcels in parcels.chunk_by(|one, next| one.form == Form::Plain && next.form == Form::Plain) {
+            verdict = self.take_parcels(upload, parcels, &mut right);
             if verdict.is_err() {
                 break;
             }
@@ -233,29 +234,48 @@ impl BlockService {
         Ok(())
     }
 
-    fn take_parcel(&self, upload: &mut Upload, parcel: Parcel, right: &mut Vec<Block>) -> Result<(), ApiError> {
-        let headers = upload.outstanding().get(..parcel.blocks).ok_or_else(too_many_blocks)?.to_vec();
-        let opened = parcels::open(parcel.form, &headers, parcel.bytes.clone());
-        match opened.map_err(|error| bad_request(&error.to_string()))? {
-            Opened::Blocks(blocks) => {
-                for (header, bytes) in headers.iter().zip(blocks) {
-                    right.push(check(header, bytes)?);
-                    upload.done += 1;
+    fn take_parcels(&self, upload: &mut Upload, parcels: &[Parcel], right: &mut Vec<Block>) -> Result<(), ApiError> {
+        let mut arrived: Vec<(BlockHeader, Bytes)> = Vec::new();
+        let mut verdict = Ok(());
+        for parcel in parcels {
+            match open(&upload.outstanding()[arrived.len()..], parcel) {
+                Ok((headers, Opened::Blocks(blocks))) => arrived.extend(headers.into_iter().zip(blocks)),
+                Ok((headers, Opened::Script(script))) => return self.take_script(upload, &headers, &script, right),
+                Err(error) => {
+                    verdict = Err(error);
+                    break;
                 }
-                if let ([header], Form::Zstd) = (headers.as_slice(), parcel.form) {
-                    let size = parcel.bytes.len();
-                    self.recent_forms.keep(header.hash, SentForm::Zstd(parcel.bytes), size);
-                }
-            }
-            Opened::Script(script) => {
-                let [header] = headers.as_slice() else { return Err(too_many_blocks()) };
-                match self.make(upload, header, &script)? {
-                    Some(block) => right.push(block),
-                    None => upload.unmade.push(u32::try_from(upload.done).unwrap_or(u32::MAX)),
-                }
-                upload.done += 1;
             }
         }
+        let headers: Vec<BlockHeader> = arrived.iter().map(|(header, _)| *header).collect();
+        let blocks = Block::expect_each(arrived.into_iter().map(|(header, bytes)| (header.hash, bytes)));
+        for (header, block) in headers.iter().zip(blocks) {
+            right.push(check(header, block)?);
+            upload.done += 1;
+        }
+        if let ([header], [parcel]) = (headers.as_slice(), parcels)
+            && parcel.form == Form::Zstd
+        {
+            let bytes = parcel.bytes.clone();
+            let size = bytes.len();
+            self.recent_forms.keep(header.hash, SentForm::Zstd(bytes), size);
+        }
+        verdict
+    }
+
+    fn take_script(
+        &self,
+        upload: &mut Upload,
+        headers: &[BlockHeader],
+        script: &Bytes,
+        right: &mut Vec<Block>,
+    ) -> Result<(), ApiError> {
+        let [header] = headers else { return Err(too_many_blocks()) };
+        match self.make(upload, header, script)? {
+            Some(block) => right.push(block),
+            None => upload.unmade.push(u32::try_from(upload.done).unwrap_or(u32::MAX)),
+        }
+        upload.done += 1;
         Ok(())
     }
 
@@ -269,7 +289,7 @@ impl BlockService {
             bases.insert(number, (hash, bytes));
         }
         let made = parsed.apply(|number| bases.get(&number).map(|(_, bytes)| &**bytes));
-        let block = made.ok().and_then(|bytes| check(header, bytes.into()).ok());
+        let block = made.ok().and_then(|bytes| check(header, Block::expect(header.hash, bytes.into())).ok());
         if block.is_some() {
             let place = |number| bases.keys().position(|base| *base == number);
             if let Ok(script) = parsed.renumbered(place) {
@@ -477,12 +497,18 @@ fn fill(wanted: &[BlockHash], held: &BTreeMap<BlockHash, u32>) -> BlocksHead {
     head
 }
 
-fn check(header: &BlockHeader, bytes: Bytes) -> Result<Block, ApiError> {
-    let block = Block::expect(header.hash, bytes).map_err(|error: BlockError| error.to_string());
+/// What is in a parcel, if it holds no more than the `outstanding` blocks.
+fn open(outstanding: &[BlockHeader], parcel: &Parcel) -> Result<(Vec<BlockHeader>, Opened), ApiError> {
+    let headers = outstanding.get(..parcel.blocks).ok_or_else(too_many_blocks)?;
+    let opened = parcels::open(parcel.form, headers, parcel.bytes.clone());
+    opened.map(|opened| (headers.to_vec(), opened)).map_err(|error| bad_request(&error.to_string()))
+}
+
+fn check(header: &BlockHeader, block: Result<Block, BlockError>) -> Result<Block, ApiError> {
     match block {
         Ok(block) if block.len() == header.len => Ok(block),
         Ok(_) => Err(bad_request("a block is not as long as its header says")),
-        Err(message) => Err(bad_request(&message)),
+        Err(error) => Err(bad_request(&error.to_string())),
     }
 }
 

@@ -25,6 +25,12 @@ impl BlockHash {
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
+
+    /// The names of several blocks, in less time than one after the other.
+    #[must_use]
+    pub fn of_each(blocks: &[&[u8]]) -> Vec<Self> {
+        sha256_lanes::digests(blocks).into_iter().map(Self).collect()
+    }
 }
 
 /// The beginnings of a block in multiples of [`limits::BEGINNING_BYTES`], the shortest first, without the block

@@ -388,8 +388,13 @@ impl Writer {
             },
             Err(_) => return written.damaged = headers.first().map(|header| header.hash),
         };
-        for (header, bytes) in headers.iter().zip(blocks) {
-            if form != Form::Delta && BlockHash::of(&bytes) != header.hash {
+        // A block that was made of a delta has been compared already.
+        let hashes = match form {
+            Form::Delta => headers.iter().map(|header| header.hash).collect(),
+            Form::Plain | Form::Zstd => BlockHash::of_each(&blocks.iter().map(|bytes| &**bytes).collect::<Vec<_>>()),
+        };
+        for ((header, bytes), hash) in headers.iter().zip(blocks).zip(hashes) {
+            if hash != header.hash {
                 return written.damaged = Some(header.hash);
             }
             let Some(target) = self.wanted.get(&header.hash) else { continue };

@@ -184,8 +184,9 @@ impl Upload {
 
     /// The blocks that are not what they should be: a file has been written to without a trace since it was hashed.
     fn changed(&self) -> Vec<BlockHash> {
-        let pairs = self.headers.iter().zip(&self.contents);
-        pairs.filter(|(header, bytes)| BlockHash::of(bytes) != header.hash).map(|(header, _)| header.hash).collect()
+        let hashes = BlockHash::of_each(&self.contents.iter().map(|bytes| &**bytes).collect::<Vec<_>>());
+        let pairs = self.headers.iter().zip(hashes);
+        pairs.filter(|(header, hash)| header.hash != *hash).map(|(header, _)| header.hash).collect()
     }
 
     /// `link`: where what can be compressed goes.

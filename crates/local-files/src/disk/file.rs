@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use model::Mtime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    Advice, AtFlags, FileType, Mode, SeekFrom, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, fadvise,
-    fchmod, fdatasync, ftruncate, futimens, makedev, seek, statx,
+    Advice, AtFlags, FileType, Mode, SeekFrom, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT,
+    fadvise, fchmod, fdatasync, ftruncate, futimens, makedev, seek, statx,
 };
 use rustix::io::{self, Errno, pread, pwrite, retry_on_intr};
 use sync_engine::io::{FileKind, Fingerprint, LocalPath};
