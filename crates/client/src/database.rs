@@ -11,7 +11,7 @@ use model::{BlockHash, Blocklist, ContentHash, DeviceId, NodeId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -127,6 +127,9 @@ pub struct Database {
 
 /// Blocks in the lists that are kept at hand, and one for each list: 2 MiB at most.
 const RECENT_BLOCKS: usize = 20_000;
+/// Contents of which it is known that the database has no list: 1 MiB at most. A first sync asks for each list several
+/// times before it is written.
+const LACKING: usize = 20_000;
 
 impl Database {
     /// Makes the database of a new device.
@@ -271,8 +274,8 @@ impl Database {
         transaction.commit().map_err(error)?;
         self.unsaved_activities = 0;
         for write in writes {
-            if let Write::Blocklist { content, remote: true, .. } = write {
-                self.lists.get_mut().note_remote(content);
+            if let Write::Blocklist { content, blocks, remote } = write {
+                self.lists.get_mut().note_written(content, blocks, *remote);
             }
         }
         Ok(())
@@ -291,6 +294,8 @@ impl Database {
         let nowhere = Connection::open_in_memory().map_err(|source| DatabaseError::new(&self.path, source))?;
         drop(std::mem::replace(&mut self.connection, nowhere));
         self.connection = Self::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?.connection;
+        // A write that failed may have come through all the same.
+        self.lists.get_mut().lacking.clear();
         Ok(())
     }
 
@@ -351,6 +356,9 @@ impl Blocklists for Database {
         if let Some(known) = self.lists.borrow().known.get(content) {
             return Some(known.clone());
         }
+        if self.lists.borrow().lacking.contains(content) {
+            return None;
+        }
         let found = self
             .connection
             .prepare_cached("SELECT blocks, remote FROM blocklists WHERE content_hash = ?1")
@@ -360,7 +368,11 @@ impl Blocklists for Database {
                     .optional()
             });
         let (blob, remote) = match found {
-            Ok(found) => found?,
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.lists.borrow_mut().note_lacking(*content);
+                return None;
+            }
             Err(error) => {
                 tracing::error!(%error, %content, "cannot read a blocklist from the client database");
                 return None;
@@ -382,6 +394,8 @@ struct RecentLists {
     /// In the order in which they came.
     order: VecDeque<ContentHash>,
     blocks: usize,
+    /// Contents that were asked for and that the database has no list of.
+    lacking: HashSet<ContentHash>,
 }
 
 impl RecentLists {
@@ -397,10 +411,22 @@ impl RecentLists {
         }
     }
 
-    /// The database has it from now on that the server knows the list.
-    fn note_remote(&mut self, content: &ContentHash) {
-        if let Some((_, remote)) = self.known.get_mut(content) {
-            *remote = true;
+    /// The database does not have the list.
+    fn note_lacking(&mut self, content: ContentHash) {
+        if self.lacking.len() >= LACKING {
+            self.lacking.clear();
+        }
+        self.lacking.insert(content);
+    }
+
+    /// The database has the list from now on. That the server knows it is never taken back, so what is there of a list
+    /// that was there before may say more than what was written.
+    fn note_written(&mut self, content: &ContentHash, blocks: &Blocklist, remote: bool) {
+        let was_lacking = self.lacking.remove(content);
+        if let Some((_, known)) = self.known.get_mut(content) {
+            *known |= remote;
+        } else if was_lacking || remote {
+            self.keep(*content, (Arc::new(blocks.clone()), remote));
         }
     }
 }

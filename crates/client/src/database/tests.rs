@@ -149,6 +149,37 @@ fn a_blocklist_keeps_its_remote_flag_once_set() {
 }
 
 #[test]
+fn a_list_is_at_hand_from_the_moment_it_is_written_if_it_is_known_what_the_file_says_of_it() {
+    let (_directory, _, mut database) = new_database();
+    let write = |number: u8, remote| {
+        let blocks = Blocklist(vec![BlockHash([number; 32])]);
+        Write::Blocklist { content: blocks.content_hash(), blocks, remote }
+    };
+    let content = |number: u8| Blocklist(vec![BlockHash([number; 32])]).content_hash();
+    assert_eq!(database.find(&content(1)), None);
+    assert!(database.lists.borrow().lacking.contains(&content(1)));
+    database.persist(&[write(1, false), write(2, true), write(3, false)]).expect("persisted");
+    let lists = database.lists.borrow();
+    let at_hand = |number| lists.known.get(&content(number)).map(|(_, remote)| *remote);
+    assert_eq!([at_hand(1), at_hand(2)], [Some(false), Some(true)]);
+    assert_eq!(at_hand(3), None, "the file may have had it from the server before");
+    assert!(lists.lacking.is_empty());
+}
+
+#[test]
+fn a_list_whose_write_came_through_unnoticed_is_found_after_the_database_was_opened_again() {
+    let (_directory, path, mut database) = new_database();
+    let blocks = Blocklist(vec![BlockHash([1; 32])]);
+    let content = blocks.content_hash();
+    assert_eq!(database.find(&content), None);
+    let mut unnoticed = Database::connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).expect("opened");
+    unnoticed.persist(&[Write::Blocklist { content, blocks: blocks.clone(), remote: false }]).expect("persisted");
+    drop(unnoticed);
+    database.reopen().expect("opened again");
+    assert_eq!(database.find(&content), Some((Arc::new(blocks), false)));
+}
+
+#[test]
 fn lists_beyond_those_at_hand_are_found_in_the_file() {
     let (_directory, _, mut database) = new_database();
     let list = |n: u16| Blocklist((0..2_000).map(|_| BlockHash([n.to_le_bytes()[0]; 32])).collect());
