@@ -207,16 +207,21 @@ fn copy_blocks(fs: &dyn Fs, target: &dyn TempFile, blocks: &[&(u32, BlockSource)
 pub fn read_stretch(fs: &dyn Fs, path: &LocalPath, offset: u64, len: usize) -> Vec<u8> {
     let Ok(file) = fs.open(path) else { return Vec::new() };
     let mut bytes = vec![0; len];
-    let mut filled = 0;
-    while filled < len {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-            Ok(read) if read > 0 => filled += read,
-            Ok(_) => break,
-            Err(_) => return Vec::new(),
-        }
-    }
+    let filled = fill(&*file, &mut bytes, offset).unwrap_or(0);
     bytes.truncate(filled);
     bytes
+}
+
+/// Reads into all of the buffer, or as much of it as there is before the file's end; how much that was.
+pub(crate) fn fill<F: OpenFile + ?Sized>(file: &F, buffer: &mut [u8], offset: u64) -> Result<usize, FsError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
 }
 
 /// The bytes at a place of a file, if they are the block `hash`.
@@ -235,13 +240,7 @@ fn read_at_most<F: OpenFile + ?Sized>(file: &F, offset: u64, len: u64) -> Option
         return None;
     }
     let mut bytes = vec![0; usize::try_from(len).ok()?];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64).ok()? {
-            0 => break,
-            read => filled += read,
-        }
-    }
+    let filled = fill(file, &mut bytes, offset).ok()?;
     bytes.truncate(filled);
     Some(bytes)
 }

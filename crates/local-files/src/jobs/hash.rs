@@ -18,6 +18,7 @@ use sync_engine::io::{Fingerprint, HashResult, HashTask, JobResult};
 use sync_engine::tree::FileContent;
 
 use crate::fs::{Fs, FsError, OpenFile};
+use crate::temps::fill;
 
 /// How long a change time must lie in the past, in nanoseconds: three ticks of the slowest kernel
 /// (100 Hz).
@@ -147,7 +148,7 @@ fn hash_side_by_side(file: &dyn OpenFile, print: &Fingerprint, at: u64) -> Resul
     let mut pieces = vec![0; LANES * LANE_BYTES];
     for offset in (0..BLOCK_SIZE).step_by(LANE_BYTES) {
         for (block, piece) in (0..).zip(pieces.chunks_mut(LANE_BYTES)) {
-            if !read_all(file, piece, at + block * BLOCK_SIZE + offset)? {
+            if fill(file, piece, at + block * BLOCK_SIZE + offset)? < LANE_BYTES {
                 return Ok(None);
             }
         }
@@ -157,18 +158,6 @@ fn hash_side_by_side(file: &dyn OpenFile, print: &Fingerprint, at: u64) -> Resul
         hashers.update(&pieces.chunks(LANE_BYTES).collect::<Vec<_>>());
     }
     Ok(Some(hashers.finish().into_iter().map(BlockHash).collect()))
-}
-
-/// Fills the buffer; `false` where the file ends before that.
-fn read_all(file: &dyn OpenFile, buffer: &mut [u8], at: u64) -> Result<bool, FsError> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], at + filled as u64)? {
-            0 => return Ok(false),
-            read => filled += read,
-        }
-    }
-    Ok(true)
 }
 
 fn hash_in_order(
