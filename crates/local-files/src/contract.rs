@@ -7,6 +7,7 @@
 use crate::fs::{Fs, FsError, Stat, TEMP_DIRECTORY, own_path, temp_path};
 use model::Mtime;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use sync_engine::io::{Extent, FileKind, LocalPath, RootState, TempName};
 
@@ -39,7 +40,7 @@ const RULES: &[(&str, Rule)] = &[
 ///
 /// # Panics
 /// At the first rule that does not hold, which is printed.
-pub fn check<Keep>(new_folder: impl Fn() -> (Box<dyn Fs>, Keep)) {
+pub fn check<Keep>(new_folder: impl Fn() -> (Arc<dyn Fs>, Keep)) {
     for (rule, check) in RULES {
         let (folder, _keep) = new_folder();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&*folder)));
@@ -382,14 +383,26 @@ mod tests {
     use super::*;
     use crate::disk::{Disk, RootId};
 
+    fn linked() -> (Disk, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        (Disk::create_root(&root, RootId([7; 16])).unwrap(), directory)
+    }
+
     #[test]
     fn a_folder_on_a_real_disk_keeps_the_contract() {
         check(|| {
-            let directory = tempfile::tempdir().unwrap();
-            let root = directory.path().join("root");
-            std::fs::create_dir(&root).unwrap();
-            let disk: Box<dyn Fs> = Box::new(Disk::create_root(&root, RootId([7; 16])).unwrap());
-            (disk, directory)
+            let (disk, directory) = linked();
+            (Arc::new(disk), directory)
+        });
+    }
+
+    #[test]
+    fn a_folder_on_a_real_disk_that_is_held_keeps_the_contract() {
+        check(|| {
+            let (disk, directory) = linked();
+            (disk.held().expect("the folder is there"), directory)
         });
     }
 }

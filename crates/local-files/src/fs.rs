@@ -4,6 +4,8 @@
 //! strike or the power fail between any two. No operation follows a symlink below the root, and none
 //! leaves the root. All paths are relative to the root; Syncline's own files lie under `.syncline`.
 
+use std::sync::Arc;
+
 use model::Mtime;
 use sync_engine::io::{Extent, FileKind, Fingerprint, LocalPath, RootState, TempName};
 
@@ -101,6 +103,12 @@ pub struct ListedEntry {
 pub trait Fs: Send + Sync {
     /// Whether the folder that was linked is at the root's path. What cannot be told is `Missing`.
     fn root_state(&self) -> RootState;
+
+    /// The same folder for the operations of one job, which need not find their way to it each time; `None` where
+    /// that makes no difference, or the folder is not there. As long as it is held, the folder cannot be unmounted.
+    fn held(&self) -> Option<Arc<dyn Fs>> {
+        None
+    }
 
     /// The clock that change times are measured with, in nanoseconds since 1970-01-01 UTC.
     fn now_ns(&self) -> i64;

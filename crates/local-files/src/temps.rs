@@ -12,7 +12,7 @@ use sync_engine::io::{BlockSource, BlockTarget, FileKind, Fingerprint, LocalPath
 use crate::aside::{self, State};
 use crate::fs::{Fs, FsError, ListedEntry, OpenFile, TEMP_DIRECTORY, TempFile, own_path, temp_path};
 use crate::hashed::HashedFiles;
-use crate::jobs::{available_threads, step_error};
+use crate::jobs::{available_threads, held, step_error};
 
 /// Bytes of a file in the making after which they are synced although it is not complete.
 const SYNC_STRETCH: u64 = 64 * 1024 * 1024;
@@ -85,6 +85,10 @@ fn create_or_open(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsE
 /// # Errors
 /// The blocks that their files no longer hold; none is handed out then.
 pub fn read_blocks(fs: &dyn Fs, sources: &[BlockSource], hashed: &HashedFiles) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
+    held(fs, |fs| read_all(fs, sources, hashed))
+}
+
+fn read_all(fs: &dyn Fs, sources: &[BlockSource], hashed: &HashedFiles) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
     let mut blocks = Vec::with_capacity(sources.len());
     let mut missing = Vec::new();
     for of_one_file in sources.chunk_by(|one, next| one.path == next.path) {

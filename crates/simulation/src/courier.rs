@@ -160,12 +160,12 @@ pub(crate) fn broken(body: Bytes) -> [Result<Bytes, io::Error>; 2] {
 }
 
 /// A life's folder. Nothing is noted of what was hashed, so each block is hashed again before it is sent.
-fn folder(fs: SimFs) -> FolderBlocks<SimFs> {
+fn folder(fs: SimFs) -> FolderBlocks {
     FolderBlocks::new(Arc::new(fs), Arc::default())
 }
 
 /// The device's folder, with what goes wrong there now.
-struct Folder(Mutex<FolderBlocks<SimFs>>);
+struct Folder(Mutex<FolderBlocks>);
 
 impl BlockFiles for Folder {
     fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {

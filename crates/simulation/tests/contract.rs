@@ -13,7 +13,7 @@ fn a_simulated_disk_of_any_habits_keeps_the_contract() {
                 let habits = Habits { naming, reuses_inodes, grain_ns, may_lose_power: true, ..Habits::default() };
                 contract::check(|| {
                     let disk = Arc::new(Mutex::new(Disk::new(habits, 1, Arc::default())));
-                    let fs: Box<dyn Fs> = Box::new(SimFs::new(disk));
+                    let fs: Arc<dyn Fs> = Arc::new(SimFs::new(disk));
                     (fs, ())
                 });
             }

@@ -48,23 +48,28 @@ pub trait BlockFiles: Send + Sync + 'static {
     /// # Errors
     /// [`StepError`], as the engine hears it.
     fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError>;
-}
 
-/// A synced folder, for uploads and downloads.
-pub struct FolderBlocks<F> {
-    fs: Arc<F>,
-    hashed: Arc<HashedFiles>,
-    turns: Turns,
-}
-
-impl<F> FolderBlocks<F> {
-    /// Of these files. `hashed`: those whose blocks need not be hashed again.
-    pub fn new(fs: Arc<F>, hashed: Arc<HashedFiles>) -> Self {
-        Self { fs, hashed, turns: Turns::default() }
+    /// The same for many calls one after the other; `None` where that makes no difference. See [`Fs::held`].
+    fn held(&self) -> Option<Arc<dyn BlockFiles>> {
+        None
     }
 }
 
-impl<F: Fs + 'static> BlockFiles for FolderBlocks<F> {
+/// A synced folder, for uploads and downloads.
+pub struct FolderBlocks {
+    fs: Arc<dyn Fs>,
+    hashed: Arc<HashedFiles>,
+    turns: Arc<Turns>,
+}
+
+impl FolderBlocks {
+    /// Of these files. `hashed`: those whose blocks need not be hashed again.
+    pub fn new(fs: Arc<dyn Fs>, hashed: Arc<HashedFiles>) -> Self {
+        Self { fs, hashed, turns: Arc::default() }
+    }
+}
+
+impl BlockFiles for FolderBlocks {
     fn read(&self, blocks: &[BlockSource]) -> Result<Vec<Vec<u8>>, Vec<BlockHash>> {
         temps::read_blocks(&*self.fs, blocks, &self.hashed)
     }
@@ -76,6 +81,11 @@ impl<F: Fs + 'static> BlockFiles for FolderBlocks<F> {
     fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
         let behind = |target: &BlockTarget| BlockTarget { temp: target.temp.clone(), offset: target.offset + offset };
         block.to.iter().try_for_each(|target| temps::write_block(&*self.fs, &behind(target), bytes, &self.turns))
+    }
+
+    fn held(&self) -> Option<Arc<dyn BlockFiles>> {
+        let fs = self.fs.held()?;
+        Some(Arc::new(Self { fs, hashed: Arc::clone(&self.hashed), turns: Arc::clone(&self.turns) }))
     }
 }
 
@@ -393,13 +403,15 @@ impl Writer {
             Form::Delta => headers.iter().map(|header| header.hash).collect(),
             Form::Plain | Form::Zstd => BlockHash::of_each(&blocks.iter().map(|bytes| &**bytes).collect::<Vec<_>>()),
         };
+        let held = (headers.len() > 1).then(|| self.files.held()).flatten();
+        let files = held.as_ref().unwrap_or(&self.files);
         for ((header, bytes), hash) in headers.iter().zip(blocks).zip(hashes) {
             if hash != header.hash {
                 return written.damaged = Some(header.hash);
             }
             let Some(target) = self.wanted.get(&header.hash) else { continue };
             let claims = if bytes.len() > PIECE_BYTES { self.places.claim(target) } else { Vec::new() };
-            let result = self.files.write(target, 0, &bytes);
+            let result = files.write(target, 0, &bytes);
             self.places.release(claims);
             if let Err(error) = result {
                 return written.disk = Some(error);

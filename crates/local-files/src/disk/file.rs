@@ -1,12 +1,14 @@
 //! Files that were opened, and what the kernel says of files.
 
 use std::num::NonZeroU64;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use model::Mtime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    Advice, AtFlags, FileType, Mode, SeekFrom, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT,
-    fadvise, fchmod, fdatasync, ftruncate, futimens, makedev, seek, statx,
+    Advice, AtFlags, CWD, FileType, Mode, SeekFrom, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    UTIME_OMIT, fadvise, fchmod, fdatasync, ftruncate, futimens, makedev, seek, statx,
 };
 use rustix::io::{self, Errno, pread, pwrite, retry_on_intr};
 use sync_engine::io::{FileKind, Fingerprint, LocalPath};
@@ -108,6 +110,11 @@ impl TempFile for DiskFile {
 /// What the kernel says of an open file or directory.
 pub(crate) fn stat_open(fd: impl AsFd) -> io::Result<Stat> {
     stat_with(fd, c"".to_bytes(), AtFlags::EMPTY_PATH)
+}
+
+/// What the kernel says of what a path of the user's leads to, symlinks followed.
+pub(super) fn stat_path(path: &Path) -> io::Result<Stat> {
+    stat_with(CWD, path.as_os_str().as_bytes(), AtFlags::empty())
 }
 
 /// What the kernel says of an entry of an open directory, not following a symlink.

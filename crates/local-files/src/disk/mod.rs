@@ -1,8 +1,8 @@
 //! A synced folder on a Linux file system.
 //!
-//! Nothing is kept open between two operations, so that the folder can be unmounted, and each finds its
-//! way from the root's path anew. An operation is refused when the folder at that path is not the one
-//! whose marker was checked last.
+//! Nothing is kept open between two jobs, so that the folder can be unmounted, and each finds its way from the
+//! root's path anew. An operation is refused when the folder at that path is not the one whose marker was
+//! checked last.
 
 mod errno;
 mod file;
@@ -10,11 +10,12 @@ mod grain;
 mod rename;
 mod resolve;
 mod root;
+mod way;
 
 use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,9 +29,10 @@ use crate::fs::{
     TempFile, own_path, temp_path,
 };
 use errno::Call;
-use file::DiskFile;
+use file::{DiskFile, stat_path};
 use rename::Entry;
 use root::Marker;
+use way::Way;
 
 pub(crate) use file::{stat_entry, stat_open};
 pub(crate) use resolve::open_directory;
@@ -47,6 +49,13 @@ const SHARE: usize = 16;
 
 /// One device's synced folder.
 pub struct Disk {
+    folder: Arc<Linked>,
+    /// The way that all operations take; without one, each finds its own.
+    way: Option<Way>,
+}
+
+/// A folder that was linked.
+struct Linked {
     path: PathBuf,
     id: RootId,
     boot: [u8; 16],
@@ -74,43 +83,7 @@ fn boot_id(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
-impl Disk {
-    /// Makes a folder one that can be synced: Syncline's own folder in it, and the marker with a new,
-    /// random id.
-    ///
-    /// # Errors
-    /// [`FsError`]; `AlreadyExists` when the folder has a marker, [`Disk::root_id`] tells which.
-    pub fn create_root(path: &Path, id: RootId) -> Result<Self, FsError> {
-        root::create(path, id)?;
-        Ok(Self::open(path, id))
-    }
-
-    /// The folder that was linked as `id`. Whether it is there is found out by [`Fs::root_state`].
-    #[must_use]
-    pub fn open(path: &Path, id: RootId) -> Self {
-        let boot = fs::read_to_string(BOOT_ID).ok().and_then(|text| boot_id(&text)).unwrap_or_default();
-        Self { path: path.to_owned(), id, boot, checked: Mutex::new(None), grain: Mutex::new(None) }
-    }
-
-    /// The id in a folder's marker; `None` when there is no marker or it cannot be understood.
-    ///
-    /// # Errors
-    /// [`FsError`] when the folder or its marker cannot be read.
-    pub fn root_id(path: &Path) -> Result<Option<RootId>, FsError> {
-        let marker = open_root(path).and_then(root::read_marker);
-        match marker {
-            Ok(Marker::Is(id)) => Ok(Some(id)),
-            Ok(Marker::Illegible) | Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(Call::new("read the marker of", &LocalPath::root()).error(errno)),
-        }
-    }
-
-    /// Where the folder is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
+impl Linked {
     /// Reads the marker and remembers which folder it was read in.
     fn check_root(&self) -> RootState {
         let root = open_root(&self.path);
@@ -133,17 +106,6 @@ impl Disk {
         })
     }
 
-    /// Whether the device of the root tells changes apart; tried out once for each device.
-    fn root_tells_changes_apart(&self) -> Option<(u64, bool)> {
-        let (root, checked) = self.root().ok()?;
-        let mut known = self.grain.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none_or(|(device, _)| device != checked.device) {
-            let differ = grain::changes_differ(&root).unwrap_or(Some(false));
-            *known = differ.map(|differ| (checked.device, differ));
-        }
-        *known
-    }
-
     /// Opens the root, if it is the folder that was checked.
     fn root(&self) -> Result<(OwnedFd, CheckedRoot), FsError> {
         let checked = self.checked().ok_or(FsError::RootGone)?;
@@ -154,11 +116,97 @@ impl Disk {
         }
         Ok((root, checked))
     }
+}
+
+impl Disk {
+    /// Makes a folder one that can be synced: Syncline's own folder in it, and the marker with a new,
+    /// random id.
+    ///
+    /// # Errors
+    /// [`FsError`]; `AlreadyExists` when the folder has a marker, [`Disk::root_id`] tells which.
+    pub fn create_root(path: &Path, id: RootId) -> Result<Self, FsError> {
+        root::create(path, id)?;
+        Ok(Self::open(path, id))
+    }
+
+    /// The folder that was linked as `id`. Whether it is there is found out by [`Fs::root_state`].
+    #[must_use]
+    pub fn open(path: &Path, id: RootId) -> Self {
+        let boot = fs::read_to_string(BOOT_ID).ok().and_then(|text| boot_id(&text)).unwrap_or_default();
+        let folder = Linked { path: path.to_owned(), id, boot, checked: Mutex::new(None), grain: Mutex::new(None) };
+        Self { folder: Arc::new(folder), way: None }
+    }
+
+    /// The id in a folder's marker; `None` when there is no marker or it cannot be understood.
+    ///
+    /// # Errors
+    /// [`FsError`] when the folder or its marker cannot be read.
+    pub fn root_id(path: &Path) -> Result<Option<RootId>, FsError> {
+        let marker = open_root(path).and_then(root::read_marker);
+        match marker {
+            Ok(Marker::Is(id)) => Ok(Some(id)),
+            Ok(Marker::Illegible) | Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Call::new("read the marker of", &LocalPath::root()).error(errno)),
+        }
+    }
+
+    /// Where the folder is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// The root, if it is the folder that was checked.
+    fn root(&self) -> Result<(Arc<OwnedFd>, CheckedRoot), FsError> {
+        let Some(way) = &self.way else {
+            let (root, checked) = self.folder.root()?;
+            return Ok((Arc::new(root), checked));
+        };
+        if self.folder.checked() != Some(way.checked) {
+            return Err(FsError::RootGone);
+        }
+        Ok((Arc::clone(&way.root), way.checked))
+    }
 
     /// Opens the folder that `path` lies in.
-    fn parent<'a>(&self, path: &'a LocalPath) -> Result<(OwnedFd, &'a [u8]), FsError> {
+    fn parent<'a>(&self, path: &'a LocalPath) -> Result<(Arc<OwnedFd>, &'a [u8]), FsError> {
         let (root, _) = self.root()?;
-        parent_below(&root, path)
+        let (parent, name) = path.split().map_or((LocalPath::root(), b".".as_slice()), |split| split);
+        let opened = match &self.way {
+            Some(way) => way.folder(&parent),
+            None => open_directory(&root, &parent, OFlags::PATH).map(Arc::new),
+        };
+        opened.map(|opened| (opened, name)).map_err(|errno| Call::new("open the folder of", path).error(errno))
+    }
+
+    /// Opens the folder in which a name is about to change. Without a way that was found before, to find it is to
+    /// see that the root is there; with one it is looked for again, lest things go on in a folder that was moved away.
+    fn parent_to_change<'a>(&self, path: &'a LocalPath) -> Result<(Arc<OwnedFd>, &'a [u8]), FsError> {
+        if let Some(way) = &self.way {
+            let print = stat_path(&self.folder.path).map_err(|_| FsError::RootGone)?.print;
+            if (print.device, print.inode) != (way.checked.device, way.checked.inode) {
+                return Err(FsError::RootGone);
+            }
+        }
+        self.parent(path)
+    }
+
+    /// What was at these places is somewhere else now, and so is what lay below it.
+    fn have_moved(&self, paths: &[&LocalPath]) {
+        if let Some(way) = &self.way {
+            paths.iter().for_each(|path| way.forget(path));
+        }
+    }
+
+    /// Whether the device of the root tells changes apart; tried out once for each device.
+    fn root_tells_changes_apart(&self) -> Option<(u64, bool)> {
+        let (root, checked) = self.root().ok()?;
+        let mut known = self.folder.grain.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|(device, _)| device != checked.device) {
+            let differ = grain::changes_differ(&root).unwrap_or(Some(false));
+            *known = differ.map(|differ| (checked.device, differ));
+        }
+        *known
     }
 
     fn open_file(&self, path: &LocalPath, flags: OFlags) -> Result<DiskFile, FsError> {
@@ -180,18 +228,28 @@ impl Disk {
         what: &'static str,
         act: impl FnOnce(Entry<'_>, Entry<'_>) -> io::Result<()>,
     ) -> Result<(), FsError> {
-        let (root, _) = self.root()?;
-        let (from_parent, from_name) = parent_below(&root, from)?;
-        let (to_parent, to_name) = parent_below(&root, to)?;
+        let (from_parent, from_name) = self.parent_to_change(from)?;
+        let (to_parent, to_name) = self.parent(to)?;
         let from_entry = Entry { directory: from_parent.as_fd(), name: from_name };
         let to_entry = Entry { directory: to_parent.as_fd(), name: to_name };
-        act(from_entry, to_entry).map_err(|errno| Call::new(what, to).naming_error(errno))
+        act(from_entry, to_entry).map_err(|errno| Call::new(what, to).naming_error(errno))?;
+        self.have_moved(&[from, to]);
+        Ok(())
     }
 }
 
 impl Fs for Disk {
     fn root_state(&self) -> RootState {
-        self.check_root()
+        self.folder.check_root()
+    }
+
+    fn held(&self) -> Option<Arc<dyn Fs>> {
+        let (root, checked) = self.root().ok()?;
+        // There one folder has many names, and to forget one of them would not be enough.
+        if checked.folds_case {
+            return None;
+        }
+        Some(Arc::new(Self { folder: Arc::clone(&self.folder), way: Some(Way::new(root, checked)) }))
     }
 
     fn now_ns(&self) -> i64 {
@@ -200,7 +258,7 @@ impl Fs for Disk {
     }
 
     fn boot(&self) -> [u8; 16] {
-        self.boot
+        self.folder.boot
     }
 
     fn tells_changes_apart(&self, device: u64) -> bool {
@@ -252,6 +310,7 @@ impl Fs for Disk {
                 let (root, _) = self.root()?;
                 let made = root::make_own_directories(&root);
                 made.map_err(|errno| Call::new("make the folder of", &path).error(errno))?;
+                self.have_moved(&[&own_path(OWN_DIRECTORY)]);
                 self.open_file(&path, flags)?
             }
             opened => opened?,
@@ -272,22 +331,25 @@ impl Fs for Disk {
     }
 
     fn mkdir(&self, path: &LocalPath) -> Result<(), FsError> {
-        let (parent, name) = self.parent(path)?;
+        let (parent, name) = self.parent_to_change(path)?;
         let mode = Mode::from_raw_mode(NEW_DIRECTORY_PERMISSIONS);
         mkdirat(&parent, name, mode).map_err(|errno| Call::new("mkdir", path).naming_error(errno))
     }
 
     fn rmdir(&self, path: &LocalPath) -> Result<(), FsError> {
-        let (parent, name) = self.parent(path)?;
+        let (parent, name) = self.parent_to_change(path)?;
         match unlinkat(&parent, name, AtFlags::REMOVEDIR) {
             // POSIX allows either error for a folder with something in it.
             Err(Errno::EXIST) => Err(FsError::NotEmpty),
-            result => result.map_err(|errno| Call::new("rmdir", path).error(errno)),
+            result => {
+                self.have_moved(&[path]);
+                result.map_err(|errno| Call::new("rmdir", path).error(errno))
+            }
         }
     }
 
     fn unlink(&self, path: &LocalPath) -> Result<(), FsError> {
-        let (parent, name) = self.parent(path)?;
+        let (parent, name) = self.parent_to_change(path)?;
         unlinkat(&parent, name, AtFlags::empty()).map_err(|errno| Call::new("unlink", path).error(errno))
     }
 
@@ -303,7 +365,7 @@ impl Fs for Disk {
     }
 
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError> {
-        let (parent, name) = self.parent(path)?;
+        let (parent, name) = self.parent_to_change(path)?;
         symlinkat(target, &parent, name).map_err(|errno| Call::new("symlink", path).naming_error(errno))
     }
 
@@ -313,13 +375,6 @@ impl Fs for Disk {
         let opened = open_directory(&root, &LocalPath::root(), OFlags::RDONLY);
         opened.and_then(syncfs).map_err(|errno| Call::new("syncfs", &LocalPath::root()).error(errno))
     }
-}
-
-fn parent_below<'a>(root: &OwnedFd, path: &'a LocalPath) -> Result<(OwnedFd, &'a [u8]), FsError> {
-    let (parent, name) = path.split().map_or((LocalPath::root(), b".".as_slice()), |split| split);
-    let parent = open_directory(root, &parent, OFlags::PATH)
-        .map_err(|errno| Call::new("open the folder of", path).error(errno))?;
-    Ok((parent, name))
 }
 
 fn identify(root: &OwnedFd) -> io::Result<CheckedRoot> {

@@ -17,7 +17,7 @@ use sync_engine::io::{
 };
 use sync_engine::tree::FileContent;
 
-use super::read_and_hash;
+use super::{held, read_and_hash};
 use crate::aside::{self, State};
 use crate::fs::{Fs, FsError, OWN_DIRECTORY, OpenFile, PARKED_DIRECTORY, Stat, TEMP_DIRECTORY, own_path, temp_path};
 use crate::temps;
@@ -40,9 +40,12 @@ pub(super) fn apply(fs: &dyn Fs, steps: &[LocalStep]) -> JobResult {
     if root != RootState::Present {
         return all_failed(root, steps, "the synced folder is not there");
     }
-    let mut batch = Batch::new(fs);
-    let results: Vec<StepResult> = steps.iter().map(|step| batch.step(step)).collect();
-    batch.discard_useless();
+    let results: Vec<StepResult> = held(fs, |fs| {
+        let mut batch = Batch::new(fs);
+        let results = steps.iter().map(|step| batch.step(step)).collect();
+        batch.discard_useless();
+        results
+    });
     if results.iter().any(Result::is_ok)
         && let Err(error) = fs.sync()
     {

@@ -31,16 +31,22 @@ fn settle(fs: &dyn Fs) -> JobResult {
     JobResult::Settled { root, result }
 }
 
+/// Acts on the folder with one way to it for all operations.
+pub(crate) fn held<T>(fs: &dyn Fs, act: impl FnOnce(&dyn Fs) -> T) -> T {
+    let held = fs.held();
+    act(held.as_deref().unwrap_or(fs))
+}
+
 /// Does one job from beginning to end.
 #[must_use]
 pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
     match job {
         Job::Scan(targets) => scan::scan(fs, targets),
-        Job::Hash(tasks) => hash::hash(fs, tasks),
+        Job::Hash(tasks) => held(fs, |fs| hash::hash(fs, tasks)),
         Job::Apply(steps) => apply::apply(fs, steps),
         Job::Settle => settle(fs),
         Job::MarkExcluded(nodes) => excluded::mark(fs, nodes),
-        Job::Prepare(temps) => prepare::prepare(fs, temps),
+        Job::Prepare(temps) => held(fs, |fs| prepare::prepare(fs, temps)),
         Job::Probe { temp, size, blocks, reuse } => {
             let (mut present, mut begun) = temps::present_blocks(fs, temp, *size, blocks);
             present.extend(temps::reuse_blocks(fs, temp, reuse, &present));

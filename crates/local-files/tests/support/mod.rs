@@ -118,9 +118,26 @@ pub(crate) fn apply(fs: &dyn Fs, steps: Vec<LocalStep>) -> Vec<StepResult> {
 /// Called before each operation with its name and number; an error is returned instead of doing it.
 pub(crate) type Hook = Arc<dyn Fn(&'static str, usize) -> Result<(), FsError> + Send + Sync>;
 
+/// A folder, or the same one held for a job.
+enum Inner<'a> {
+    Found(&'a Disk),
+    Held(Arc<dyn Fs>),
+}
+
+impl<'a> std::ops::Deref for Inner<'a> {
+    type Target = dyn Fs + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Found(disk) => *disk,
+            Self::Held(held) => &**held,
+        }
+    }
+}
+
 /// The disk, with something happening between its operations.
 pub(crate) struct Meddled<'a> {
-    disk: &'a Disk,
+    disk: Inner<'a>,
     hook: Hook,
     count: Arc<AtomicUsize>,
     /// Added to the disk's clock.
@@ -137,7 +154,7 @@ impl<'a> Meddled<'a> {
         hook: impl Fn(&'static str, usize) -> Result<(), FsError> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            disk,
+            disk: Inner::Found(disk),
             hook: Arc::new(hook),
             count: Arc::default(),
             clock_offset: 0,
@@ -192,6 +209,14 @@ impl<'a> Meddled<'a> {
 }
 
 impl Fs for Meddled<'_> {
+    fn held(&self) -> Option<Arc<dyn Fs>> {
+        Some(Arc::new(Meddled {
+            disk: Inner::Held(self.disk.held()?),
+            hook: Arc::clone(&self.hook),
+            count: Arc::clone(&self.count),
+            ..*self
+        }))
+    }
     fn root_state(&self) -> RootState {
         match self.before("root_state") {
             Ok(()) => self.disk.root_state(),
