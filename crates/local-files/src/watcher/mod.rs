@@ -29,7 +29,7 @@ use session::{Going, NoSession, Session};
 /// How often the watcher looks whether the root is still the folder that it watches. The kernel does not
 /// say when a folder above the root is renamed or something is mounted over it.
 const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often events are read at once for somebody who waits for them; the kernel keeps fewer.
+/// How often events are read at once; the kernel keeps fewer.
 const CATCH_UP_ROUNDS: usize = 64;
 /// How long that may take. Whoever waits goes on then, as if there had been nothing.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
@@ -229,7 +229,9 @@ impl Watching {
         let next = self.pending.due().map_or(next, |due| due.min(next));
         let left = Timespec::try_from(next.saturating_duration_since(Instant::now())).map_err(|_| Errno::INVAL)?;
         let mut waiting = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(&self.prompter.0.wake, PollFlags::IN)];
-        if let State::Watched(session) = &self.state {
+        // While hints wait for others, more events wake nobody: to wake this thread for each would cost the program
+        // that causes them more than the change itself.
+        if let (State::Watched(session), None) = (&self.state, self.pending.due()) {
             waiting.push(PollFd::from_borrowed_fd(session.inotify(), PollFlags::IN));
         }
         poll(&mut waiting, Some(&left))?;
@@ -249,12 +251,7 @@ impl Watching {
             tracing::debug!(%error, "the watcher was woken already");
         }
         let waiting = std::mem::take(&mut *self.prompter.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        for _ in 0..CATCH_UP_ROUNDS {
-            if !self.has_events() {
-                break;
-            }
-            self.read_events();
-        }
+        self.read_all_events();
         let hints = self.pending.take_early();
         if !hints.is_empty() {
             (self.sink)(hints);
@@ -262,6 +259,15 @@ impl Watching {
         // One who does not wait any more does not mind.
         for told in waiting {
             told.send(()).ok();
+        }
+    }
+
+    fn read_all_events(&mut self) {
+        for _ in 0..CATCH_UP_ROUNDS {
+            if !self.has_events() {
+                break;
+            }
+            self.read_events();
         }
     }
 
@@ -282,6 +288,7 @@ impl Watching {
         }
         self.report_problems();
         if self.pending.due().is_some_and(|due| now >= due) {
+            self.read_all_events();
             self.hand_on();
         }
     }
