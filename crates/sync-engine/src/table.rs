@@ -8,7 +8,7 @@
 use crate::packed::{Numbers, PlaceRow, Row};
 use crate::sorted::{At, Entry, Sorted};
 use crate::tree::NodeRow;
-use model::{NameKey, NodeId};
+use model::{ContentHash, NameKey, NodeId};
 
 /// Slots that are made at a time.
 const SLOTS_PER_PAGE: u32 = 4096;
@@ -43,6 +43,7 @@ pub(crate) struct Table {
     by_id: Sorted<Indexed>,
     children: Sorted<Child>,
     by_inode: Sorted<Inode>,
+    by_content: Sorted<Holder>,
     /// Devices by their number. There are few, and none is forgotten.
     devices: Vec<u64>,
 }
@@ -78,6 +79,13 @@ struct Inode {
     slot: u32,
 }
 
+/// A slot under the first bytes of the content that its file has on disk; where these are equal the ids decide.
+#[derive(Debug, Clone, Copy)]
+struct Holder {
+    digest: u32,
+    slot: u32,
+}
+
 /// Bits below a slot's number: a file of more than a thousand million nodes is not to be expected.
 const LOW_BITS: u32 = 2;
 
@@ -90,6 +98,8 @@ impl Entry for Indexed {
 impl Entry for Child {}
 
 impl Entry for Inode {}
+
+impl Entry for Holder {}
 
 impl Indexed {
     const fn slot(self) -> u32 {
@@ -128,6 +138,7 @@ impl Table {
             self.move_child(slot, old.remote_place(), new.remote_place(), Side::Remote),
         ];
         self.move_inode(slot, old.inode(), new.inode());
+        self.move_holder(slot, old.local_hash(), new.local_hash());
         self.slot_mut(slot).row = if row.is_some() { new.pack(self) } else { Box::default() };
         for folder in left.into_iter().flatten() {
             self.release(folder);
@@ -167,6 +178,14 @@ impl Table {
     /// The node that was last put with this inode.
     pub(crate) fn by_inode(&self, device: u64, inode: u64) -> Option<NodeId> {
         self.owner_of((device, inode)).map(|slot| self.slot(slot).id)
+    }
+
+    /// The first node whose file on disk has this content.
+    pub(crate) fn by_content(&self, content: &ContentHash) -> Option<NodeId> {
+        let digest = content_digest(content);
+        let alike = self.by_content.from(|entry| entry.digest < digest).take_while(|entry| entry.digest == digest);
+        let has = |slot: &u32| self.row_in(*slot).and_then(|row| row.local_hash()).as_ref() == Some(content);
+        alike.map(|entry| entry.slot).find(has).map(|slot| self.slot(slot).id)
     }
 
     pub(crate) fn set_mark(&mut self, id: NodeId, mark: Mark) {
@@ -211,7 +230,7 @@ impl Table {
     }
 
     /// The bytes that each part takes.
-    pub(crate) fn footprint(&self) -> [(&'static str, usize); 5] {
+    pub(crate) fn footprint(&self) -> [(&'static str, usize); 6] {
         let slots = self.pages.len() * SLOTS_PER_PAGE as usize;
         let rows = self.pages.iter().flat_map(|page| page.iter()).map(|slot| slot.row.len()).sum();
         [
@@ -220,6 +239,7 @@ impl Table {
             ("index by id", self.by_id.footprint()),
             ("index by folder and name", self.children.footprint()),
             ("index by inode", self.by_inode.footprint()),
+            ("index by content", self.by_content.footprint()),
         ]
     }
 
@@ -388,6 +408,27 @@ impl Table {
             self.by_inode.insert(at, own);
         }
     }
+
+    /// Files a slot, whose row is being changed, under its new content.
+    fn move_holder(&mut self, slot: u32, from: Option<ContentHash>, to: Option<ContentHash>) {
+        if from == to {
+            return;
+        }
+        if let Some(Ok(at)) = from.map(|from| self.place_of_holder(slot, &from)) {
+            self.by_content.remove(at);
+        }
+        if let Some(to) = to
+            && let Err(at) = self.place_of_holder(slot, &to)
+        {
+            self.by_content.insert(at, Holder { digest: content_digest(&to), slot });
+        }
+    }
+
+    fn place_of_holder(&self, slot: u32, content: &ContentHash) -> Result<At, At> {
+        let (digest, id) = (content_digest(content), self.slot(slot).id);
+        let by_id = |entry: &Holder| self.slot(entry.slot).id.cmp(&id);
+        self.by_content.find(|entry| entry.digest.cmp(&digest).then_with(|| by_id(entry)))
+    }
 }
 
 impl Numbers for Table {
@@ -414,6 +455,10 @@ fn prefix(id: NodeId) -> u32 {
     u32::from_be_bytes([id.0[0], id.0[1], id.0[2], id.0[3]])
 }
 
+fn content_digest(content: &ContentHash) -> u32 {
+    u32::from_be_bytes([content.0[0], content.0[1], content.0[2], content.0[3]])
+}
+
 fn short_digest(key: &NameKey) -> u32 {
     upper_half(key.digest())
 }
@@ -431,8 +476,8 @@ fn upper_half(number: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::io::Fingerprint;
-    use crate::tree::{Content, Local, Place, Remote, Seen, Synced};
-    use model::{Name, Position};
+    use crate::tree::{Content, FileContent, Local, Place, Remote, Seen, Synced};
+    use model::{Mtime, Name, Position};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -448,16 +493,32 @@ mod tests {
             .prop_map(|(parent, name)| Place { parent: id(parent), name: Name::parse(name).expect("a name") })
     }
 
+    /// Contents of which two begin alike.
+    fn hash(number: u8) -> ContentHash {
+        let mut bytes = [7; 32];
+        bytes[usize::from(number / 2) * 31] = number;
+        ContentHash(bytes)
+    }
+
+    fn seen() -> impl Strategy<Value = Seen> {
+        let file = |number| FileContent { hash: hash(number), size: 9, executable: false, mtime: Mtime(0) };
+        prop_oneof![
+            Just(Seen::Directory),
+            Just(Seen::File(None)),
+            (0_u8..4).prop_map(move |number| Seen::File(Some(file(number)))),
+        ]
+    }
+
     prop_compose! {
         fn row()(
-            local in prop::option::of((place(), 0_u64..6)),
+            local in prop::option::of((place(), 0_u64..6, seen())),
             synced in prop::option::of(place()),
             remote in prop::option::of(place()),
         ) -> NodeRow {
             NodeRow {
-                local: local.map(|(place, inode)| Local {
+                local: local.map(|(place, inode, seen)| Local {
                     place,
-                    seen: Seen::Directory,
+                    seen,
                     print: Fingerprint { device: inode % 2, inode, ..Fingerprint::UNKNOWN },
                     disk_name: None,
                 }),
@@ -526,6 +587,14 @@ mod tests {
         assert!(table.marked(Mark::Todo).eq(plain.todo.iter().copied()));
         for (device, inode) in (0..6).map(|inode| (inode % 2, inode)) {
             assert_eq!(table.by_inode(device, inode), plain.inodes.get(&(device, inode)).copied());
+        }
+        for content in (0..4).map(hash) {
+            let has = |row: &NodeRow| match row.local.as_ref().map(|local| &local.seen) {
+                Some(Seen::File(Some(file))) => file.hash == content,
+                _ => false,
+            };
+            let first = plain.rows.iter().find(|(_, row)| has(row)).map(|(id, _)| *id);
+            assert_eq!(table.by_content(&content), first);
         }
         for (folder, side) in (0..24).flat_map(|number| [(id(number), Side::Local), (id(number), Side::Remote)]) {
             let children = plain.children(folder, side);

@@ -287,10 +287,10 @@ impl Trees {
         self.table.child(parent, key, Side::Remote)
     }
 
-    /// A file on disk that is known to have this content, if one of the first `looks` nodes is one.
+    /// A file on disk that is known to have this content.
     #[must_use]
-    pub fn local_file_with(&self, content: ContentHash, looks: usize) -> Option<NodeId> {
-        self.table.rows().take(looks).find(|(_, row)| row.local_hash() == Some(content)).map(|(node, _)| node)
+    pub fn local_file_with(&self, content: &ContentHash) -> Option<NodeId> {
+        self.table.by_content(content)
     }
 
     /// The node that was last seen with this inode.
@@ -541,7 +541,7 @@ impl Trees {
 
     /// The bytes that the rows and their indexes take, by part.
     #[must_use]
-    pub fn footprint(&self) -> [(&'static str, usize); 5] {
+    pub fn footprint(&self) -> [(&'static str, usize); 6] {
         self.table.footprint()
     }
 

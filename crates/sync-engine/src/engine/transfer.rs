@@ -28,8 +28,6 @@ pub(super) const FETCH_BYTES: u64 = 8 * 1024 * 1024;
 const FETCHES: usize = 4;
 /// Files that are being fetched, or fetched and not in place yet: bounds the temporary files.
 const FETCH_WINDOW: usize = 2_000;
-/// Bytes of a file that make it worth to look at one node for the same content.
-const BYTES_PER_LOOK: u64 = 64;
 /// With more fetches than this, it is looked only now and then whether all are still wanted.
 const FETCHES_LOOKED_AT: usize = 64;
 /// How often, in milliseconds.
@@ -556,8 +554,7 @@ impl Engine {
         blocks: &Blocklist,
     ) -> Vec<(u32, BlockSource)> {
         let mut found = BTreeMap::new();
-        let looks = usize::try_from(content.size / BYTES_PER_LOOK).unwrap_or(usize::MAX);
-        let same = self.trees.local_file_with(content.hash, looks);
+        let same = self.trees.local_file_with(&content.hash);
         for holder in [Some(node), same].into_iter().flatten() {
             let Some((path, old, list)) = self.local_file(env, holder) else { continue };
             for (number, hash) in (0..).zip(&list.0) {

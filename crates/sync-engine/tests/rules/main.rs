@@ -11,5 +11,6 @@ mod observing;
 mod ordering;
 mod power;
 mod recovering;
+mod reusing;
 mod script;
 mod sending;
