@@ -422,6 +422,7 @@ impl Engine {
         if scan_first {
             self.start_scan(env.random);
         }
+        self.drop_changed_uploads();
         if self.may_plan() {
             self.plan(env);
             self.follow_relabelled();
@@ -643,10 +644,9 @@ impl Engine {
     }
 
     fn find_list(&self, env: &Environment<'_>, content: &ContentHash) -> Option<(Arc<Blocklist>, bool)> {
-        match (self.lists.get(content), env.blocklists.find(content)) {
-            (Some((blocks, new)), old) => Some((Arc::clone(blocks), *new || old.is_some_and(|(_, remote)| remote))),
-            (None, old) => old,
-        }
+        let Some((blocks, remote)) = self.lists.get(content) else { return env.blocklists.find(content) };
+        let known = *remote || env.blocklists.find(content).is_some_and(|(_, remote)| remote);
+        Some((Arc::clone(blocks), known))
     }
 
     fn start_job(&mut self, job: Job) -> JobId {

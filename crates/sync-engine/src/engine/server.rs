@@ -430,6 +430,7 @@ impl Engine {
             self.observer.forget_departed(&deleted);
         }
         self.state.in_flight = Some(commit.clone());
+        self.transfers.commit_begins();
         self.state_touched = true;
         self.freeze();
         // On disk before it is sent: after a crash its fate must be asked for under the same key.

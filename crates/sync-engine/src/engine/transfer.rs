@@ -109,6 +109,11 @@ pub(super) struct Transfers {
     fetch_queue: BTreeSet<NodeId>,
     /// When it was last looked whether all fetches are still wanted.
     stale_looked_at: u64,
+    /// Whether there may be something to ask for or to send that there was not when it was last looked. Uploads
+    /// may be thousands, and most events concern none of them.
+    stirred: bool,
+    /// Nodes whose blocks were sent ahead of their commit during the commit under way, or need not be.
+    seen_ahead: BTreeSet<NodeId>,
 }
 
 impl Transfers {
@@ -126,20 +131,37 @@ impl Transfers {
         (fetch.is_complete() && fetch.content.hash == content.hash).then(|| fetch.temp.clone())
     }
 
+    /// Whether the server lacks the block, and nobody sends it yet.
+    fn is_to_be_sent(&self, hash: &BlockHash) -> bool {
+        (self.absent.contains(hash) || self.must_send.contains(hash)) && !self.sending.contains(hash)
+    }
+
+    fn add_upload(&mut self, node: NodeId, upload: Upload) {
+        self.uploads.insert(node, upload);
+        self.stirred = true;
+    }
+
     pub(super) fn forget_fetch(&mut self, node: NodeId) {
         self.fetches.remove(&node);
         self.fetch_queue.remove(&node);
     }
 
     pub(super) fn must_send(&mut self, blocks: &[BlockHash]) {
+        self.stirred = true;
         for block in blocks {
             self.present.remove(block);
             self.must_send.insert(*block);
         }
     }
 
+    /// What waits for the commit that begins now may be sent ahead of the next one.
+    pub(super) fn commit_begins(&mut self) {
+        self.seen_ahead.clear();
+    }
+
     /// What is committed is known by its journal now.
     pub(super) fn committed(&mut self, commit: &Commit) {
+        self.stirred = true;
         for block in commit.operations.iter().filter_map(|operation| operation.body()).flat_map(Body::blocks) {
             self.present.remove(block);
             self.must_send.remove(block);
@@ -154,6 +176,7 @@ impl Transfers {
         self.upload_queue.clear();
         self.present.clear();
         self.absent.clear();
+        self.stirred = true;
         self.fetches.clear();
         self.fetch_queue.clear();
     }
@@ -208,8 +231,10 @@ impl Engine {
         if self.local.root != crate::io::RootState::Present {
             return;
         }
-        self.ask_for_missing(env);
-        self.start_uploads(env);
+        if std::mem::take(&mut self.transfers.stirred) {
+            self.ask_for_missing(env);
+            self.start_uploads(env);
+        }
         self.start_fetches(env);
         self.start_prefetches();
     }
@@ -277,7 +302,7 @@ impl Engine {
         if announce.is_some() {
             self.prefetches.wants_announcing(node);
         }
-        self.transfers.uploads.insert(node, Upload { content, wanted, announce });
+        self.transfers.add_upload(node, Upload { content, wanted, announce });
     }
 
     /// While a commit is under way, the blocks of small files that wait for the next one go ahead of it, so that
@@ -293,8 +318,11 @@ impl Engine {
             if waiting.len() < self.tuning.ahead_from {
                 continue;
             }
+            // Those that are on the server by now wait here for the commit under way, and need one look only.
             for node in waiting {
-                self.send_file_ahead(node, env);
+                if self.transfers.seen_ahead.insert(node) {
+                    self.send_file_ahead(node, env);
+                }
             }
         }
     }
@@ -310,7 +338,7 @@ impl Engine {
         }
         self.transfers.absent.extend(wanted.values());
         self.queues.forget(node);
-        self.transfers.uploads.insert(node, Upload { content, wanted, announce: None });
+        self.transfers.add_upload(node, Upload { content, wanted, announce: None });
     }
 
     /// The blocks of a file that others should fetch while it is uploaded: a large one that is new, whole.
@@ -348,6 +376,8 @@ impl Engine {
                 asked.push(*hash);
             }
         }
+        // There may be more.
+        self.transfers.stirred |= asked.len() >= limits::BLOCKS_PER_REQUEST;
         if !asked.is_empty() {
             let id = self.send(Request::Missing(MissingRequest { blocks: asked.clone() }));
             self.transfers.requests.insert(id, RequestKind::Missing(asked));
@@ -355,6 +385,7 @@ impl Engine {
     }
 
     pub(super) fn ask_again(&mut self, asked: &[BlockHash]) {
+        self.transfers.stirred = true;
         for hash in asked {
             self.transfers.asking.remove(hash);
         }
@@ -386,23 +417,47 @@ impl Engine {
         }
     }
 
+    /// Files that changed before their blocks were sent are given up, and decided on again.
+    pub(super) fn drop_changed_uploads(&mut self) {
+        if !self.transfers.stirred {
+            return;
+        }
+        let transfers = &self.transfers;
+        let waiting = |upload: &Upload| upload.wanted.values().any(|hash| transfers.is_to_be_sent(hash));
+        let same = |node: NodeId, upload: &Upload| {
+            self.trees.local(node).is_some_and(|local| local.seen == Seen::File(Some(upload.content)))
+        };
+        let uploads = transfers.uploads.iter();
+        let changed = uploads.filter(|(node, upload)| waiting(upload) && !same(**node, upload)).map(|(node, _)| *node);
+        for node in changed.collect::<Vec<_>>() {
+            self.transfers.uploads.remove(&node);
+            self.trees.wake(node);
+        }
+    }
+
     fn next_upload(&mut self, env: &Environment<'_>) -> (Vec<BlockSource>, Vec<Former>) {
         let mut sources: Vec<BlockSource> = Vec::new();
         let mut chosen = BTreeSet::new();
         let mut numbers: BTreeMap<NodeId, Vec<u32>> = BTreeMap::new();
         let mut bytes = 0;
-        let mut changed = Vec::new();
+        let (mut changed, mut unplaced) = (Vec::new(), false);
+        let lacking = |hash: &BlockHash| self.transfers.is_to_be_sent(hash);
         for (node, upload) in &self.transfers.uploads {
+            if !upload.wanted.values().any(lacking) {
+                continue;
+            }
             if self.trees.local(*node).is_none_or(|local| local.seen != Seen::File(Some(upload.content))) {
                 changed.push(*node);
                 continue;
             }
             for (number, hash) in &upload.wanted {
-                let lacking = self.transfers.absent.contains(hash) || self.transfers.must_send.contains(hash);
-                if !lacking || self.transfers.sending.contains(hash) || !chosen.insert(*hash) {
+                if !lacking(hash) || !chosen.insert(*hash) {
                     continue;
                 }
-                let Some(source) = self.source(*node, &upload.content, *number, *hash) else { continue };
+                let Some(source) = self.source(*node, &upload.content, *number, *hash) else {
+                    unplaced = true;
+                    continue;
+                };
                 bytes += u64::from(source.len);
                 sources.push(source);
                 numbers.entry(*node).or_default().push(*number);
@@ -414,6 +469,8 @@ impl Engine {
                 break;
             }
         }
+        // A file without a path for now is looked at with each event.
+        self.transfers.stirred |= unplaced;
         for node in changed {
             self.transfers.uploads.remove(&node);
             self.trees.wake(node);
@@ -455,6 +512,7 @@ impl Engine {
     }
 
     pub(super) fn upload_again(&mut self, sent: &[BlockHash]) {
+        self.transfers.stirred = true;
         for hash in sent {
             self.transfers.sending.remove(hash);
             // Part of it may have arrived: the server says what.
@@ -463,6 +521,7 @@ impl Engine {
     }
 
     pub(super) fn uploaded(&mut self, sent: &[BlockHash]) {
+        self.transfers.stirred = true;
         for hash in sent {
             self.transfers.sending.remove(hash);
             self.transfers.absent.remove(hash);
@@ -488,6 +547,7 @@ impl Engine {
 
     /// Blocks could not be read as they were hashed: their files changed.
     pub(super) fn source_changed(&mut self, sent: &[BlockHash], changed: &[BlockHash]) {
+        self.transfers.stirred = true;
         for hash in sent {
             self.transfers.sending.remove(hash);
         }

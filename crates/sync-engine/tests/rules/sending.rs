@@ -2,6 +2,7 @@
 
 use crate::build::{A, agreed_file, at_root, found_file, path, print};
 use crate::script::{Script, hash, state};
+use api::MissingReply;
 use model::{CommitOutcome, Position, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request};
@@ -62,4 +63,39 @@ fn a_file_that_keeps_changing_waits_but_not_when_somebody_waits_for_it() {
     script.answer_scans(&[found_file("a", print)]);
 
     assert!(is_read(&script));
+}
+
+#[test]
+fn a_file_that_changes_before_its_blocks_are_sent_is_sent_as_it_is_then() {
+    let mut print = print(11, 5);
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print)]);
+    script.engine.tune(Tuning { inline_file: 0, ..Tuning::default() });
+    print = changed(print);
+    edit(&mut script, print);
+    hash(&mut script, "first");
+    let asked = |script: &mut Script| {
+        script.request(|request| match request {
+            Request::Missing(request) => Some(request.blocks.clone()),
+            _ => None,
+        })
+    };
+    let (first, blocks) = asked(&mut script).expect("it is asked what the server lacks");
+    assert_eq!(blocks, crate::build::blocks("first").0);
+
+    // The answer comes when the file has other bytes already, and nobody has told of them.
+    print = changed(print);
+    script.now += 60_000;
+    edit(&mut script, print);
+    script.reply(first, Ok(Reply::Missing(MissingReply { missing: vec![0] })));
+    hash(&mut script, "other");
+
+    let (second, blocks) = asked(&mut script).expect("it is asked again");
+    assert_eq!(blocks, crate::build::blocks("other").0);
+    script.reply(second, Ok(Reply::Missing(MissingReply { missing: vec![0] })));
+    let sent = script.request(|request| match request {
+        Request::Changeset { blocks, .. } => Some(blocks.iter().map(|block| block.hash).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(sent.map(|(_, sent)| sent), Some(blocks));
 }
