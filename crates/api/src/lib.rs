@@ -10,11 +10,13 @@
 pub mod codec;
 pub mod error;
 pub mod messages;
+pub mod sent;
 pub mod service;
 
 pub use codec::{DecodeError, decode, encode};
 pub use error::{ApiError, ErrorCode};
 pub use messages::*;
+pub use sent::{AmendedList, SentCommit, SentOperation};
 
 /// The path under which all calls of this protocol version live.
 pub const PREFIX: &str = "/sync/v1";

@@ -1,8 +1,9 @@
 //! The client-facing calls: one request and one reply type each.
 
+use crate::sent::SentCommit;
 use model::{
-    AccountId, BlockHash, Body, Commit, CommitOutcome, ContentHash, Cursor, DeviceId, Epoch, InstanceId, JournalEntry,
-    Name, NamespaceId, NodeId, Position, Role, Timestamp,
+    AccountId, BlockHash, Body, CommitOutcome, ContentHash, Cursor, DeviceId, Epoch, InstanceId, JournalEntry, Name,
+    NamespaceId, NodeId, Position, Role, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -137,7 +138,7 @@ pub struct ChangesetHead {
     pub blocks: Vec<BlockHeader>,
     /// What the parcels that are deltas copy from.
     pub bases: Option<Bases>,
-    pub commit: Option<Commit>,
+    pub commit: Option<SentCommit>,
 }
 
 /// Blocks that the journal of a namespace names, and that new ones resemble.

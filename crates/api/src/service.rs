@@ -3,9 +3,8 @@
 
 use crate::error::{ApiError, ErrorCode};
 use crate::messages::{ChangesReply, ChangesRequest, ServerReply, Token};
-use model::{
-    AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, PackId, PackedBlock, Position, Timestamp,
-};
+use crate::sent::SentCommit;
+use model::{AccountId, BlockHash, CommitOutcome, DeviceId, NamespaceId, PackId, PackedBlock, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Who a token belongs to.
@@ -93,7 +92,7 @@ pub trait MetaForBlocks: Send + Sync {
         &self,
         who: Identity,
         blocks: &[StoredBlock],
-        commit: Option<&Commit>,
+        commit: Option<&SentCommit>,
     ) -> Result<Option<CommitOutcome>, ApiError>;
 }
 

@@ -24,6 +24,7 @@ pub enum Setting {
     HashOnce(bool),
     Neighbours(bool),
     Quiet(bool),
+    KeptBlocks(bool),
 }
 
 /// All settings.
@@ -35,7 +36,7 @@ pub struct Settings {
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 13] = [
+pub const KEYS: [&str; 14] = [
     "delete-guard",
     "upload-limit",
     "download-limit",
@@ -49,6 +50,7 @@ pub const KEYS: [&str; 13] = [
     "hash-once",
     "neighbours",
     "quiet",
+    "kept-blocks",
 ];
 
 /// A setting that cannot be made.
@@ -100,6 +102,7 @@ impl Setting {
             "hash-once" => parse_switch(value).map(Self::HashOnce).ok_or_else(|| bad(KEYS[10])),
             "neighbours" => parse_switch(value).map(Self::Neighbours).ok_or_else(|| bad(KEYS[11])),
             "quiet" => parse_switch(value).map(Self::Quiet).ok_or_else(|| bad(KEYS[12])),
+            "kept-blocks" => parse_switch(value).map(Self::KeptBlocks).ok_or_else(|| bad(KEYS[13])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
     }
@@ -121,6 +124,7 @@ impl Setting {
             Self::HashOnce(on) => thrift.hash_once = on,
             Self::Neighbours(on) => thrift.neighbours = on,
             Self::Quiet(on) => thrift.quiet = on,
+            Self::KeptBlocks(on) => thrift.kept_blocks = on,
         }
     }
 }
@@ -128,7 +132,7 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 13] {
+    pub fn texts(&self) -> [(&'static str, String); 14] {
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
         let [
@@ -145,6 +149,7 @@ impl Settings {
             hash_once,
             neighbours,
             quiet,
+            kept_blocks,
         ] = KEYS;
         [
             (guard, guard_text(self.guard)),
@@ -160,6 +165,7 @@ impl Settings {
             (hash_once, switch(self.thrift.hash_once)),
             (neighbours, switch(self.thrift.neighbours)),
             (quiet, switch(self.thrift.quiet)),
+            (kept_blocks, switch(self.thrift.kept_blocks)),
         ]
     }
 }

@@ -232,6 +232,8 @@ pub struct Thrift {
     pub neighbours: bool,
     /// Whether only the notification stream asks whether the other side is there, and not each connection that is kept.
     pub quiet: bool,
+    /// Whether an edit of a file names only the blocks that the version before lacks.
+    pub kept_blocks: bool,
 }
 
 impl Thrift {
@@ -242,6 +244,7 @@ impl Thrift {
             prefetch: self.prefetch,
             read_closed_at_once: self.early_reading,
             pacing: self.pacing,
+            kept_blocks: if self.kept_blocks { Tuning::default().kept_blocks } else { u64::MAX },
             near_blocks: if self.neighbours { Tuning::default().near_blocks } else { 0 },
             ..Tuning::default()
         }
@@ -261,6 +264,7 @@ impl Default for Thrift {
             hash_once: true,
             neighbours: true,
             quiet: true,
+            kept_blocks: true,
         }
     }
 }

@@ -222,6 +222,10 @@ fn shown(setting: Setting) -> (&'static str, String) {
             thrift.quiet = on;
             12
         }
+        Setting::KeptBlocks(on) => {
+            thrift.kept_blocks = on;
+            13
+        }
     };
     settings.texts()[place].clone()
 }

@@ -48,7 +48,7 @@ pub fn messages(bytes: &[u8]) -> Verdict {
         message::<api::SharesReply>(bytes),
         message::<api::LeaveRequest>(bytes),
         message::<api::RemoveMemberRequest>(bytes),
-        message::<model::Commit>(bytes),
+        message::<api::SentCommit>(bytes),
         message::<CommitOutcome>(bytes),
         message::<api::ApiError>(bytes),
     ];

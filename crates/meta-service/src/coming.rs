@@ -11,8 +11,8 @@
 use crate::failure::{bad_request, forbidden};
 use crate::service::{MetaService, before, role};
 use api::service::{Identity, StoredBlock};
-use api::{AnnounceRequest, ApiError, ComingFile, ComingReply, ComingRequest};
-use model::{BLOCK_SIZE, BlockHash, Commit, NamespaceId, NodeId, Operation, Timestamp, limits};
+use api::{AnnounceRequest, ApiError, ComingFile, ComingReply, ComingRequest, SentCommit, SentOperation};
+use model::{BLOCK_SIZE, BlockHash, NamespaceId, NodeId, Timestamp, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -67,13 +67,13 @@ impl ComingFiles {
     }
 
     /// Which of the nodes that a commit names its device had announced.
-    pub(crate) fn named_by(&self, who: Identity, commit: &Commit) -> BTreeSet<NodeId> {
+    pub(crate) fn named_by(&self, who: Identity, commit: &SentCommit) -> BTreeSet<NodeId> {
         let files = self.lock();
         let announced: BTreeSet<NodeId> = files.iter().filter(|one| one.who == who).map(|one| one.file.node).collect();
         if announced.is_empty() {
             return announced;
         }
-        commit.operations.iter().map(Operation::node).filter(|node| announced.contains(node)).collect()
+        commit.operations.iter().map(SentOperation::node).filter(|node| announced.contains(node)).collect()
     }
 
     /// What is committed does not come any more.

@@ -6,12 +6,12 @@ use crate::group::{GroupCommit, GroupError};
 use crate::service::{MetaService, News, check_linked, identity};
 use crate::watermark::Watermarks;
 use api::service::Identity;
-use api::{ApiError, ErrorCode};
+use api::{AmendedList, ApiError, ErrorCode, SentCommit, SentOperation};
 use metadata_store::port::Answer;
 use metadata_store::{Child, Lookups, Namespace, NodeRecord, Transaction, Writers};
 use model::{
-    AccountId, BlockHash, Body, Commit, CommitOutcome, DeviceId, NameKey, NamespaceId, NodeId, Operation, Reason,
-    Rejection, Role, Timestamp, limits,
+    AccountId, BlockHash, Blocklist, Body, Commit, CommitOutcome, DeviceId, NameKey, NamespaceId, NodeId, Operation,
+    Position, Reason, Rejection, Role, Timestamp, limits,
 };
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ const RETRY_MS: u32 = 500;
 pub(crate) struct Request {
     pub(crate) who: Identity,
     pub(crate) stored: Vec<BlockHash>,
-    pub(crate) commit: Option<Commit>,
+    pub(crate) commit: Option<SentCommit>,
 }
 
 type Reply = Result<Option<CommitOutcome>, ApiError>;
@@ -68,8 +68,8 @@ impl MetaService {
     /// `Unlinked`; `EpochChanged` for another epoch or a client that has seen more than there is;
     /// `Forbidden` for an account that is no member (a member who may only read gets a rejection);
     /// `BadRequest` for a commit beyond the limits; `Busy`, `Unavailable`, `NoSpace`.
-    pub fn commit(&self, who: Identity, commit: Commit) -> Result<CommitOutcome, ApiError> {
-        let outcome = self.submit(Request { who, stored: Vec::new(), commit: Some(commit) })?;
+    pub fn commit(&self, who: Identity, commit: impl Into<SentCommit>) -> Result<CommitOutcome, ApiError> {
+        let outcome = self.submit(Request { who, stored: Vec::new(), commit: Some(commit.into()) })?;
         outcome.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "the commit was not decided"))
     }
 
@@ -143,8 +143,8 @@ fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
     let (_, first) = commits().next().filter(|_| writers == Writers::PerNamespace)?;
     let operations = || commits().flat_map(|(_, commit)| &commit.operations);
     let places: BTreeSet<(NodeId, NameKey)> = operations().filter_map(place).collect();
-    let named: BTreeSet<NodeId> = operations().map(Operation::node).collect();
-    let made = operations().filter(|operation| matches!(operation, Operation::Create { .. }));
+    let named: BTreeSet<NodeId> = operations().map(SentOperation::node).collect();
+    let made = operations().filter(|operation| matches!(operation, SentOperation::Whole(Operation::Create { .. })));
     let namespaces: BTreeSet<NamespaceId> = made.map(|operation| operation.node().as_namespace()).collect();
     let nodes: BTreeSet<NodeId> = named.into_iter().chain(places.iter().map(|(parent, _)| *parent)).collect();
     let devices: BTreeSet<DeviceId> = commits().map(|(who, _)| who.device).collect();
@@ -153,8 +153,7 @@ fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
     let stored: BTreeSet<(AccountId, BlockHash)> =
         requests.iter().flat_map(|request| request.stored.iter().map(|block| (request.who.account, *block))).collect();
     let used = commits().flat_map(|(who, commit)| {
-        let bodies = commit.operations.iter().filter_map(Operation::body);
-        bodies.flat_map(Body::blocks).map(move |block| (who.account, *block))
+        commit.operations.iter().flat_map(SentOperation::named_blocks).map(move |block| (who.account, *block))
     });
     let blocks: BTreeSet<(AccountId, BlockHash)> =
         used.filter(|block| !stored.contains(block)).take(BLOCKS_LOOKED_UP).collect();
@@ -171,7 +170,8 @@ fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
 }
 
 /// Where an operation puts its node.
-fn place(operation: &Operation) -> Option<(NodeId, NameKey)> {
+fn place(operation: &SentOperation) -> Option<(NodeId, NameKey)> {
+    let SentOperation::Whole(operation) = operation else { return None };
     match operation {
         Operation::Create { parent, name, .. } | Operation::Move { parent, name, .. } => Some((*parent, name.key())),
         Operation::Edit { .. } | Operation::Delete { .. } => None,
@@ -216,7 +216,7 @@ fn run_one(
 fn settle(
     tx: &dyn Transaction,
     who: Identity,
-    commit: &Commit,
+    commit: &SentCommit,
     namespace: Option<Namespace>,
     round: &Round<'_>,
     news: &mut News,
@@ -236,6 +236,10 @@ fn settle(
     if !role.may_write() {
         return Ok(refuse_all(commit));
     }
+    let whole = match complete(tx, commit)? {
+        Ok(whole) => whole,
+        Err(rejections) => return Ok(CommitOutcome::Rejected(rejections)),
+    };
     let terms = Terms {
         root: commit.namespace.root(),
         head: namespace.head,
@@ -243,7 +247,7 @@ fn settle(
         device: Some(who.device),
         time: now,
     };
-    match decide(&CommitView { tx, who, namespace: commit.namespace, now }, &terms, commit)? {
+    match decide(&CommitView { tx, who, namespace: commit.namespace, now }, &terms, &whole)? {
         Decision::Reject(rejections) => Ok(CommitOutcome::Rejected(rejections)),
         Decision::Accept(effects) => {
             write_effects(tx, commit.namespace, &effects, news)?;
@@ -255,7 +259,36 @@ fn settle(
     }
 }
 
-fn refuse_all(commit: &Commit) -> CommitOutcome {
+/// The commit with whole blocklists. One that cannot be had is a reason to refuse its operation: in place of the
+/// decision, which would have to do without it.
+fn complete(tx: &dyn Transaction, commit: &SentCommit) -> Answer<Result<Commit, Vec<Rejection>>> {
+    let (mut operations, mut rejections) = (Vec::with_capacity(commit.operations.len()), Vec::new());
+    for (operation, index) in commit.operations.iter().zip(0..) {
+        match operation {
+            SentOperation::Whole(operation) => operations.push(operation.clone()),
+            SentOperation::Amend { node, base_content, blocks, size, executable, mtime } => {
+                let base = tx.node(commit.namespace, *node)?;
+                match amended(base, *base_content, blocks) {
+                    Ok(blocks) => {
+                        let body = Body::File { blocks, size: *size, executable: *executable, mtime: *mtime };
+                        operations.push(Operation::Edit { node: *node, base_content: *base_content, body });
+                    }
+                    Err(reason) => rejections.push(Rejection { index, reason }),
+                }
+            }
+        }
+    }
+    Ok(if rejections.is_empty() { Ok(commit.with(operations)) } else { Err(rejections) })
+}
+
+/// The whole of a blocklist that was made against this revision of a file.
+fn amended(base: Option<NodeRecord>, revision: Position, blocks: &AmendedList) -> Result<Blocklist, Reason> {
+    let base = base.filter(|base| base.is_live() && base.content_rev == revision).ok_or(Reason::Stale)?;
+    let Body::File { blocks: older, .. } = base.body else { return Err(Reason::KindChange) };
+    blocks.resolve(&older).map_err(|_misfit| Reason::Malformed)
+}
+
+fn refuse_all(commit: &SentCommit) -> CommitOutcome {
     let indexes = 0..u32::try_from(commit.operations.len()).unwrap_or(u32::MAX);
     CommitOutcome::Rejected(indexes.map(|index| Rejection { index, reason: Reason::Forbidden }).collect())
 }
@@ -288,12 +321,12 @@ fn end_memberships(tx: &dyn Transaction, who: Identity, effects: &Effects, news:
     Ok(())
 }
 
-fn check_size(commit: &Commit) -> Result<(), ApiError> {
+fn check_size(commit: &SentCommit) -> Result<(), ApiError> {
     if commit.operations.len() > limits::COMMIT_OPERATIONS {
         return Err(bad_request(format!("a commit holds at most {} operations", limits::COMMIT_OPERATIONS)));
     }
-    let blocks: usize = commit.operations.iter().filter_map(Operation::body).map(|body| body.blocks().len()).sum();
-    if blocks > limits::COMMIT_BLOCKS {
+    let blocks: u64 = commit.operations.iter().map(SentOperation::count_blocks).sum();
+    if blocks > limits::COMMIT_BLOCKS as u64 {
         return Err(bad_request(format!("a commit names at most {} blocks", limits::COMMIT_BLOCKS)));
     }
     Ok(())

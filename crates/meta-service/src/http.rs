@@ -3,7 +3,7 @@
 use crate::failure::{bad_request, unlinked};
 use crate::service::MetaService;
 use api::service::Identity;
-use api::{ApiError, CONTENT_TYPE, ErrorCode, LinkRequest, PREFIX, Token};
+use api::{ApiError, CONTENT_TYPE, ErrorCode, LinkRequest, PREFIX, SentCommit, Token};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -38,7 +38,7 @@ type Call = fn(&MetaService, Identity, &[u8]) -> Result<Vec<u8>, ApiError>;
 const CALLS: &[(&str, Call)] = &[
     ("server", |service, _, body| answer(body, |(): ()| service.server())),
     ("changes", |service, who, body| answer(body, |request| service.changes(who, &request))),
-    ("commit", |service, who, body| answer(body, |request| service.commit(who, request))),
+    ("commit", |service, who, body| answer(body, |request: SentCommit| service.commit(who, request))),
     ("announce", |service, who, body| answer(body, |request| service.announce(who, request))),
     ("coming", |service, who, body| answer(body, |request| service.coming(who, &request))),
     ("missing", |service, who, body| answer(body, |request| service.missing(who, &request))),

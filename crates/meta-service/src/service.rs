@@ -8,9 +8,9 @@ use crate::login_limit::LoginLimit;
 use crate::password::Passwords;
 use crate::watermark::Watermarks;
 use api::service::{Announce, Followed, Identity, MetaForBlocks, MetaForNotification, MetaForStart, StoredBlock};
-use api::{ApiError, ChangesReply, ChangesRequest, ServerReply, Token};
+use api::{ApiError, ChangesReply, ChangesRequest, SentCommit, ServerReply, Token};
 use metadata_store::{JournalCache, MetadataStore, Reading, ServerIdentity, StoreError, Transaction};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position, Role};
+use model::{AccountId, BlockHash, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,7 +225,7 @@ impl MetaForBlocks for MetaService {
         &self,
         who: Identity,
         blocks: &[StoredBlock],
-        commit: Option<&Commit>,
+        commit: Option<&SentCommit>,
     ) -> Result<Option<CommitOutcome>, ApiError> {
         let stored = blocks.iter().map(|block| block.hash).collect();
         let outcome = self.submit(Request { who, stored, commit: commit.cloned() })?;

@@ -261,7 +261,7 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, commit: &Commit) -> CommitOutcome {
+    fn accept(&mut self, commit: &api::SentCommit) -> CommitOutcome {
         self.committed += commit.operations.len();
         self.head += commit.operations.len() as u64;
         CommitOutcome::Accepted { head: Position(self.head), time: Timestamp(0) }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use meta_service::{Environment, MetaService};
 use metadata_store::SqliteStore;
-use model::{AccountId, BlockHash, Commit, CommitOutcome, DeviceId, InstanceId, NamespaceId, Timestamp};
+use model::{AccountId, BlockHash, CommitOutcome, DeviceId, InstanceId, NamespaceId, Timestamp};
 use notification_service::Hub;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
@@ -122,7 +122,12 @@ impl MetaForBlocks for Open {
     fn renew(&self, _: &[BlockHash]) -> Result<(), ApiError> {
         Ok(())
     }
-    fn stored(&self, _: Identity, _: &[StoredBlock], _: Option<&Commit>) -> Result<Option<CommitOutcome>, ApiError> {
+    fn stored(
+        &self,
+        _: Identity,
+        _: &[StoredBlock],
+        _: Option<&api::SentCommit>,
+    ) -> Result<Option<CommitOutcome>, ApiError> {
         Ok(None)
     }
 }

@@ -168,7 +168,7 @@ fn file(namespace: NamespaceId, n: u8, block: &[u8]) -> Commit {
 }
 
 fn changeset(namespace: NamespaceId, n: u8, block: &'static [u8]) -> ChangesetHead {
-    ChangesetHead { blocks: headers(&[block]), bases: None, commit: Some(file(namespace, n, block)) }
+    ChangesetHead { blocks: headers(&[block]), bases: None, commit: Some(file(namespace, n, block).into()) }
 }
 
 /// A rule: panics if it does not hold.

@@ -6,8 +6,8 @@ use api::service::{
     CleanUpMode, Condemned, Followed, Identity, Marked, MetaForBlocks, MetaForCleanUp, MetaForNotification,
     MetaForStart, NewPlace, PackIndex, PackState, StoredBlock,
 };
-use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, ServerReply, Token};
-use model::{AccountId, BlockHash, Commit, CommitOutcome, NamespaceId, PackId, PackedBlock};
+use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, SentCommit, ServerReply, Token};
+use model::{AccountId, BlockHash, CommitOutcome, NamespaceId, PackId, PackedBlock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl MetaForBlocks for RemoteMeta {
         &self,
         who: Identity,
         blocks: &[StoredBlock],
-        commit: Option<&Commit>,
+        commit: Option<&SentCommit>,
     ) -> Result<Option<CommitOutcome>, ApiError> {
         let request = Stored { who, blocks: blocks.to_vec(), commit: commit.cloned() };
         self.call(wire::STORED, &request)

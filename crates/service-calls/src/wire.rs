@@ -1,8 +1,8 @@
 //! The calls by name, and what travels in them.
 
 use api::service::{CleanUpMode, Identity, NewPlace, StoredBlock};
-use api::{ChangesRequest, Notification, Token};
-use model::{AccountId, BlockHash, Commit, DeviceId, NamespaceId, PackId, Position, limits};
+use api::{ChangesRequest, Notification, SentCommit, Token};
+use model::{AccountId, BlockHash, DeviceId, NamespaceId, PackId, Position, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -160,7 +160,7 @@ pub struct Missing {
 pub struct Stored {
     pub who: Identity,
     pub blocks: Vec<StoredBlock>,
-    pub commit: Option<Commit>,
+    pub commit: Option<SentCommit>,
 }
 
 /// What [`MARK`] asks.

@@ -4,11 +4,11 @@ use api::service::{
     Announce, CleanUpMode, Condemned, Followed, Identity, InsteadOf, Marked, MetaForBlocks, MetaForCleanUp,
     MetaForNotification, MetaForStart, NewPlace, PackIndex, PackState, StoredBlock,
 };
-use api::{ApiError, ErrorCode, ServerReply, Token};
+use api::{ApiError, ErrorCode, SentCommit, ServerReply, Token};
 use axum::Router;
 use model::{
-    AccountId, BlockHash, Commit, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, PackId,
-    PackedBlock, Position, Timestamp, limits,
+    AccountId, BlockHash, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, PackId, PackedBlock,
+    Position, Timestamp, limits,
 };
 use service_calls::wire::{self, Announcement};
 use service_calls::{
@@ -66,7 +66,7 @@ impl MetaForBlocks for Meta {
         &self,
         _: Identity,
         blocks: &[StoredBlock],
-        commit: Option<&Commit>,
+        commit: Option<&SentCommit>,
     ) -> Result<Option<CommitOutcome>, ApiError> {
         let mut stored = self.stored.lock().expect("not poisoned");
         stored.push((blocks.to_vec(), commit.map(|commit| commit.key)));
@@ -257,7 +257,7 @@ async fn every_call_arrives_and_its_answer_returns() {
     let refused = ask(&remote, |meta| meta.renew(&[BlockHash([9; 32])])).await;
     assert_eq!(refused.expect_err("refused").code, ErrorCode::Unavailable);
     let stored = StoredBlock { hash: blocks[0], len: 5 };
-    let commit = Commit {
+    let commit = SentCommit {
         namespace: SPACE,
         epoch: Epoch(1),
         key: CommitKey([5; 16]),

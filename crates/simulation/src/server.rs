@@ -7,7 +7,7 @@ use crate::failing::{FailingBlocks, FailingMetadata, Weather};
 use crate::journal::{Gain, Journals};
 use crate::wire::{Answered, Sent};
 use api::service::{Announce, CleanUpMode, Identity, MetaForNotification};
-use api::{ApiError, BlockHeader, ErrorCode, LinkRequest, RemoveMemberRequest, ShareRequest, Token, codec};
+use api::{ApiError, BlockHeader, ErrorCode, LinkRequest, RemoveMemberRequest, SentCommit, ShareRequest, Token, codec};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
@@ -199,7 +199,7 @@ impl Server {
             "server" => Answered::of(meta.server()),
             "changes" => Answered::of(read(body).and_then(|request| meta.changes(who, &request))),
             "missing" => Answered::of(read(body).and_then(|request| meta.missing(who, &request))),
-            "commit" => Answered::of(read(body).and_then(|commit| meta.commit(who, commit))),
+            "commit" => Answered::of(read(body).and_then(|commit: SentCommit| meta.commit(who, commit))),
             "announce" => Answered::of(read(body).and_then(|request| meta.announce(who, request))),
             "coming" => Answered::of(read(body).and_then(|request| meta.coming(who, &request))),
             _ => Answered::of::<()>(Err(ApiError::new(ErrorCode::NotFound, "there is no such call"))),

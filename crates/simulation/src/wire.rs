@@ -2,11 +2,10 @@
 
 use api::{
     AnnounceRequest, ApiError, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply,
-    ComingReply, ComingRequest, ErrorCode, MissingReply, MissingRequest, NewsReply, ServerReply, SmallContent,
-    SumsReply, SumsRequest, codec,
+    ComingReply, ComingRequest, ErrorCode, MissingReply, MissingRequest, NewsReply, SentCommit, ServerReply,
+    SmallContent, SumsReply, SumsRequest, codec,
 };
 use bytes::{Bytes, BytesMut};
-use model::Commit;
 use model::CommitOutcome;
 use parcels::{Form, Frame};
 use serde::de::DeserializeOwned;
@@ -36,7 +35,7 @@ pub enum Call {
     Server,
     Changes(ChangesRequest),
     Missing(MissingRequest),
-    Commit(Commit),
+    Commit(SentCommit),
     Changeset(ChangesetHead),
     Blocks(BlocksRequest),
     Prefetch(BlocksRequest),

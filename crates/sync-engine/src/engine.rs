@@ -78,6 +78,8 @@ pub struct Tuning {
     /// So many files that wait to be committed make it worth sending their blocks ahead while another commit
     /// is under way.
     pub ahead_from: usize,
+    /// An edit of a file names only the blocks that the version before lacks, if it keeps so many of them or more.
+    pub kept_blocks: u64,
     /// Blocks of an old version before and behind the place of a new block in which its bytes are looked for.
     pub near_blocks: u32,
 }
@@ -91,6 +93,7 @@ impl Default for Tuning {
             announce_from: 2 * model::BLOCK_SIZE,
             inline_file: 256 * 1024,
             ahead_from: 64,
+            kept_blocks: 2,
             near_blocks: 4,
         }
     }

@@ -8,7 +8,7 @@
 use crate::tree::{FileContent, NodeRow, Synced};
 use api::{
     AnnounceRequest, ApiError, ChangesReply, ChangesRequest, ComingReply, ComingRequest, MissingReply, MissingRequest,
-    Notification, ServerReply,
+    Notification, SentCommit, ServerReply,
 };
 use model::{
     BlockHash, Blocklist, Commit, CommitOutcome, ContentHash, Cursor, Epoch, InstanceId, Mtime, NamespaceId, NodeId,
@@ -461,14 +461,14 @@ pub enum Request {
     Changes(ChangesRequest),
     Missing(MissingRequest),
     /// Without blocks.
-    Commit(Commit),
+    Commit(SentCommit),
     /// All blocks are read and checked against their hashes before the first byte is sent; a block that
     /// no longer reads as its hash ends the call as [`Reply::SourceChanged`], and nothing was sent.
     Changeset {
         blocks: Vec<BlockSource>,
         /// What the blocks may resemble: need not be used.
         former: Vec<Former>,
-        commit: Option<Commit>,
+        commit: Option<SentCommit>,
     },
     /// Each block is checked against its hash and written to all its targets as it arrives.
     Fetch {

@@ -13,8 +13,7 @@ use api::service::{
 use api::{ApiError, ErrorCode, PREFIX, ServerReply, Token};
 use client::backoff::Backoff;
 use model::{
-    AccountId, BlockHash, Commit, CommitOutcome, DeviceId, NamespaceId, PackId, PackedBlock, Position, Timestamp,
-    limits,
+    AccountId, BlockHash, CommitOutcome, DeviceId, NamespaceId, PackId, PackedBlock, Position, Timestamp, limits,
 };
 use service_calls::{Links, Publisher, alive_routes, meta_routes};
 use std::fs;
@@ -81,7 +80,12 @@ impl MetaForBlocks for Meta {
         Ok(())
     }
 
-    fn stored(&self, _: Identity, _: &[StoredBlock], _: Option<&Commit>) -> Result<Option<CommitOutcome>, ApiError> {
+    fn stored(
+        &self,
+        _: Identity,
+        _: &[StoredBlock],
+        _: Option<&api::SentCommit>,
+    ) -> Result<Option<CommitOutcome>, ApiError> {
         Ok(None)
     }
 }

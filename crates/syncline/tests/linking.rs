@@ -250,6 +250,7 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
         "hash-once       on",
         "neighbours      on",
         "quiet           on",
+        "kept-blocks     on",
     ];
     assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }

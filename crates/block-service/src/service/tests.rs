@@ -1,9 +1,9 @@
 //! The block service against a meta service that knows little.
 
 use super::*;
-use api::{Bases, ChangesReply, ChangesRequest, NamespaceChanges, Stretch, SumsRequest};
+use api::{Bases, ChangesReply, ChangesRequest, NamespaceChanges, SentCommit, Stretch, SumsRequest};
 use block_store::MemoryBlockStore;
-use model::{AccountId, Commit, CommitKey, CommitOutcome, DeviceId, Epoch, NamespaceId, Position, Timestamp};
+use model::{AccountId, CommitKey, CommitOutcome, DeviceId, Epoch, NamespaceId, Position, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -60,7 +60,7 @@ impl MetaForBlocks for Meta {
         &self,
         who: Identity,
         blocks: &[StoredBlock],
-        commit: Option<&Commit>,
+        commit: Option<&SentCommit>,
     ) -> Result<Option<CommitOutcome>, ApiError> {
         let named = blocks.iter().map(|block| (who.account, block.hash));
         self.noted.lock().expect("not poisoned").extend(named.clone());
@@ -81,7 +81,7 @@ pub(crate) fn header(bytes: &[u8]) -> BlockHeader {
 }
 
 pub(crate) fn head(who: Identity, blocks: &[&[u8]]) -> ChangesetHead {
-    let commit = Commit {
+    let commit = SentCommit {
         namespace: NamespaceId(who.account.0),
         epoch: Epoch(1),
         key: CommitKey([1; 16]),

@@ -5,10 +5,10 @@ use super::deltas::Deltas;
 use super::link::Link;
 use super::stall::Progress;
 use super::{Transport, TransportError, Way};
-use api::{BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, codec};
+use api::{BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, SentCommit, codec};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use model::{BlockHash, Commit};
+use model::BlockHash;
 use parcels::{Compressor, Form, Frame, share_parcel};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Transport {
         &self,
         blocks: Vec<BlockSource>,
         former: Vec<Former>,
-        commit: Option<Commit>,
+        commit: Option<SentCommit>,
         files: Arc<dyn BlockFiles>,
     ) -> Result<Reply, TransportError> {
         let reply = self.upload(blocks, former, commit, files).await;
@@ -43,7 +43,7 @@ impl Transport {
         &self,
         blocks: Vec<BlockSource>,
         former: Vec<Former>,
-        commit: Option<Commit>,
+        commit: Option<SentCommit>,
         files: Arc<dyn BlockFiles>,
     ) -> Result<Reply, TransportError> {
         let (sources, reader) = (blocks.clone(), Arc::clone(&files));
@@ -169,7 +169,7 @@ struct Upload {
     headers: Vec<BlockHeader>,
     contents: Vec<Bytes>,
     deltas: Deltas,
-    commit: Option<Commit>,
+    commit: Option<SentCommit>,
 }
 
 impl Upload {

@@ -3,8 +3,8 @@
 use api::codec::{encode, encode_head};
 use api::{
     BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ErrorCode, HistoryRequest,
-    LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, ServerReply, ShareRequest, Stretch,
-    SumsReply, SumsRequest, Token,
+    LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, SentCommit, ServerReply, ShareRequest,
+    Stretch, SumsReply, SumsRequest, Token,
 };
 use client::Config;
 use client::control::protocol::{Command, Failure, Reply, Request, VERSION, WirePath};
@@ -52,9 +52,9 @@ fn file() -> Body {
     Body::File { blocks, size: 5, executable: true, mtime: Mtime(-1) }
 }
 
-fn commit() -> Commit {
+fn commit() -> SentCommit {
     let (node, parent) = (NodeId([2; 16]), NodeId([3; 16]));
-    Commit {
+    let commit = Commit {
         namespace: NamespaceId([3; 16]),
         epoch: Epoch(1),
         key: CommitKey([4; 16]),
@@ -64,8 +64,10 @@ fn commit() -> Commit {
             Operation::Edit { node, base_content: Position(1), body: Body::Symlink { target: "b".into() } },
             Operation::Move { node, base_location: Position(300), parent, name: name("\u{e9}") },
             Operation::Delete { node, base_content: Position(1), base_location: Position(2) },
+            Operation::Edit { node, base_content: Position(1), body: file() },
         ],
-    }
+    };
+    SentCommit::amending(commit, |_, _| Some(Blocklist(vec![BlockHash([6; 32]), BlockHash([7; 32])])), |_| true)
 }
 
 fn changes() -> ChangesReply {

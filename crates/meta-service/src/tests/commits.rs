@@ -1,7 +1,7 @@
 //! Commits: what is legal, what is refused and why, and that a commit happens once.
 
 use super::*;
-use api::ErrorCode;
+use api::{ErrorCode, SentCommit, SentOperation};
 use model::limits;
 
 fn setup() -> (Bench, Person, NamespaceId, NodeId) {
@@ -417,6 +417,91 @@ fn p2_a_key_belongs_to_its_device() {
     assert_eq!(refusals(outcome), [(0, Reason::NodeExists)], "decided anew");
 }
 
+/// A file of these blocks.
+fn long_file(blocks: &[u8]) -> Body {
+    let list = Blocklist(blocks.iter().map(|block| BlockHash([*block; 32])).collect());
+    let size = (blocks.len() as u64 - 1) * model::BLOCK_SIZE + 1;
+    Body::File { blocks: list, size, executable: false, mtime: Mtime(0) }
+}
+
+/// The commit with its edits told by what they keep of these blocks.
+fn amending(draft: Commit, before: &[u8]) -> SentCommit {
+    let before = Blocklist(before.iter().map(|block| BlockHash([*block; 32])).collect());
+    let sent = SentCommit::amending(draft, |_, _| Some(before.clone()), |_| true);
+    assert!(sent.operations.iter().any(|operation| matches!(operation, SentOperation::Amend { .. })));
+    sent
+}
+
+/// A file `a` of the blocks 1, 2 and 3; blocks up to 9 are there for edits.
+fn with_long_file() -> (Bench, Person, NamespaceId, NodeId) {
+    let (bench, me, ns, top) = setup();
+    for block in 1..10 {
+        bench.upload(&me, block);
+    }
+    let a = bench.new_node();
+    bench.accept(&me, ns, vec![create(a, top, "a", long_file(&[1, 2, 3]))]);
+    (bench, me, ns, a)
+}
+
+fn edited(bench: &Bench, ns: NamespaceId, node: NodeId, blocks: &[u8]) -> Operation {
+    let base_content = bench.record(ns, node).expect("it exists").content_rev;
+    Operation::Edit { node, base_content, body: long_file(blocks) }
+}
+
+#[test]
+fn an_amended_edit_is_the_whole_one_to_everybody_else() {
+    let (bench, me, ns, a) = with_long_file();
+    let operations = vec![edited(&bench, ns, a, &[1, 9, 3, 4]), bench.moved(ns, a, ns.root(), "b")];
+    let sent = amending(bench.draft(ns, bench.head(ns), operations), &[1, 2, 3]);
+    let outcome = bench.service.commit(me.who, sent.clone()).expect("an outcome");
+    assert!(matches!(outcome, CommitOutcome::Accepted { .. }));
+    assert_eq!(bench.record(ns, a).expect("lives").body, long_file(&[1, 9, 3, 4]));
+    assert_eq!(bench.journal(ns)[1].change, Change::Edit { body: long_file(&[1, 9, 3, 4]) });
+    bench.check(ns);
+    bench.accept(&me, ns, vec![edited(&bench, ns, a, &[5])]);
+    assert_eq!(bench.service.commit(me.who, sent), Ok(outcome), "P2: though its base is gone");
+    assert_eq!(bench.record(ns, a).expect("lives").body, long_file(&[5]));
+}
+
+#[test]
+fn an_amended_edit_of_what_has_changed_since_is_stale() {
+    let (bench, me, ns, a) = with_long_file();
+    let late = |bench: &Bench| {
+        let operations = vec![create(bench.new_node(), ns.root(), "b", empty_file()), edited(bench, ns, a, &[1, 9, 3])];
+        amending(bench.draft(ns, bench.head(ns), operations), &[1, 2, 3])
+    };
+    let (changed, deleted) = (late(&bench), late(&bench));
+    bench.accept(&me, ns, vec![edited(&bench, ns, a, &[1, 2, 4])]);
+    assert_eq!(refusals(bench.service.commit(me.who, changed).expect("an outcome")), [(1, Reason::Stale)]);
+    bench.accept(&me, ns, vec![bench.delete(ns, a)]);
+    assert_eq!(refusals(bench.service.commit(me.who, deleted).expect("an outcome")), [(1, Reason::Stale)]);
+    assert_eq!(bench.tree(ns), [""; 0]);
+}
+
+#[test]
+fn an_amended_edit_that_leads_elsewhere_is_malformed_and_changes_nothing() {
+    let (bench, me, ns, a) = with_long_file();
+    let send = |blocks: &[u8], before: &[u8]| {
+        let draft = bench.draft(ns, bench.head(ns), vec![edited(&bench, ns, a, blocks)]);
+        refusals(bench.service.commit(me.who, amending(draft, before)).expect("an outcome"))
+    };
+    assert_eq!(send(&[1, 9, 4], &[1, 2, 4]), [(0, Reason::Malformed)], "made against other content");
+    assert_eq!(send(&[1, 2, 3, 4], &[1, 2, 3, 4]), [(0, Reason::Malformed)], "keeps more than there is");
+    assert_eq!(send(&[1, 2, 77], &[1, 2, 3]), [(0, Reason::MissingBlocks(vec![BlockHash([77; 32])]))]);
+    let draft = bench.draft(ns, bench.head(ns), vec![edited(&bench, ns, a, &[1, 2])]);
+    let mut sent = amending(draft, &[1, 2, 3]);
+    let SentOperation::Amend { size, .. } = &mut sent.operations[0] else { panic!("is amended") };
+    *size += model::BLOCK_SIZE;
+    assert_eq!(refusals(bench.service.commit(me.who, sent).expect("an outcome")), [(0, Reason::Malformed)]);
+    let folder = bench.mkdir(&me, ns, ns.root(), "d");
+    let draft = bench.draft(ns, bench.head(ns), vec![edited(&bench, ns, folder, &[1])]);
+    assert_eq!(
+        refusals(bench.service.commit(me.who, amending(draft, &[1])).expect("an outcome")),
+        [(0, Reason::KindChange)]
+    );
+    assert_eq!(bench.record(ns, a).expect("lives").body, long_file(&[1, 2, 3]));
+}
+
 #[test]
 fn p3_another_epoch_or_a_future_that_never_was_stops_the_client() {
     let (bench, me, ns, top) = setup();
@@ -476,7 +561,7 @@ fn blocks_that_were_stored_count_even_if_their_commit_is_refused() {
     let (bench, me, ns, top) = setup();
     let stored = [StoredBlock { hash: BlockHash([5; 32]), len: 1 }];
     let bad = bench.draft(ns, Position(0), vec![create(bench.new_node(), bench.new_node(), "a", file(5))]);
-    let outcome = bench.service.stored(me.who, &stored, Some(&bad)).expect("an outcome").expect("of a commit");
+    let outcome = bench.service.stored(me.who, &stored, Some(&bad.into())).expect("an outcome").expect("of a commit");
     assert_eq!(refusals(outcome), [(0, Reason::ParentMissing)]);
     bench.accept(&me, ns, vec![create(bench.new_node(), top, "a", file(5))]);
 }

@@ -1,7 +1,7 @@
 //! The calls as clients see them: on HTTP.
 
 use super::*;
-use api::{ApiError, CONTENT_TYPE, ChangesReply, ChangesRequest, DevicesReply, ErrorCode, PREFIX};
+use api::{ApiError, CONTENT_TYPE, ChangesReply, ChangesRequest, DevicesReply, ErrorCode, PREFIX, SentCommit};
 use axum::body::Body as HttpBody;
 use axum::http::{Request, StatusCode};
 use model::Cursor;
@@ -59,7 +59,7 @@ fn a_device_links_commits_reads_and_unlinks() {
 
     let operation = create(bench.new_node(), link.root.root(), "a", empty_file());
     let draft = bench.draft(link.root, Position(0), vec![operation]);
-    let outcome: CommitOutcome = call(&bench, "commit", &token, &draft).read();
+    let outcome: CommitOutcome = call(&bench, "commit", &token, &SentCommit::from(draft)).read();
     assert!(matches!(outcome, CommitOutcome::Accepted { head: Position(1), .. }));
 
     let cursor = Cursor::from([(link.root, Position(0))]);

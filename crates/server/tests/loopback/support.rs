@@ -269,7 +269,8 @@ impl Events {
 pub(crate) fn framed(blocks: &[&[u8]], commit: Option<Commit>) -> Vec<u8> {
     let header =
         |block: &&[u8]| BlockHeader { hash: BlockHash::of(block), len: u32::try_from(block.len()).expect("short") };
-    let head = ChangesetHead { blocks: blocks.iter().map(header).collect(), bases: None, commit };
+    let head =
+        ChangesetHead { blocks: blocks.iter().map(header).collect(), bases: None, commit: commit.map(Into::into) };
     let mut bytes = codec::encode_head(&head);
     for block in blocks {
         let frame = Frame { form: Form::Plain, blocks: 1, len: u32::try_from(block.len()).expect("short") };

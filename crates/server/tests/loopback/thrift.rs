@@ -175,7 +175,8 @@ impl Pair {
             let left = left.map(|(number, block)| FormerBlock { number, hash: block.hash, len: block.len });
             Former { namespace: self.device.link.root, path: LocalPath::root(), blocks: left.collect() }
         });
-        let request = Request::Changeset { blocks: sent, former: former.into_iter().collect(), commit: Some(commit) };
+        let request =
+            Request::Changeset { blocks: sent, former: former.into_iter().collect(), commit: Some(commit.into()) };
         let reply = self.perform(0, request).await;
         let Reply::Changeset { outcome: Some(CommitOutcome::Accepted { head, .. }) } = reply else {
             panic!("not accepted: {reply:?}")
@@ -330,7 +331,7 @@ async fn a_server_that_cannot_make_a_block_is_sent_the_whole_one() {
     };
     let commit = pair.commit(&whole, &blocks);
     let blocks = sources(whole.len(), &blocks);
-    let request = Request::Changeset { blocks: blocks.clone(), former: vec![former], commit: Some(commit) };
+    let request = Request::Changeset { blocks: blocks.clone(), former: vec![former], commit: Some(commit.into()) };
     let reply = pair.perform(0, request).await;
     assert!(matches!(reply, Reply::Changeset { outcome: Some(CommitOutcome::Accepted { .. }) }), "{reply:?}");
     let request = BlocksRequest { namespace: pair.device.link.root, blocks: vec![blocks[0].hash], bases: Vec::new() };

@@ -152,6 +152,7 @@ impl World {
             return Tuning::default();
         }
         let mut chance = self.chance(&[6, number as u64, self.devices[number].life]);
+        let mut amending = self.chance(&[27, number as u64, self.devices[number].life]);
         Tuning {
             read_closed_at_once: chance.happens(800),
             prefetch: chance.happens(800),
@@ -159,6 +160,7 @@ impl World {
             announce_from: 1,
             inline_file: if chance.happens(500) { 0 } else { Tuning::default().inline_file },
             ahead_from: if chance.happens(500) { 1 } else { Tuning::default().ahead_from },
+            kept_blocks: if self.knobs.thrift && amending.happens(800) { 0 } else { Tuning::default().kept_blocks },
             ..Tuning::default()
         }
     }

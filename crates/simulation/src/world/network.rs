@@ -6,7 +6,7 @@ use crate::courier::Next;
 use crate::disk::{Fault, SimFs, lock};
 use crate::history::ServerEvent;
 use crate::wire::{Answer, Answered, Call, Sent, damaged, parcels_at};
-use api::ApiError;
+use api::{ApiError, SentCommit, SentOperation};
 use local_files::fs::FsError;
 use model::{BlockHash, CommitOutcome, Cursor, NamespaceId, Reason};
 use notification_service::News;
@@ -234,7 +234,11 @@ impl World {
                 Form::Delta => self.cover("block sent as a delta"),
             }
         }
-        match sent.means() {
+        let meaning = sent.means();
+        if meaning.as_ref().and_then(commit_of).is_some_and(|commit| !amended(commit).is_empty()) {
+            self.cover("edit amended");
+        }
+        match meaning {
             Some(Call::Changeset(head)) => *self.coverage.entry("blocks sent").or_default() += head.blocks.len() as u64,
             Some(Call::Blocks(request)) if calls > 1 && request.bases.is_empty() => {
                 self.cover("delta led elsewhere on a device");
@@ -245,6 +249,9 @@ impl World {
 
     /// What an answer shows of them.
     fn note_answer(&mut self, meaning: Option<&Call>, answered: &Answered, result: &Result<Answer, ApiError>) {
+        if let (Some(commit), Some(outcome)) = (meaning.and_then(commit_of), outcome_of(result)) {
+            self.note_amended(&amended(commit), outcome);
+        }
         match (meaning, result) {
             (Some(Call::Blocks(request) | Call::Prefetch(request)), Ok(Answer::Blocks(_))) => {
                 let foreign = |base: &BlockHash| !self.server.journals.names(request.namespace, *base);
@@ -280,6 +287,23 @@ impl World {
                 self.cover("sums told");
             }
             _ => {}
+        }
+    }
+
+    /// What became of edits that named the version before.
+    fn note_amended(&mut self, amended: &BTreeSet<u32>, outcome: &CommitOutcome) {
+        match outcome {
+            CommitOutcome::Accepted { .. } if amended.is_empty() => {}
+            CommitOutcome::Accepted { .. } => self.cover("amended edit accepted"),
+            CommitOutcome::Rejected(rejections) => {
+                for rejection in rejections.iter().filter(|rejection| amended.contains(&rejection.index)) {
+                    self.cover(match rejection.reason {
+                        Reason::Stale => "amended edit refused as stale",
+                        Reason::Malformed => "amended edit refused as malformed",
+                        _ => "amended edit refused otherwise",
+                    });
+                }
+            }
         }
     }
 
@@ -624,10 +648,10 @@ impl Asked {
     }
 }
 
-fn commit_key(call: &Call) -> Option<model::CommitKey> {
+fn commit_of(call: &Call) -> Option<&SentCommit> {
     match call {
-        Call::Commit(commit) => Some(commit.key),
-        Call::Changeset(head) => head.commit.as_ref().map(|commit| commit.key),
+        Call::Commit(commit) => Some(commit),
+        Call::Changeset(head) => head.commit.as_ref(),
         Call::Server
         | Call::Changes(_)
         | Call::Missing(_)
@@ -637,6 +661,17 @@ fn commit_key(call: &Call) -> Option<model::CommitKey> {
         | Call::Announce(_)
         | Call::Coming(_) => None,
     }
+}
+
+fn commit_key(call: &Call) -> Option<model::CommitKey> {
+    commit_of(call).map(|commit| commit.key)
+}
+
+/// The operations that name the version before.
+fn amended(commit: &SentCommit) -> BTreeSet<u32> {
+    let operations = commit.operations.iter().zip(0..);
+    let amended = operations.filter(|(operation, _)| matches!(operation, SentOperation::Amend { .. }));
+    amended.map(|(_, index)| index).collect()
 }
 
 fn outcome_of(result: &Result<Answer, ApiError>) -> Option<&CommitOutcome> {

@@ -7,9 +7,10 @@ use crate::io::{Activity, ActivityKind, Environment, Reply, Request, RequestErro
 use crate::plan::{CommitBuilder, Contents, Naming, PlannedCommit};
 use crate::tree::{Content, FileContent};
 use crate::verdict::Context;
-use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, Notification, ServerReply};
+use api::{ApiError, ChangesReply, ChangesRequest, ErrorCode, Notification, SentCommit, ServerReply};
 use model::{
-    Body, Commit, CommitKey, CommitOutcome, NamespaceId, NodeId, Operation, Position, Reason, Rejection, Timestamp,
+    Blocklist, Body, Commit, CommitKey, CommitOutcome, NamespaceId, NodeId, Operation, Position, Reason, Rejection,
+    Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +55,9 @@ pub(super) struct ServerWork {
     resolving: bool,
     /// The commit in flight was accepted; the journal must be read up to here to know what came before.
     accepted: Option<(Position, Timestamp)>,
+    /// The server found something malformed in an edit of a file: it may have another version before it than this
+    /// device believes. From then on blocklists travel whole.
+    whole_lists: bool,
 }
 
 /// A journal that has grown as it would by the commit under way.
@@ -156,7 +160,7 @@ impl Engine {
         if !self.is_online() {
             return;
         }
-        self.resolve_commit();
+        self.resolve_commit(env);
         self.start_transfers(env);
     }
 
@@ -436,10 +440,11 @@ impl Engine {
         // On disk before it is sent: after a crash its fate must be asked for under the same key.
         self.persist();
         let request = if planned.blocks.is_empty() {
-            Request::Commit(commit)
+            Request::Commit(self.sent_form(commit, env))
         } else {
             let blocks = transfer::without_repeats(planned.blocks);
-            Request::Changeset { blocks, former: self.former_of_edits(&commit, env), commit: Some(commit) }
+            let former = self.former_of_edits(&commit, env);
+            Request::Changeset { blocks, former, commit: Some(self.sent_form(commit, env)) }
         };
         self.server.committing = true;
         self.server.resolving = false;
@@ -447,16 +452,30 @@ impl Engine {
         self.transfers.requests.insert(id, RequestKind::Commit);
     }
 
+    /// The commit as it travels: where the server's version of a file is the one that an edit was made against, only
+    /// with what that one lacks.
+    fn sent_form(&self, commit: Commit, env: &Environment<'_>) -> SentCommit {
+        if self.server.whole_lists {
+            return commit.into();
+        }
+        let before = |node, base_content| {
+            let remote = self.trees.remote(node).filter(|remote| remote.content_rev == base_content)?;
+            let Content::File(file) = remote.content else { return None };
+            self.find_list(env, &file.hash).map(|(blocks, _)| Blocklist::clone(&blocks))
+        };
+        SentCommit::amending(commit, before, |blocks| blocks.kept() >= self.tuning.kept_blocks)
+    }
+
     /// Asks again for the fate of a commit whose answer was lost. The server knows it by its key; blocks
     /// are not sent again, since a commit that never arrived may as well be refused for lack of them.
-    fn resolve_commit(&mut self) {
+    fn resolve_commit(&mut self, env: &Environment<'_>) {
         if self.server.committing || self.server.accepted.is_some() {
             return;
         }
         if let Some(commit) = self.state.in_flight.clone() {
             self.server.committing = true;
             self.server.resolving = true;
-            let id = self.send(Request::Commit(commit));
+            let id = self.send(Request::Commit(self.sent_form(commit, env)));
             self.transfers.requests.insert(id, RequestKind::Commit);
         }
     }
@@ -521,6 +540,13 @@ impl Engine {
                     }
                     self.fail(node, rejection.reason.to_string(), env.now, Blame::Race);
                 }
+                Reason::Malformed
+                    if !self.server.whole_lists
+                        && matches!(operation, Operation::Edit { body: Body::File { .. }, .. }) =>
+                {
+                    self.server.whole_lists = true;
+                    self.fail(node, rejection.reason.to_string(), env.now, Blame::Race);
+                }
                 Reason::Stale
                 | Reason::ParentMissing
                 | Reason::NameTaken
@@ -576,7 +602,7 @@ impl Contents for KnownContents<'_, '_> {
             Content::File(file) => {
                 let (blocks, _) = self.engine.find_list(self.env, &file.hash)?;
                 Body::File {
-                    blocks: model::Blocklist::clone(&blocks),
+                    blocks: Blocklist::clone(&blocks),
                     size: file.size,
                     executable: file.executable,
                     mtime: file.mtime,

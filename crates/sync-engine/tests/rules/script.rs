@@ -1,7 +1,7 @@
 //! An engine that is told event by event what happens.
 
 use crate::build::{ROOT, blocks, file, listing, print, scan};
-use api::{ChangesReply, NamespaceChanges};
+use api::{ChangesReply, NamespaceChanges, SentCommit};
 use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEntry, NodeId, Position, Role};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -130,8 +130,8 @@ impl Script {
 
     pub(crate) fn commit(&mut self) -> Option<(RequestId, Commit)> {
         self.request(|request| match request {
-            Request::Commit(commit) => Some(commit.clone()),
-            Request::Changeset { commit, .. } => commit.clone(),
+            Request::Commit(commit) => commit.whole(),
+            Request::Changeset { commit, .. } => commit.as_ref().and_then(SentCommit::whole),
             _ => None,
         })
     }

@@ -2,8 +2,8 @@
 
 use crate::build::{A, agreed_file, at_root, found_file, path, print};
 use crate::script::{Script, hash, state};
-use api::MissingReply;
-use model::{CommitOutcome, Position, Timestamp};
+use api::{MissingReply, SentOperation};
+use model::{CommitOutcome, Position, Reason, Rejection, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request};
 
@@ -35,6 +35,39 @@ fn sent_after_an_edit(tuning: Tuning) -> Option<(usize, bool)> {
 fn an_edit_of_one_block_travels_with_its_commit_however_large_its_file_is() {
     assert_eq!(sent_after_an_edit(Tuning { inline_file: 1, ..Tuning::default() }), Some((1, true)));
     assert_eq!(sent_after_an_edit(Tuning { inline_file: 0, ..Tuning::default() }), None);
+}
+
+/// The commits of an edit, each answered as malformed.
+fn sent_forms(tuning: Tuning) -> Vec<SentOperation> {
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.engine.tune(tuning);
+    script.learn("bytes");
+    edit(&mut script, changed(print(11, 5)));
+    hash(&mut script, "mine!");
+    let mut forms = Vec::new();
+    while forms.len() < 2 {
+        let sent = script.request(|request| match request {
+            Request::Changeset { commit: Some(commit), .. } => Some(commit.operations.clone()),
+            _ => None,
+        });
+        let (id, operations) = sent.expect("the edit is sent");
+        forms.extend(operations);
+        let refusal = CommitOutcome::Rejected(vec![Rejection { index: 0, reason: Reason::Malformed }]);
+        script.reply(id, Ok(Reply::Changeset { outcome: Some(refusal) }));
+        script.answer_changes(Vec::new());
+    }
+    forms
+}
+
+#[test]
+fn an_edit_names_what_it_keeps_until_the_server_finds_something_wrong_with_it() {
+    let amended =
+        |form: &SentOperation| matches!(form, SentOperation::Amend { node: A, base_content: Position(1), .. });
+    let forms = sent_forms(Tuning { kept_blocks: 0, ..Tuning::default() });
+    assert!(amended(&forms[0]) && !amended(&forms[1]), "{forms:?}");
+    let forms = sent_forms(Tuning { kept_blocks: 1, ..Tuning::default() });
+    assert!(!forms.iter().any(amended), "nothing is kept");
 }
 
 #[test]

@@ -10,6 +10,7 @@ const CHANGES: &str = "crates/meta-service/src/changes.rs";
 const COMING: &str = "crates/meta-service/src/coming.rs";
 const SHARING: &str = "crates/meta-service/src/sharing.rs";
 const NAME: &str = "crates/model/src/name.rs";
+const SENT: &str = "crates/api/src/sent.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -43,6 +44,22 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "if record.content_rev != *base_content {",
         new: "if false && record.content_rev != *base_content {",
         suites: &[MetaService, Simulation],
+    },
+    Mutant {
+        name: "amends-any-version",
+        about: "an amended edit is completed from whatever version there is",
+        file: COMMIT,
+        old: "base.is_live() && base.content_rev == revision",
+        new: "base.is_live() || base.content_rev == revision",
+        suites: &[MetaService, Simulation],
+    },
+    Mutant {
+        name: "amends-unchecked",
+        about: "what an amended edit leads to is not compared with what was meant",
+        file: SENT,
+        old: "new.is_empty() && list.content_hash() == self.content",
+        new: "new.is_empty() || list.content_hash() == self.content",
+        suites: &[MetaService],
     },
     Mutant {
         name: "moves-without-base",
