@@ -80,3 +80,15 @@ fn a_step_that_was_interrupted_is_done_to_its_end() {
         (2, KNOWN + 1)
     );
 }
+
+#[test]
+fn a_transaction_begins_with_all_that_other_nodes_of_a_cluster_have_committed() {
+    let server = PrivateServer::start();
+    let store = open(&server, STEPS).expect("opened");
+    for pool in [&store.readers, &store.writers] {
+        let mut lease = pool.take().expect("a connection");
+        let connection = lease.connection().expect("it is open");
+        let waits: Option<u8> = connection.query_first("SELECT @@SESSION.wsrep_sync_wait").expect("asked");
+        assert_eq!(waits, Some(7));
+    }
+}
