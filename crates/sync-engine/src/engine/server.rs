@@ -24,6 +24,9 @@ const BACKOFF_FLOOR_MS: u64 = 50;
 /// How long the news that a journal has grown as by the commit under way waits for that commit's answer, in
 /// milliseconds: the two race, and mostly it is the echo of this very commit.
 const ECHO_MS: u64 = 250;
+/// How long a server that lacks, in the same epoch, what it has told this device may be one that is about to learn of
+/// it, such as one that asks a replica, in milliseconds. After that it was restored, and nobody gave it a new epoch.
+const BEHIND_PATIENCE_MS: u64 = 60_000;
 /// Nodes of one namespace that are offered to one commit.
 const COMMIT_CANDIDATES: usize = 4_000;
 
@@ -44,6 +47,8 @@ pub(super) struct ServerWork {
     commit_after_pulls: u64,
     pulling: bool,
     asking: bool,
+    /// Since when the server has known less than this device, in the same epoch.
+    behind_since: Option<u64>,
     /// The ends of the journals as last heard of.
     pub(super) heads: BTreeMap<NamespaceId, Position>,
     /// Whether the journal was read to its end since the start and since the last namespace was added.
@@ -317,7 +322,15 @@ impl Engine {
         if server.epoch == state.epoch && state.cursor.values().all(|position| *position == Position::START) {
             // It refuses even those who know nothing yet. To forget once more would not help.
             self.back_off(&RequestError::NotSyncline("it refuses its own epoch".into()), env);
+        } else if server.epoch == state.epoch {
+            let since = *self.server.behind_since.get_or_insert(env.now);
+            if env.now.saturating_sub(since) < BEHIND_PATIENCE_MS {
+                self.server.pull_wanted = true;
+                let error = "it does not know yet what it has told this device".into();
+                return self.back_off(&RequestError::NotSyncline(error), env);
+            }
         }
+        self.server.behind_since = None;
         let state = &mut self.state;
         state.epoch = server.epoch;
         state.in_flight = None;
@@ -339,6 +352,7 @@ impl Engine {
     }
 
     fn take_changes(&mut self, changes: ChangesReply, env: &mut Environment<'_>) {
+        self.server.behind_since = None;
         let says_nothing = changes.namespaces.iter().all(|part| part.entries.is_empty());
         for part in changes.namespaces {
             let namespace = part.namespace;
