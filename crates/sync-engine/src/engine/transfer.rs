@@ -1,5 +1,6 @@
 //! Content on its way: which blocks go up before a commit, and which come down before an install.
 
+mod on_disk;
 mod resembling;
 
 use super::Engine;
@@ -602,42 +603,6 @@ impl Engine {
         let (asked, begun) = (BTreeSet::new(), BTreeMap::new());
         let fetch = Fetch { content, namespace, blocks, temp, wanted, asked, probe, begun };
         self.transfers.fetches.insert(node, fetch);
-    }
-
-    /// Where local files have blocks of a content: the version that it replaces, or another file with the
-    /// same content.
-    fn local_blocks(
-        &self,
-        env: &Environment<'_>,
-        node: NodeId,
-        content: &FileContent,
-        blocks: &Blocklist,
-    ) -> Vec<(u32, BlockSource)> {
-        let mut found = BTreeMap::new();
-        let same = self.trees.local_file_with(&content.hash);
-        for holder in [Some(node), same].into_iter().flatten() {
-            let Some((path, old, list)) = self.local_file(env, holder) else { continue };
-            for (number, hash) in (0..).zip(&list.0) {
-                found.entry(*hash).or_insert_with(|| block_of(&path, &old, number, *hash));
-            }
-        }
-        let wanted = (0..).zip(&blocks.0);
-        wanted.filter_map(|(number, hash)| Some((number, found.get(hash)?.clone()))).collect()
-    }
-
-    /// A local file whose content is known.
-    fn local_file(&self, env: &Environment<'_>, node: NodeId) -> Option<(LocalPath, FileContent, Arc<Blocklist>)> {
-        let Seen::File(Some(content)) = self.trees.local(node)?.seen else { return None };
-        let (blocks, _) = self.find_list(env, &content.hash)?;
-        Some((self.trees.local_path(node)?, content, blocks))
-    }
-
-    /// What the disk has of the node, as far as blocks that are fetched may resemble it.
-    fn resembling(&self, env: &Environment<'_>, node: NodeId, numbers: &[u32]) -> Vec<BlockSource> {
-        let Some((path, old, old_blocks)) = self.local_file(env, node) else { return Vec::new() };
-        let Some(fetch) = self.transfers.fetches.get(&node) else { return Vec::new() };
-        let left = left_over(&old_blocks, old.size, &fetch.blocks, numbers, self.tuning.near_blocks);
-        left.into_iter().map(|block| block_of(&path, &old, block.number, block.hash)).collect()
     }
 
     pub(super) fn probed(&mut self, id: JobId, present: &[u32], begun: Vec<(u32, BlockSource)>) {

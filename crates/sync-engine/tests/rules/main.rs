@@ -7,6 +7,7 @@ mod deciding;
 mod echo;
 mod excluding;
 mod looking;
+mod meeting;
 mod observing;
 mod ordering;
 mod power;

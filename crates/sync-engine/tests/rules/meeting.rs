@@ -1,0 +1,83 @@
+//! Which server it is that answers, and whether it still knows what it has told.
+
+use crate::build::{A, agreed_file, at_root, found_file, print};
+use crate::ordering::refused;
+use crate::script::{Script, state};
+use api::{ErrorCode, ServerReply};
+use model::{Epoch, InstanceId};
+use sync_engine::io::{Event, Job, Reply, Request};
+
+/// The engine hears of another epoch, asks who is there, and hears this.
+fn meets(server: ServerReply) -> Script {
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.take();
+    script.tell(Event::StreamOpened);
+    let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+    script.reply(asked.expect("asks").0, refused(ErrorCode::EpochChanged));
+    let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
+    script.reply(asked.expect("asks who is there").0, Ok(Reply::Server(server)));
+    script
+}
+
+#[test]
+fn a_server_of_another_instance_is_not_synced_with() {
+    let version = String::new();
+    let mut script = meets(ServerReply { instance: InstanceId([2; 16]), epoch: Epoch(1), version });
+    assert!(script.request(|_| Some(())).is_none());
+    script.tell(Event::StreamOpened);
+    assert!(script.request(|_| Some(())).is_none());
+    assert!(script.engine.trees().has_local(A));
+}
+
+#[test]
+fn a_server_that_is_behind_for_a_moment_has_lost_nothing() {
+    let same =
+        || Ok(Reply::Server(ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(1), version: String::new() }));
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.take();
+    script.tell(Event::StreamOpened);
+    let began = script.now;
+    let agreed = |script: &Script| script.engine.trees().synced(A).is_some();
+    while agreed(&script) {
+        assert!(script.now < began + 200_000, "it does not wait for ever");
+        let Some((asked, ())) = script.request(|request| matches!(request, Request::Changes(_)).then_some(())) else {
+            script.wake();
+            continue;
+        };
+        script.reply(asked, refused(ErrorCode::EpochChanged));
+        let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
+        script.reply(asked.expect("asks who is there").0, same());
+    }
+    assert!(script.now - began >= 60_000, "what both have agreed on is kept for a while: {}", script.now - began);
+}
+
+#[test]
+fn a_server_that_has_caught_up_is_believed_again_as_long_as_ever() {
+    let same =
+        || Ok(Reply::Server(ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(1), version: String::new() }));
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    for _ in 0..3 {
+        script.take();
+        script.tell(Event::StreamOpened);
+        let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+        script.reply(asked.expect("asks").0, refused(ErrorCode::EpochChanged));
+        let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
+        script.reply(asked.expect("asks who is there").0, same());
+        script.wake();
+        script.answer_changes(Vec::new());
+        script.now += 50_000;
+    }
+    assert!(script.engine.trees().synced(A).is_some());
+}
+
+#[test]
+fn what_a_restored_server_has_lost_is_sent_again_and_not_deleted() {
+    let version = String::new();
+    let mut script = meets(ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(2), version });
+    script.answer_changes(Vec::new());
+    assert!(script.job(|job| matches!(job, Job::Apply(_))).is_none());
+    assert!(script.engine.trees().has_local(A));
+}
