@@ -499,7 +499,9 @@ pub fn is_installed(program: &str, version_flag: &str) -> bool {
 
 /// The last words of a log.
 pub(crate) fn end_of(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
+    // MariaDB writes what is no text.
+    let bytes = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }
