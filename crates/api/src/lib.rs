@@ -7,12 +7,14 @@
 //!
 //! docs/protocol.md shows the calls one by one.
 
+pub mod bundle;
 pub mod codec;
 pub mod error;
 pub mod messages;
 pub mod sent;
 pub mod service;
 
+pub use bundle::{Bundle, SentHead};
 pub use codec::{DecodeError, decode, encode};
 pub use error::{ApiError, ErrorCode};
 pub use messages::*;

@@ -130,7 +130,7 @@ pub struct BlockHeader {
     pub len: u32,
 }
 
-/// `changeset`: the head of a body of blocks (see [`crate::codec::encode_head`]). Blocks are stored as
+/// `changeset`: the head of a body of blocks (see [`crate::codec::encode_head`]), which travels as a [`crate::SentHead`]. Blocks are stored as
 /// they arrive, so an upload that breaks off has not been for nothing; the commit is made when all of
 /// them are durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

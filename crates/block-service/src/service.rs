@@ -498,7 +498,7 @@ fn fill(wanted: &[BlockHash], held: &BTreeMap<BlockHash, u32>) -> BlocksHead {
 }
 
 /// What is in a parcel, if it holds no more than the `outstanding` blocks.
-fn open(outstanding: &[BlockHeader], parcel: &Parcel) -> Result<(Vec<BlockHeader>, Opened), ApiError> {
+pub(crate) fn open(outstanding: &[BlockHeader], parcel: &Parcel) -> Result<(Vec<BlockHeader>, Opened), ApiError> {
     let headers = outstanding.get(..parcel.blocks).ok_or_else(too_many_blocks)?;
     let opened = parcels::open(parcel.form, headers, parcel.bytes.clone());
     opened.map(|opened| (headers.to_vec(), opened)).map_err(|error| bad_request(&error.to_string()))

@@ -4,12 +4,12 @@ use crate::budget::{Budget, Share};
 use crate::http::{blocking, malformed};
 use crate::limits;
 use crate::receive::{BodyReader, ReceiveError};
-use crate::service::{BlockService, Parcel, Upload};
+use crate::service::{BlockService, Parcel, Upload, bad_request, open};
 use api::service::Identity;
-use api::{ApiError, BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, codec};
+use api::{ApiError, BlockHeader, Bundle, ChangesetHead, ChangesetReply, ErrorCode, SentHead, codec};
 use bytes::Bytes;
-use model::BLOCK_SIZE;
-use parcels::{Form, Frame};
+use model::{BLOCK_SIZE, BlockHash};
+use parcels::{Form, Frame, Opened};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -63,10 +63,66 @@ async fn receive_with(
     let len = prefix(body).await?;
     let _head_share = budgets.heads.take(len as u64).await?;
     let bytes = body.exactly(len).await.map_err(|error| broken(&error))?;
-    let head = as_wanted(codec::decode(&bytes).map_err(|error| malformed(&error))?);
+    let head = match codec::decode(&bytes).map_err(|error| malformed(&error))? {
+        SentHead::Named(head) => as_wanted(head),
+        SentHead::Bundle(bundle) => {
+            return receive_bundle(service, &budgets.blocks, who, body, bundle, as_wanted).await;
+        }
+    };
     let beginning = service.clone();
     let upload = blocking(&service, move || beginning.begin(who, head)).await?;
     Storing { service, upload: Some(upload), running: None }.run(&budgets.blocks, body).await
+}
+
+/// Receives a bundle: its blocks get their names when all are there, or the body has ended. They are few enough to be
+/// stored together.
+async fn receive_bundle(
+    service: Arc<BlockService>,
+    budget: &Budget,
+    who: Identity,
+    body: &mut BodyReader,
+    bundle: Bundle,
+    as_wanted: fn(ChangesetHead) -> ChangesetHead,
+) -> Result<ChangesetReply, ApiError> {
+    let headers = bundle.headers().map_err(|error| malformed(&error))?;
+    let _share = budget.take(headers.iter().map(|header| u64::from(header.len)).sum()).await?;
+    let (mut next, mut parcels, mut ended) = (headers.as_slice(), Vec::new(), Ok(()));
+    while !next.is_empty() && ended.is_ok() {
+        ended = receive_parcel(&mut next, body, &mut parcels).await.map(drop).map_err(|ended| ended.error);
+    }
+    if ended.is_ok() {
+        ended = body.end().await.map_err(|error| broken(&error));
+    }
+    let storing = service.clone();
+    blocking(&service, move || {
+        let blocks = plain_blocks(&headers, &parcels)?;
+        let hashes = BlockHash::of_each(&blocks.iter().map(|block| &**block).collect::<Vec<_>>());
+        let named = headers.iter().zip(hashes).map(|(header, hash)| BlockHeader { hash, ..*header });
+        let named: Vec<BlockHeader> = named.collect();
+        match ended.and_then(|()| bundle.open(&named).map_err(|error| malformed(&error))) {
+            Ok(head) => storing.changeset(who, as_wanted(head), blocks),
+            Err(error) => {
+                // They are the account's, whatever they were meant to be.
+                let arrived = ChangesetHead { blocks: named, bases: None, commit: None };
+                if let Err(error) = storing.changeset(who, arrived, blocks) {
+                    tracing::warn!(%error, "the blocks of a broken upload are not kept");
+                }
+                Err(error)
+            }
+        }
+    })
+    .await
+}
+
+fn plain_blocks(mut outstanding: &[BlockHeader], parcels: &[Parcel]) -> Result<Vec<Bytes>, ApiError> {
+    let mut plain = Vec::with_capacity(outstanding.len());
+    for parcel in parcels {
+        let (headers, opened) = open(outstanding, parcel)?;
+        let Opened::Blocks(blocks) = opened else { return Err(bad_request("a block without a name is a delta")) };
+        plain.extend(blocks);
+        outstanding = &outstanding[headers.len()..];
+    }
+    Ok(plain)
 }
 
 async fn prefix(body: &mut BodyReader) -> Result<usize, ApiError> {
@@ -212,16 +268,17 @@ fn lost() -> ApiError {
 mod tests {
     use super::*;
     use crate::service::tests::{ANN, framed, head, plain, service};
-    use axum::body::Body;
+    use api::SentOperation;
+    use axum::body::Body as HttpBody;
     use block_store::BlockStore;
     use futures_util::{StreamExt, stream};
-    use model::BlockHash;
+    use model::{Blocklist, Body, Mtime, Name, NodeId, Operation};
     use std::io;
     use std::time::Duration;
 
     async fn send(service: &Arc<BlockService>, bytes: Vec<u8>) -> Result<ChangesetReply, ApiError> {
         let pieces: Vec<_> = bytes.chunks(700).map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect();
-        let mut body = BodyReader::new(Body::from_stream(stream::iter(pieces)));
+        let mut body = BodyReader::new(HttpBody::from_stream(stream::iter(pieces)));
         receive(service.clone(), UploadBudgets::default(), ANN, &mut body).await
     }
 
@@ -237,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn wherever_an_upload_breaks_off_its_whole_blocks_are_kept_and_noted() {
         let three: [&[u8]; 3] = [b"one", b"two", b"three"];
-        let whole = [codec::encode_head(&head(ANN, &three)), plain(&three)].concat();
+        let whole = [codec::encode_head(&SentHead::Named(head(ANN, &three))), plain(&three)].concat();
         let blocks_at = whole.len() - 11;
         for len in 0..whole.len() {
             let (service, store, meta) = service();
@@ -274,11 +331,65 @@ mod tests {
             let namespace = model::NamespaceId(ANN.account.0);
             again.bases = Some(api::Bases { namespace, blocks: vec![beginning] });
             let frame = Frame { form: Form::Delta, blocks: 1, len: script.len() as u32 };
-            let rest = [codec::encode_head(&again), frame.to_bytes().to_vec(), script].concat();
+            let rest = [codec::encode_head(&SentHead::Named(again)), frame.to_bytes().to_vec(), script].concat();
             let reply = send(&service, rest).await.expect("commits");
             assert!(reply.outcome.is_some() && reply.unmade.is_empty());
             assert_eq!(store.get(&BlockHash::of(&block)).expect("reads").as_deref(), Some(block.as_slice()));
         }
+    }
+
+    /// Two new files, whose head does not name their blocks; and how long that is.
+    fn bundle(blocks: &[&[u8]; 2], sent: &[u8]) -> (Vec<u8>, usize) {
+        let mut whole = head(ANN, blocks);
+        let commit = whole.commit.as_mut().expect("there is one");
+        let file = |header: &BlockHeader| {
+            let body = Body::File {
+                blocks: Blocklist(vec![header.hash]),
+                size: header.len.into(),
+                executable: false,
+                mtime: Mtime(0),
+            };
+            let (node, parent) = (NodeId([header.hash.0[0]; 16]), commit.namespace.root());
+            let name = Name::parse(&header.hash.to_string()).expect("legal");
+            SentOperation::Whole(Operation::Create { node, parent, name, body })
+        };
+        commit.operations = whole.blocks.iter().map(file).collect();
+        let sent_head = SentHead::of(whole);
+        assert!(matches!(sent_head, SentHead::Bundle(_)));
+        let sent_head = codec::encode_head(&sent_head);
+        let frame = Frame { form: Form::Plain, blocks: 2, len: u32::try_from(sent.len()).expect("short") };
+        ([sent_head.as_slice(), &frame.to_bytes(), sent].concat(), sent_head.len())
+    }
+
+    #[tokio::test]
+    async fn blocks_that_are_not_named_are_those_that_the_commit_means() {
+        let (service, store, meta) = service();
+        let (bytes, _) = bundle(&[b"one", b"three"], b"onethree");
+        assert!(send(&service, bytes).await.expect("commits").outcome.is_some());
+        let expected = [b"one".as_slice(), b"three"].map(|block| (ANN.account, BlockHash::of(block)));
+        assert_eq!(*meta.committed.lock().expect("not poisoned"), expected.into());
+        assert_eq!(store.list(None, 10).expect("lists").len(), 2);
+        let (bytes, _) = bundle(&[b"one", b"three"], b"onethrEe");
+        assert_eq!(send(&service, bytes).await.expect_err("is refused").code, ErrorCode::BadRequest);
+        assert_eq!(meta.committed.lock().expect("not poisoned").len(), 2, "what was not meant is not committed");
+    }
+
+    #[tokio::test]
+    async fn wherever_a_bundle_breaks_off_its_whole_blocks_are_kept_and_noted() {
+        let (whole, head_len) = bundle(&[b"one", b"three"], b"onethree");
+        for len in 0..whole.len() {
+            let (service, store, meta) = service();
+            assert_eq!(send(&service, whole[..len].to_vec()).await.expect_err("broke off").code, ErrorCode::BadRequest);
+            let expected = usize::from(len >= head_len + Frame::BYTES + 3);
+            assert_eq!(store.list(None, 10).expect("lists").len(), expected, "cut at {len}");
+            assert_eq!(meta.noted.lock().expect("not poisoned").len(), expected, "cut at {len}");
+            assert!(meta.committed.lock().expect("not poisoned").is_empty());
+        }
+        let (service, _, meta) = service();
+        let more = [whole.as_slice(), b"!"].concat();
+        assert_eq!(send(&service, more).await.expect_err("is refused").code, ErrorCode::BadRequest);
+        assert!(meta.committed.lock().expect("not poisoned").is_empty());
+        assert_eq!(meta.noted.lock().expect("not poisoned").len(), 2);
     }
 
     #[tokio::test]
@@ -308,7 +419,7 @@ mod tests {
         assert_eq!(error.code, ErrorCode::BadRequest);
         let mut promise = head(ANN, &[b"one"]);
         promise.blocks[0].len = u32::MAX;
-        let error = send(&service, codec::encode_head(&promise)).await.expect_err("is refused");
+        let error = send(&service, codec::encode_head(&SentHead::Named(promise))).await.expect_err("is refused");
         assert_eq!(error.code, ErrorCode::BadRequest);
     }
 
@@ -323,7 +434,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(400)).await;
             piece
         });
-        let mut body = BodyReader::new(Body::from_stream(slowly.chain(stream::pending())));
+        let mut body = BodyReader::new(HttpBody::from_stream(slowly.chain(stream::pending())));
         let receiving = receive(service, UploadBudgets::default(), ANN, &mut body);
         tokio::select! {
             _ = receiving => panic!("the last byte never came"),

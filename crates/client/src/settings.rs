@@ -25,6 +25,7 @@ pub enum Setting {
     Neighbours(bool),
     Quiet(bool),
     KeptBlocks(bool),
+    Bundles(bool),
 }
 
 /// All settings.
@@ -36,7 +37,7 @@ pub struct Settings {
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 14] = [
+pub const KEYS: [&str; 15] = [
     "delete-guard",
     "upload-limit",
     "download-limit",
@@ -51,6 +52,7 @@ pub const KEYS: [&str; 14] = [
     "neighbours",
     "quiet",
     "kept-blocks",
+    "bundles",
 ];
 
 /// A setting that cannot be made.
@@ -103,6 +105,7 @@ impl Setting {
             "neighbours" => parse_switch(value).map(Self::Neighbours).ok_or_else(|| bad(KEYS[11])),
             "quiet" => parse_switch(value).map(Self::Quiet).ok_or_else(|| bad(KEYS[12])),
             "kept-blocks" => parse_switch(value).map(Self::KeptBlocks).ok_or_else(|| bad(KEYS[13])),
+            "bundles" => parse_switch(value).map(Self::Bundles).ok_or_else(|| bad(KEYS[14])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
     }
@@ -125,6 +128,7 @@ impl Setting {
             Self::Neighbours(on) => thrift.neighbours = on,
             Self::Quiet(on) => thrift.quiet = on,
             Self::KeptBlocks(on) => thrift.kept_blocks = on,
+            Self::Bundles(on) => thrift.bundles = on,
         }
     }
 }
@@ -132,7 +136,7 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 14] {
+    pub fn texts(&self) -> [(&'static str, String); 15] {
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
         let [
@@ -150,6 +154,7 @@ impl Settings {
             neighbours,
             quiet,
             kept_blocks,
+            bundles,
         ] = KEYS;
         [
             (guard, guard_text(self.guard)),
@@ -166,6 +171,7 @@ impl Settings {
             (neighbours, switch(self.thrift.neighbours)),
             (quiet, switch(self.thrift.quiet)),
             (kept_blocks, switch(self.thrift.kept_blocks)),
+            (bundles, switch(self.thrift.bundles)),
         ]
     }
 }

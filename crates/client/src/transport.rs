@@ -234,6 +234,8 @@ pub struct Thrift {
     pub quiet: bool,
     /// Whether an edit of a file names only the blocks that the version before lacks.
     pub kept_blocks: bool,
+    /// Whether small new files travel together without the names of their blocks.
+    pub bundles: bool,
 }
 
 impl Thrift {
@@ -265,6 +267,7 @@ impl Default for Thrift {
             neighbours: true,
             quiet: true,
             kept_blocks: true,
+            bundles: true,
         }
     }
 }

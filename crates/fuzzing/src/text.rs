@@ -226,6 +226,10 @@ fn shown(setting: Setting) -> (&'static str, String) {
             thrift.kept_blocks = on;
             13
         }
+        Setting::Bundles(on) => {
+            thrift.bundles = on;
+            14
+        }
     };
     settings.texts()[place].clone()
 }

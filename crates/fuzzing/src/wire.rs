@@ -2,7 +2,7 @@
 
 use crate::Verdict;
 use api::codec::{check_headers, decode, encode, encode_head, head_len};
-use api::{BlockHeader, BlocksHead, ChangesetHead};
+use api::{BlockHeader, BlocksHead, SentHead};
 use cache::memcached::{Got, read_got};
 use delta::Script;
 use model::{BlockHash, Body, Change, CommitOutcome, limits};
@@ -61,7 +61,8 @@ pub fn block_stream(bytes: &[u8]) -> Verdict {
     let Ok(len) = head_len(*prefix) else { return Verdict::Refused };
     assert!(len <= limits::MESSAGE_BYTES);
     let Some(head) = rest.get(..len) else { return Verdict::Refused };
-    let upload = decode::<ChangesetHead>(head).is_ok_and(|head| framed(&head, &head.blocks));
+    let upload =
+        decode::<SentHead>(head).is_ok_and(|head| head.outline().is_ok_and(|whole| framed(&head, &whole.blocks)));
     let download = decode::<BlocksHead>(head).is_ok_and(|head| framed(&head, &head.blocks));
     Verdict::of(upload || download)
 }

@@ -92,6 +92,7 @@ pub const MUST_MEET: &[&str] = &[
     "blocks damaged on their way up",
     "blocks damaged on their way down",
     "server struck in a transfer",
+    "files sent in a bundle",
     "edit amended",
     "amended edit accepted",
     "amended edit refused as stale",

@@ -2,7 +2,7 @@
 
 use api::{
     AnnounceRequest, ApiError, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply,
-    ComingReply, ComingRequest, ErrorCode, MissingReply, MissingRequest, NewsReply, SentCommit, ServerReply,
+    ComingReply, ComingRequest, ErrorCode, MissingReply, MissingRequest, NewsReply, SentCommit, SentHead, ServerReply,
     SmallContent, SumsReply, SumsRequest, codec,
 };
 use bytes::{Bytes, BytesMut};
@@ -69,7 +69,7 @@ impl Sent {
             "changes" | "news" => decoded(body).map(Call::Changes),
             "missing" => decoded(body).map(Call::Missing),
             "commit" => decoded(body).map(Call::Commit),
-            "changeset" => head(body).map(|(head, _)| Call::Changeset(head)),
+            "changeset" => changeset(body).map(|(head, _)| Call::Changeset(head)),
             "blocks" => decoded(body).map(Call::Blocks),
             "prefetch" => decoded(body).map(Call::Prefetch),
             "sums" => decoded(body).map(Call::Sums),
@@ -79,10 +79,16 @@ impl Sent {
         }
     }
 
+    /// Whether its blocks are not named.
+    #[must_use]
+    pub fn is_bundle(&self) -> bool {
+        self.call == "changeset" && matches!(head(&self.body), Some((SentHead::Bundle(_), _)))
+    }
+
     /// The forms of the blocks in it.
     #[must_use]
     pub fn forms(&self) -> Vec<Form> {
-        let Some((head, at)) = head::<ChangesetHead>(&self.body).filter(|_| self.call == "changeset") else {
+        let Some((head, at)) = changeset(&self.body).filter(|_| self.call == "changeset") else {
             return Vec::new();
         };
         forms(&head.blocks, self.body.get(at..).unwrap_or_default())
@@ -172,6 +178,12 @@ fn forms(blocks: &[api::BlockHeader], parcels: &[u8]) -> Vec<Form> {
         rest = rest.get(Frame::BYTES + frame.len as usize..).unwrap_or_default();
     }
     forms
+}
+
+/// The head of an upload, without the hashes that it leaves out, and where it ends.
+fn changeset(body: &[u8]) -> Option<(ChangesetHead, usize)> {
+    let (sent, end) = head::<SentHead>(body)?;
+    Some((sent.outline().ok()?, end))
 }
 
 /// The head of a body of blocks, and where it ends.

@@ -251,6 +251,7 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
         "neighbours      on",
         "quiet           on",
         "kept-blocks     on",
+        "bundles         on",
     ];
     assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }

@@ -1,7 +1,7 @@
 //! The block service against a meta service that knows little.
 
 use super::*;
-use api::{Bases, ChangesReply, ChangesRequest, NamespaceChanges, SentCommit, Stretch, SumsRequest};
+use api::{Bases, ChangesReply, ChangesRequest, NamespaceChanges, SentCommit, SentHead, Stretch, SumsRequest};
 use block_store::MemoryBlockStore;
 use model::{AccountId, CommitKey, CommitOutcome, DeviceId, Epoch, NamespaceId, Position, Timestamp};
 use std::collections::BTreeSet;
@@ -93,7 +93,7 @@ pub(crate) fn head(who: Identity, blocks: &[&[u8]]) -> ChangesetHead {
 
 /// A whole body that uploads these blocks and commits.
 pub(crate) fn framed(blocks: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = codec::encode_head(&head(ANN, blocks));
+    let mut bytes = codec::encode_head(&SentHead::Named(head(ANN, blocks)));
     bytes.extend(blocks.iter().flat_map(|block| plain(&[block])));
     bytes
 }

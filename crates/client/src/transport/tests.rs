@@ -1,8 +1,8 @@
 use super::*;
 use crate::bandwidth::Limits;
 use api::{
-    BlockHeader, BlocksHead, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply, NewsReply, ServerReply,
-    SmallContent, codec,
+    BlockHeader, BlocksHead, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply, NewsReply, SentHead,
+    ServerReply, SmallContent, codec,
 };
 use model::{BlockHash, Epoch, InstanceId, NamespaceId};
 use parcels::{Form, Frame};
@@ -244,7 +244,8 @@ async fn an_upload_sends_head_and_blocks() {
         commit: None,
     };
     let frame = Frame { form: Form::Plain, blocks: 2, len: 11 };
-    let body = [codec::encode_head(&head).as_slice(), &frame.to_bytes(), b"firstsecond"].concat();
+    let head = codec::encode_head(&SentHead::Named(head));
+    let body = [head.as_slice(), &frame.to_bytes(), b"firstsecond"].concat();
     assert!(received.ends_with(&body));
 }
 

@@ -5,7 +5,7 @@ use super::deltas::Deltas;
 use super::link::Link;
 use super::stall::Progress;
 use super::{Transport, TransportError, Way};
-use api::{BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, SentCommit, codec};
+use api::{BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, SentCommit, SentHead, codec};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use model::BlockHash;
@@ -88,6 +88,7 @@ impl Transport {
             bases: upload.deltas.bases.clone(),
             commit: upload.commit.clone(),
         };
+        let head = if self.thrift().bundles { SentHead::of(head) } else { SentHead::Named(head) };
         let head = Bytes::from(codec::encode_head(&head));
         let packing = upload.parcels(self.thrift().compress.then(|| Arc::clone(&self.link)));
         let progress = Arc::new(self.progress());

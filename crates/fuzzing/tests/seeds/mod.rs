@@ -3,8 +3,8 @@
 use api::codec::{encode, encode_head};
 use api::{
     BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ErrorCode, HistoryRequest,
-    LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, SentCommit, ServerReply, ShareRequest,
-    Stretch, SumsReply, SumsRequest, Token,
+    LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, SentCommit, SentHead, SentOperation,
+    ServerReply, ShareRequest, Stretch, SumsReply, SumsRequest, Token,
 };
 use client::Config;
 use client::control::protocol::{Command, Failure, Reply, Request, VERSION, WirePath};
@@ -174,11 +174,33 @@ fn delta_scripts() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Two files, and a folder.
+fn bundle() -> SentHead {
+    let headers = [3, 4].map(|len| BlockHeader { hash: BlockHash([7; 32]), len });
+    let file = |n: u8, header: BlockHeader| {
+        let blocks = Blocklist(vec![header.hash]);
+        let body = Body::File { blocks, size: header.len.into(), executable: false, mtime: Mtime(n.into()) };
+        let (node, parent) = (NodeId([n; 16]), NodeId([2; 16]));
+        Operation::Create { node, parent, name: name(&format!("a{n}")), body }
+    };
+    let folder =
+        Operation::Create { node: NodeId([2; 16]), parent: NodeId([3; 16]), name: name("d"), body: Body::Directory };
+    let operations = [folder, file(4, headers[0]), file(5, headers[1])].map(SentOperation::Whole);
+    let commit = SentCommit { operations: operations.into(), ..commit() };
+    let head = SentHead::of(ChangesetHead { blocks: headers.into(), bases: None, commit: Some(commit) });
+    assert!(matches!(head, SentHead::Bundle(_)));
+    head
+}
+
 fn block_stream() -> Vec<(&'static str, Vec<u8>)> {
     let header = |len| BlockHeader { hash: BlockHash([7; 32]), len };
-    let head = |len| ChangesetHead { blocks: vec![header(len), header(5)], bases: None, commit: Some(commit()) };
+    let head = |len| {
+        let head = ChangesetHead { blocks: vec![header(len), header(5)], bases: None, commit: Some(commit()) };
+        SentHead::Named(head)
+    };
     let download = BlocksHead { blocks: vec![header(4)], unavailable: vec![BlockHash([8; 32])] };
     vec![
+        ("bundle", [encode_head(&bundle()), b"onetwo2".to_vec()].concat()),
         ("upload", [encode_head(&head(3)), b"onetwo23".to_vec()].concat()),
         ("download", [encode_head(&download), b"four".to_vec()].concat()),
         ("too-long-a-block", encode_head(&head(u32::MAX))),

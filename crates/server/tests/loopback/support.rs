@@ -271,7 +271,7 @@ pub(crate) fn framed(blocks: &[&[u8]], commit: Option<Commit>) -> Vec<u8> {
         |block: &&[u8]| BlockHeader { hash: BlockHash::of(block), len: u32::try_from(block.len()).expect("short") };
     let head =
         ChangesetHead { blocks: blocks.iter().map(header).collect(), bases: None, commit: commit.map(Into::into) };
-    let mut bytes = codec::encode_head(&head);
+    let mut bytes = codec::encode_head(&api::SentHead::Named(head));
     for block in blocks {
         let frame = Frame { form: Form::Plain, blocks: 1, len: u32::try_from(block.len()).expect("short") };
         bytes.extend_from_slice(&frame.to_bytes());

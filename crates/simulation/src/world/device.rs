@@ -169,7 +169,7 @@ impl World {
     fn thrift(&self, number: usize) -> Thrift {
         let mut chance = self.chance(&[15, number as u64, self.devices[number].life]);
         let mut has = || self.knobs.thrift && chance.happens(850);
-        Thrift { delta: has(), compress: has(), small_contents: has(), ..Thrift::default() }
+        Thrift { delta: has(), compress: has(), small_contents: has(), bundles: has(), ..Thrift::default() }
     }
 
     /// Kills the client; it is started again after a while.

@@ -234,6 +234,9 @@ impl World {
                 Form::Delta => self.cover("block sent as a delta"),
             }
         }
+        if sent.is_bundle() {
+            self.cover("files sent in a bundle");
+        }
         let meaning = sent.means();
         if meaning.as_ref().and_then(commit_of).is_some_and(|commit| !amended(commit).is_empty()) {
             self.cover("edit amended");

@@ -8,6 +8,7 @@ const DISK: &str = "crates/block-store/src/disk/mod.rs";
 const WRITER: &str = "crates/block-store/src/disk/writer.rs";
 const PACK: &str = "crates/block-store/src/disk/pack.rs";
 const RECOVERY: &str = "crates/block-store/src/disk/recovery.rs";
+const BUNDLE: &str = "crates/api/src/bundle.rs";
 const SERVICE: &str = "crates/block-service/src/service.rs";
 const BASES: &str = "crates/block-service/src/bases.rs";
 const DOWNLOAD: &str = "crates/client/src/transport/blocks.rs";
@@ -31,6 +32,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "if self.hash == expected { Ok(self) } else { Err(BlockError::WrongHash { expected }) }",
         new: "if true { Ok(Self { hash: expected, ..self }) } else { Err(BlockError::WrongHash { expected }) }",
         suites: &[BlockStore, BlockService],
+    },
+    Mutant {
+        name: "bundles-unchecked",
+        about: "blocks that were not named are taken for those that were meant",
+        file: BUNDLE,
+        old: "if content_hash(&hashes) != self.content {",
+        new: "if false && content_hash(&hashes) != self.content {",
+        suites: &[BlockService],
     },
     Mutant {
         name: "reads-are-not-hashed",
