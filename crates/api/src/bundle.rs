@@ -3,9 +3,10 @@
 
 use crate::codec::{DecodeError, check_headers};
 use crate::messages::{BlockHeader, ChangesetHead};
+use crate::near::Before;
 use crate::sent::{SentCommit, SentOperation};
 use model::{
-    BlockHash, Blocklist, Body, CommitKey, ContentHash, Epoch, Mtime, Name, NamespaceId, NodeId, Operation, Position,
+    BlockHash, Blocklist, Body, CommitKey, ContentHash, Epoch, Mtime, NamespaceId, NodeId, Operation, Position,
     content_hash, limits,
 };
 use serde::{Deserialize, Serialize};
@@ -48,19 +49,6 @@ enum Bundled {
     Other(SentOperation),
 }
 
-/// What a file is told by: the one before it.
-struct Before {
-    parent: NodeId,
-    name: String,
-    mtime: i64,
-}
-
-impl Before {
-    const fn first(namespace: NamespaceId) -> Self {
-        Self { parent: namespace.root(), name: String::new(), mtime: 0 }
-    }
-}
-
 impl SentHead {
     /// The head as a bundle, if it can be one and that is shorter.
     #[must_use]
@@ -84,7 +72,7 @@ impl Bundle {
     /// All blocks of the head belong to new files of one block each that it creates, two or more, in their order.
     fn of(head: &ChangesetHead) -> Option<Self> {
         let commit = head.commit.as_ref().filter(|_| head.bases.is_none() && head.blocks.len() >= 2)?;
-        let mut before = Before::first(commit.namespace);
+        let mut before = Before::below(commit.namespace.root());
         let mut blocks = head.blocks.iter().peekable();
         let operations = commit.operations.iter().map(|operation| {
             let next = blocks.peek().copied();
@@ -143,7 +131,7 @@ impl Bundle {
     }
 
     fn with(&self, blocks: &[BlockHeader]) -> Result<ChangesetHead, DecodeError> {
-        let mut before = Before::first(self.namespace);
+        let mut before = Before::below(self.namespace.root());
         let mut hashes = blocks.iter().map(|block| block.hash);
         let operations = self.operations.iter().map(|operation| operation.open(&mut hashes, &mut before));
         let operations = operations.collect::<Option<_>>().filter(|_| hashes.len() == 0);
@@ -169,18 +157,11 @@ impl Bundled {
         if blocks.0 != [block.hash] || *size != u64::from(block.len) {
             return None;
         }
-        let shared = shared(&before.name, name.as_str());
-        let file = Self::File {
-            node: *node,
-            parent: Some(*parent).filter(|parent| *parent != before.parent),
-            shared,
-            rest: name.as_str()[shared.into()..].to_owned(),
-            size: block.len,
-            executable: *executable,
-            mtime: mtime.0.wrapping_sub(before.mtime),
-        };
-        *before = Before { parent: *parent, name: name.as_str().to_owned(), mtime: mtime.0 };
-        Some(file)
+        let (parent, shared, rest) = before.go_to(*parent, name);
+        let more = mtime.0.wrapping_sub(before.mtime);
+        before.mtime = mtime.0;
+        let (node, size, executable) = (*node, block.len, *executable);
+        Some(Self::File { node, parent, shared, rest, size, executable, mtime: more })
     }
 
     /// The operation again, with the next of the blocks if it is about one.
@@ -191,31 +172,22 @@ impl Bundled {
                 (*node, *parent, *shared, rest, *size, *executable, *mtime)
             }
         };
-        let text = [before.name.get(..shared.into())?, rest].concat();
-        let name = Name::parse(&text).ok()?;
-        *before =
-            Before { parent: parent.unwrap_or(before.parent), name: text, mtime: before.mtime.wrapping_add(mtime) };
+        let (parent, name) = before.follow(parent, shared, rest)?;
+        before.mtime = before.mtime.wrapping_add(mtime);
         let body = Body::File {
             blocks: Blocklist(vec![hashes.next()?]),
             size: size.into(),
             executable,
             mtime: Mtime(before.mtime),
         };
-        Some(SentOperation::Whole(Operation::Create { node, parent: before.parent, name, body }))
+        Some(SentOperation::Whole(Operation::Create { node, parent, name, body }))
     }
-}
-
-/// How many bytes two names have in common at their front.
-fn shared(one: &str, other: &str) -> u8 {
-    let pairs = one.chars().zip(other.chars()).take_while(|(one, other)| one == other);
-    let len: usize = pairs.map(|(character, _)| character.len_utf8()).sum();
-    // No name is longer.
-    u8::try_from(len).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::Name;
     use proptest::prelude::*;
 
     fn header(bytes: &[u8]) -> BlockHeader {

@@ -9,8 +9,10 @@
 
 pub mod bundle;
 pub mod codec;
+mod entries;
 pub mod error;
 pub mod messages;
+mod near;
 pub mod sent;
 pub mod service;
 

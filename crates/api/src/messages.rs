@@ -95,7 +95,8 @@ pub struct NamespaceChanges {
     pub namespace: NamespaceId,
     /// The caller's role; `None`: not a member, or no longer. Then there are no entries.
     pub role: Option<Role>,
-    /// The entries right behind the cursor, without a gap.
+    /// The entries right behind the cursor, without a gap; `limits::CHANGES_PAGE_ENTRIES` at most.
+    #[serde(with = "crate::entries")]
     pub entries: Vec<JournalEntry>,
     /// The journal's last position when the page was read; more than the last entry's: ask again.
     pub head: Position,
