@@ -14,7 +14,7 @@ mod probe;
 mod trouble;
 mod users;
 
-use crate::program::Program;
+use crate::program::{Program, find};
 use crate::site::{Device, Site, flush_all};
 use crate::tree::Tree;
 use anyhow::{Context, Result, bail};
@@ -136,7 +136,7 @@ impl fmt::Display for Figures {
 #[must_use]
 pub fn is_impossible() -> Option<String> {
     let programs = ["haproxy", "keepalived", "mariadbd", "memcached", "curl"];
-    let missing = programs.iter().find(|program| machines::find(program).is_none());
+    let missing = programs.iter().find(|program| find(program).is_none());
     missing.map(|program| format!("`{program}` is not installed")).or_else(|| Network::is_permitted().err())
 }
 

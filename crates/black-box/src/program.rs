@@ -141,6 +141,25 @@ impl Program {
     }
 }
 
+/// A program's path. Debian keeps servers where a user's search path does not look.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/bin".into()]);
+    folders.map(|folder: PathBuf| folder.join(program)).find(|file| Path::is_file(file))
+}
+
+/// Runs a command that must be done.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let path = find(program).unwrap_or_else(|| program.into());
+    let output = Command::new(path).args(arguments).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run `{program}`"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{program} {}` failed: {}", arguments.join(" "), said.trim());
+    }
+    Ok(())
+}
+
 /// The executable that cargo's messages name for the program.
 fn built_executable(messages: &str) -> Option<PathBuf> {
     messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {

@@ -3,9 +3,8 @@
 //!
 //! Nothing signs in inside: what is tried is how the block service gets on with the gateways.
 
-use super::machines::find;
-use super::network::run;
 use super::part::Part;
+use crate::program::{find, run};
 use crate::site::{LOOK_AGAIN, PATIENCE, text};
 use anyhow::{Context, Result};
 use std::fs;

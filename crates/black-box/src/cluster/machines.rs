@@ -2,14 +2,14 @@
 
 use super::Options;
 use super::ceph::{self, Ceph};
-use super::network::{Cut, Network, run};
+use super::network::{Cut, Network};
 use super::part::Part;
 use super::plan::{
     self, CACHE_PORT, CLIENT_PORT, DATABASE_PORT, Host, Plan, SERVICE_PORT, SHARED_ADDRESS, STORAGE_PORT, Tier,
 };
 use super::probe;
 use super::trouble::{Blow, Scenario};
-use crate::program::Program;
+use crate::program::{Program, find, run};
 use crate::site::{Device, LOOK_AGAIN, PATIENCE, Site, add_account, end_of, signal, text};
 use anyhow::{Context, Result, anyhow, bail};
 use block_store_s3::private_server::PrivateServer;
@@ -20,7 +20,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -560,13 +560,6 @@ fn galera(members: &str, host: &Host) -> Vec<String> {
         "--binlog-format=ROW".to_owned(),
         "--innodb-autoinc-lock-mode=2".to_owned(),
     ]
-}
-
-/// A program's path. Debian keeps servers where a user's search path does not look.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/bin".into()]);
-    folders.map(|folder: PathBuf| folder.join(program)).find(|file| Path::is_file(file))
 }
 
 fn socket(address: &str, port: u16) -> Result<SocketAddr> {

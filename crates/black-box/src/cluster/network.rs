@@ -1,7 +1,8 @@
 //! A network of its own on this machine: a network namespace for each host, and one with the bridge between
 //! them. Hosts can be cut off. Nothing of it can be seen from outside, and all of it goes away.
 
-use anyhow::{Context, Result, bail};
+use crate::program::run;
+use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::path::Path;
@@ -140,15 +141,4 @@ impl Drop for Network {
             undertaker.wait().ok();
         }
     }
-}
-
-/// Runs a command that must be done.
-pub(super) fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("cannot run `{program}`"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("`{program} {}` failed: {}", arguments.join(" "), said.trim());
-    }
-    Ok(())
 }
