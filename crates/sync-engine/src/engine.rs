@@ -538,7 +538,8 @@ impl Engine {
         let steps = steps.flat_map(|planned| [Some(planned.step.node()), planned.after.folder()]).flatten();
         let held = self.items.iter().filter(|(_, item)| item.held).map(|(id, _)| *id);
         let departing = self.departures.nodes.keys().copied();
-        self.frozen = in_flight.iter().copied().chain(steps).chain(held).chain(departing).collect();
+        let shaken = self.power.held.iter().copied();
+        self.frozen = in_flight.iter().copied().chain(steps).chain(held).chain(departing).chain(shaken).collect();
         self.observer.set_told(in_flight);
         for id in before.difference(&self.frozen) {
             self.trees.wake(*id);

@@ -31,6 +31,9 @@ pub(super) struct Power {
     /// Nodes that a power failure may have changed, and that were not looked at since; with the time of
     /// modification that they had before.
     shaken: BTreeMap<NodeId, Mtime>,
+    /// Of these, those of which it is known what they are now, and not yet whether that is their user's doing.
+    /// Nothing is planned with them.
+    pub(super) held: BTreeSet<NodeId>,
     /// What was durable when the client started, to be noted when nothing is shaken any more.
     at_start: Option<Durable>,
 }
@@ -128,10 +131,21 @@ impl Engine {
             }
             self.power.shaken.remove(&id);
         }
+        self.hold_shaken();
         if self.power.shaken.is_empty()
             && let Some(durable) = self.power.at_start.take()
         {
             self.keep(durable);
+        }
+    }
+
+    fn hold_shaken(&mut self) {
+        let trees = &self.trees;
+        let is_known = |id: &NodeId| trees.local(*id).is_none_or(|local| local.seen.content().is_some());
+        let held = self.power.shaken.keys().copied().filter(is_known).collect();
+        if self.power.held != held {
+            self.power.held = held;
+            self.freeze();
         }
     }
 

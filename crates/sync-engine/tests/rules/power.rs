@@ -1,11 +1,11 @@
 //! What a power failure did to the disk is no edit and no deletion by the user.
 
-use crate::build::{A, agreed_file, at_root, blocks, file, found_file, path, print};
+use crate::build::{A, B, ROOT, agreed_file, at_root, blocks, entry, file, found, found_file, name, path, print};
 use crate::script::{Script, state};
-use model::{CommitOutcome, Mtime, Operation, Position, Timestamp};
+use model::{Body, Change, CommitOutcome, Mtime, Operation, Position, Timestamp};
 use sync_engine::io::{
-    Durable, EngineState, Event, Fingerprint, Found, HashResult, Hint, Job, JobId, JobResult, LocalStep, Reply,
-    Request, RootState, Settled,
+    Durable, EngineState, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobId, JobResult, LocalStep,
+    Reply, Request, RootState, Settled,
 };
 use sync_engine::status::Phase;
 
@@ -21,12 +21,18 @@ fn durable(boot: u8, until: i64) -> Durable {
 /// A device with the file `a` in sync starts in this run of the operating system and finds these entries. In the
 /// first one, all that changed until then was durable.
 fn starts(boot: u8, until: i64, found: &[Found]) -> Script {
+    let mut script = begins(boot, until);
+    script.answer_changes(Vec::new());
+    script.answer_scans(found);
+    script
+}
+
+/// The same, before it has heard from the server and looked at the disk.
+fn begins(boot: u8, until: i64) -> Script {
     let state = EngineState { durable: Some(durable(1, until)), ..state() };
     let mut script = Script::begin(state, vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
     script.learn("bytes");
     script.settle(Ok(Settled { durable: durable(boot, until), ..Settled::default() }));
-    script.answer_changes(Vec::new());
-    script.answer_scans(found);
     script
 }
 
@@ -65,6 +71,24 @@ fn a_file_that_it_took_comes_back() {
 fn a_file_that_it_emptied_is_filled_again() {
     let mut script = starts(2, BEFORE, &[found_file("a", cut_off(0))]);
     reads(&mut script, "");
+    assert!(fetches(&mut script));
+    assert!(told(&mut script).is_empty(), "it is no edit");
+}
+
+/// While a download was installed there was something to look at, and an empty file was sent meanwhile.
+#[test]
+fn nothing_is_planned_with_what_it_may_have_emptied_until_that_is_decided() {
+    let mut script = begins(2, BEFORE);
+    let create = Change::Create { parent: ROOT.root(), name: name("d"), body: Body::Directory };
+    script.answer_changes(vec![entry(2, B, create)]);
+    script.answer_scans(&[found_file("a", cut_off(0))]);
+    let (making, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("a folder is made");
+    script.tell(Event::Hints(vec![Hint::Entry { directory: path(""), name: b"new".as_slice().into() }]));
+    reads(&mut script, "");
+    assert!(script.commit().is_none(), "there is something to look at first");
+    let results = vec![Ok(Some(print(12, 0)))];
+    script.tell(Event::JobDone(making, JobResult::Applied { root: RootState::Present, results }));
+    script.answer_scans(&[found_file("a", cut_off(0)), found("d", FileKind::Directory, print(12, 0))]);
     assert!(fetches(&mut script));
     assert!(told(&mut script).is_empty(), "it is no edit");
 }
