@@ -6,7 +6,8 @@
 //!
 //! So the disk is synced some time after the last change, and the database knows up to when its changes are
 //! durable. When a client starts in another run of the operating system, everything that was in sync and changed
-//! after that is shaken: read again, and compared with what the server has.
+//! after that is shaken: read again, and compared with what the server has. So is an edit that had been seen and not
+//! been sent: whatever the disk kept of that is the user's, but an empty file, or none, was left by the power failure.
 
 use super::Engine;
 use crate::io::{Durable, Environment, Job, JobId, RootState, Settled};
@@ -28,14 +29,21 @@ pub(super) struct Power {
     settling: Option<JobId>,
     /// Whether the first look at the disk since the start is over.
     awake: bool,
-    /// Nodes that a power failure may have changed, and that were not looked at since; with the time of
-    /// modification that they had before.
-    shaken: BTreeMap<NodeId, Mtime>,
+    /// Nodes that a power failure may have changed, and that were not looked at since.
+    shaken: BTreeMap<NodeId, Shaken>,
     /// Of these, those of which it is known what they are now, and not yet whether that is their user's doing.
     /// Nothing is planned with them.
     pub(super) held: BTreeSet<NodeId>,
     /// What was durable when the client started, to be noted when nothing is shaken any more.
     at_start: Option<Durable>,
+}
+
+/// What is known of a file from before a power failure.
+#[derive(Debug, Clone, Copy)]
+struct Shaken {
+    mtime: Mtime,
+    /// It was an edit that the server has not been told of.
+    unsent: bool,
 }
 
 impl Power {
@@ -90,14 +98,18 @@ impl Engine {
         self.keep(durable);
     }
 
-    /// Doubts everything that both sides agreed on, or were about to, and that changed on the disk since.
+    /// Doubts everything that both sides agreed on, or will, and that changed on the disk since.
     fn shake(&mut self, since: i64) {
         let sent: BTreeSet<NodeId> = self.nodes_in_flight().collect();
         let shaken = |(id, row): (NodeId, NodeRow)| {
             let local = row.local?;
-            let as_agreed = |synced: Synced| local.seen.content().is_none_or(|seen| seen.same(&synced.content));
-            let agreed = row.synced.is_some_and(as_agreed);
-            (local.print.ctime >= since && (agreed || sent.contains(&id))).then_some((id, local.print.mtime))
+            let as_agreed = |synced: &Synced| local.seen.content().is_none_or(|seen| seen.same(&synced.content));
+            let agreed = row.synced.as_ref().is_some_and(as_agreed) || sent.contains(&id);
+            // One that its user emptied is left alone.
+            let was_file = row.synced.is_some_and(|synced| matches!(synced.content, Content::File(_)));
+            let unsent = !agreed && was_file && matches!(local.seen, Seen::File(_)) && local.print.size > 0;
+            let shaken = Shaken { mtime: local.print.mtime, unsent };
+            (local.print.ctime >= since && (agreed || unsent)).then_some((id, shaken))
         };
         self.power.shaken = self.trees.rows().filter_map(shaken).collect();
         for (id, _) in self.power.shaken.clone() {
@@ -125,7 +137,10 @@ impl Engine {
                 // The disk has lost it.
                 None => self.trees.set_synced(id, None),
                 Some(local) => match local.seen.content() {
-                    Some(found) if idle => self.compare_shaken(id, found, local.print.mtime > before, env),
+                    Some(found) if idle => {
+                        let newer = before.unsent || local.print.mtime > before.mtime;
+                        self.compare_shaken(id, found, newer, env);
+                    }
                     _ => continue,
                 },
             }

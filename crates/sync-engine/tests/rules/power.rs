@@ -8,6 +8,7 @@ use sync_engine::io::{
     Reply, Request, RootState, Settled,
 };
 use sync_engine::status::Phase;
+use sync_engine::tree::Seen;
 
 /// The change time of all files here, in nanoseconds, is 7.
 const BEFORE: i64 = 0;
@@ -115,6 +116,50 @@ fn an_edit_just_before_it_that_the_disk_kept_is_an_edit() {
     let print = Fingerprint { mtime: Mtime(8), ctime: 8, ..print(11, 5) };
     let mut script = starts(2, BEFORE, &[found_file("a", print)]);
     reads(&mut script, "mine!");
+    assert!(matches!(told(&mut script)[..], [Operation::Edit { node: A, .. }]));
+}
+
+/// A device with an edit of the file `a` that it has not sent starts after a power failure and finds this.
+fn starts_with_an_edit(edited: &str, found: &[Found]) -> Script {
+    let mut row = agreed_file(&at_root("a"), "bytes", 11);
+    let size = edited.len() as u64;
+    if let Some(local) = &mut row.local {
+        (local.seen, local.print) = (Seen::File(Some(file(edited))), print(12, size));
+    }
+    let state = EngineState { durable: Some(durable(1, BEFORE)), ..state() };
+    let mut script = Script::begin(state, vec![(A, row)]);
+    script.learn("bytes");
+    script.learn(edited);
+    script.settle(Ok(Settled { durable: durable(2, BEFORE), ..Settled::default() }));
+    script.answer_changes(Vec::new());
+    script.answer_scans(found);
+    script
+}
+
+/// The server got an empty file in place of what had been in sync.
+#[test]
+fn an_unsent_edit_that_it_emptied_is_filled_with_what_was_in_sync() {
+    let mut script = starts_with_an_edit("edited", &[found_file("a", print(12, 0))]);
+    reads(&mut script, "");
+    assert!(fetches(&mut script));
+    assert!(told(&mut script).is_empty(), "it is no edit");
+    let mut script = starts_with_an_edit("edited", &[]);
+    assert!(told(&mut script).is_empty(), "its absence is no deletion");
+    assert!(fetches(&mut script));
+}
+
+#[test]
+fn an_unsent_edit_of_which_the_disk_kept_something_is_an_edit() {
+    for kept in ["edited", "edi"] {
+        let mut script = starts_with_an_edit("edited", &[found_file("a", print(12, kept.len() as u64))]);
+        reads(&mut script, kept);
+        assert!(matches!(told(&mut script)[..], [Operation::Edit { node: A, .. }]), "{kept}");
+    }
+}
+
+#[test]
+fn a_file_that_its_user_emptied_before_it_is_empty() {
+    let mut script = starts_with_an_edit("", &[found_file("a", print(12, 0))]);
     assert!(matches!(told(&mut script)[..], [Operation::Edit { node: A, .. }]));
 }
 

@@ -63,6 +63,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[SyncEngine],
     },
     Mutant {
+        name: "an-emptied-edit-is-an-edit",
+        about: "a power failure emptied an edit that had not been sent, and the empty file is sent",
+        file: POWER,
+        old: "(agreed || unsent)",
+        new: "agreed",
+        suites: &[SyncEngine],
+    },
+    Mutant {
         name: "commits-while-the-epoch-is-open",
         about: "a commit that was refused for its epoch is sent again and again until the new one is known",
         file: SERVER,
