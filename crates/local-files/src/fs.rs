@@ -190,6 +190,12 @@ pub trait Fs: Send + Sync {
     /// [`FsError`].
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError>;
 
+    /// How many bytes more the folder's disk takes; `None` where it does not tell. Other programs use it too, so this
+    /// is an estimate that spares vain work.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes everything that was done so far durable, data and names alike.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! - [`jobs`]: the engine's jobs, made of the primitives: scans, hashing, and changes that never
 //!   replace or remove what was not expected.
 //! - [`hashed`]: which files need not be hashed a second time to be sent.
+//! - [`room`]: whether the disk takes what is to be downloaded.
 //! - [`temps`]: blocks on their way between temporary files, local files and the network.
 //! - [`watcher`]: hints that something changed.
 //!
@@ -17,6 +18,7 @@ pub mod disk;
 pub mod fs;
 pub mod hashed;
 pub mod jobs;
+pub mod room;
 pub mod temps;
 pub mod watcher;
 

@@ -391,6 +391,8 @@ pub enum JobResult {
         present: Vec<u32>,
         begun: Vec<(u32, BlockSource)>,
     },
+    /// Also an answer to [`Job::Probe`]: the disk has no room for what is missing, and the temporary file is gone.
+    NoRoom,
     Cleaned,
 }
 

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use delta::Script;
 use local_files::fs::{Fs, temp_path};
 use local_files::hashed::HashedFiles;
+use local_files::room;
 use local_files::temps::{self, Turns};
 use model::block::BlockHasher;
 use model::{BlockHash, NamespaceId, limits};
@@ -79,6 +80,11 @@ impl BlockFiles for FolderBlocks {
     }
 
     fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
+        // Half a block would take the room of something smaller.
+        let rest = u64::from(block.len).saturating_sub(offset) * block.to.len() as u64;
+        if !room::has_room(&*self.fs, rest) {
+            return Err(StepError::NoSpace);
+        }
         let behind = |target: &BlockTarget| BlockTarget { temp: target.temp.clone(), offset: target.offset + offset };
         block.to.iter().try_for_each(|target| temps::write_block(&*self.fs, &behind(target), bytes, &self.turns))
     }

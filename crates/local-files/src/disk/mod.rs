@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, mkdirat, openat, readlinkat, symlinkat, syncfs, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, mkdirat, openat, readlinkat, statvfs, symlinkat, syncfs, unlinkat};
 use rustix::io::{self, Errno, retry_on_intr};
 use rustix::time::{ClockId, clock_gettime};
 use sync_engine::io::{Extent, FileKind, LocalPath, RootState, TempName};
@@ -367,6 +367,12 @@ impl Fs for Disk {
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError> {
         let (parent, name) = self.parent_to_change(path)?;
         symlinkat(target, &parent, name).map_err(|errno| Call::new("symlink", path).naming_error(errno))
+    }
+
+    /// Some file systems of the network have no size at all.
+    fn free_bytes(&self) -> Option<u64> {
+        let state = statvfs(self.path()).ok().filter(|state| state.f_blocks > 0)?;
+        Some(state.f_bavail.saturating_mul(state.f_frsize))
     }
 
     fn sync(&self) -> Result<(), FsError> {

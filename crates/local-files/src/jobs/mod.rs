@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use sync_engine::io::{Durable, Job, JobResult, RootState, Settled};
 
 use crate::fs::Fs;
-use crate::temps;
+use crate::{room, temps};
 
 pub(crate) use apply::step_error;
 pub(crate) use hash::available_threads;
@@ -49,6 +49,9 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
         Job::Prepare(temps) => held(fs, |fs| prepare::prepare(fs, temps)),
         Job::Probe { temp, size, blocks, reuse } => {
             let (mut present, mut begun) = temps::present_blocks(fs, temp, *size, blocks);
+            if !room::has_room_for_rest(fs, temp, *size, blocks, &present) {
+                return JobResult::NoRoom;
+            }
             present.extend(temps::reuse_blocks(fs, temp, reuse, &present));
             begun.retain(|(number, _)| !present.contains(number));
             JobResult::Probed { present, begun }

@@ -146,6 +146,8 @@ pub(crate) struct Meddled<'a> {
     tells_apart: Option<bool>,
     /// As if the file system did not tell upper from lower case.
     folds_case: bool,
+    /// As if the disk took so many bytes more, if that is known.
+    free: Option<u64>,
 }
 
 impl<'a> Meddled<'a> {
@@ -160,7 +162,13 @@ impl<'a> Meddled<'a> {
             clock_offset: 0,
             tells_apart: None,
             folds_case: false,
+            free: None,
         }
+    }
+
+    /// A disk that takes so many bytes more.
+    pub(crate) fn with_room(disk: &'a Disk, free: u64) -> Self {
+        Self { free: Some(free), ..Self::new(disk, |_, _| Ok(())) }
     }
 
     /// A disk whose clock is ahead, so that every file on it is settled.
@@ -275,6 +283,9 @@ impl Fs for Meddled<'_> {
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError> {
         self.before("symlink")?;
         self.disk.symlink(target, path)
+    }
+    fn free_bytes(&self) -> Option<u64> {
+        self.free
     }
     fn sync(&self) -> Result<(), FsError> {
         self.before("sync")?;

@@ -71,6 +71,7 @@ pub(super) fn brief_result(result: &JobResult) -> String {
             format!("{root:?} prepared {}", files.as_ref().map_or(0, Vec::len))
         }
         JobResult::Probed { present, .. } => format!("present {}", present.len()),
+        JobResult::NoRoom => "no room".to_owned(),
         JobResult::Cleaned => "cleaned".to_owned(),
     }
 }

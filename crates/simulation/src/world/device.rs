@@ -598,6 +598,7 @@ impl World {
             | JobResult::Marked { .. }
             | JobResult::Prepared { .. }
             | JobResult::Probed { .. }
+            | JobResult::NoRoom
             | JobResult::Cleaned => {}
         }
     }
@@ -760,10 +761,7 @@ const fn put_at(step: &LocalStep) -> Option<&LocalPath> {
 
 /// The content that a step puts in place.
 fn installed(step: &LocalStep) -> Option<ContentHash> {
-    match step {
-        LocalStep::Install { content, .. } => Some(content.hash),
-        _ => None,
-    }
+    if let LocalStep::Install { content, .. } = step { Some(content.hash) } else { None }
 }
 
 /// How many files have one content.

@@ -212,6 +212,7 @@ impl Engine {
             JobResult::Marked { root, result } => self.marked(id, root, result, env.now),
             JobResult::Prepared { root, files } => self.prepared(id, root, files, env),
             JobResult::Probed { present, begun } => self.probed(id, &present, begun),
+            JobResult::NoRoom => self.found_no_room(id, env.now),
             JobResult::Cleaned => self.local.cleaning = None,
         }
     }

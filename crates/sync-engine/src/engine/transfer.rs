@@ -618,6 +618,16 @@ impl Engine {
         self.trees.wake(node);
     }
 
+    /// Nothing is asked for that the disk does not take.
+    pub(super) fn found_no_room(&mut self, id: JobId, now: u64) {
+        let fetches = &self.transfers.fetches;
+        let Some(node) = fetches.iter().find(|(_, fetch)| fetch.probe == Some(id)).map(|(node, _)| *node) else {
+            return;
+        };
+        self.transfers.forget_fetch(node);
+        self.fail(node, StepError::NoSpace.to_string(), now, Blame::Lasting);
+    }
+
     fn start_fetches(&mut self, env: &Environment<'_>) {
         if self.local.is_cleaning() {
             return;

@@ -214,3 +214,26 @@ fn a_large_new_file_is_announced_with_its_upload_and_a_small_one_is_not() {
     assert_eq!(announces(Tuning::default(), 1), None);
     assert_eq!(announces(Tuning { prefetch: false, ..Tuning::default() }, 3), None);
 }
+
+#[test]
+fn what_the_disk_has_no_room_for_is_not_asked_for_is_told_and_is_tried_again() {
+    let mut script = at_rest(Tuning::default());
+    script.tell(Event::StreamOpened);
+    script.answer_changes(vec![created(2)]);
+    for _ in 0..3 {
+        let (id, _) = script.job(|job| matches!(job, Job::Probe { .. })).expect("it looks at what is there");
+        script.tell(Event::JobDone(id, JobResult::NoRoom));
+        assert_eq!(fetch(&mut script), None);
+        let problems = script.engine.problems(9);
+        assert_eq!(
+            problems.iter().map(|problem| (problem.path.as_str(), problem.reason.as_str())).collect::<Vec<_>>(),
+            [("large", "the disk is full")]
+        );
+        while script.actions.iter().all(|action| !matches!(action, Action::Job(_, Job::Probe { .. }))) {
+            script.wake();
+        }
+    }
+    let (id, _) = script.job(|job| matches!(job, Job::Probe { .. })).expect("it looks again");
+    script.tell(Event::JobDone(id, JobResult::Probed { present: Vec::new(), begun: Vec::new() }));
+    assert!(fetch(&mut script).is_some());
+}
