@@ -10,7 +10,7 @@ mod writing;
 
 use crate::error::StoreError;
 use crate::port::{Answer, MetadataStore, Reading, Transaction};
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -241,6 +241,10 @@ fn failed(subject: &'static str, error: rusqlite::Error) -> StoreError {
             other => StoreError::Io { subject, source: Box::new(other) },
         };
     };
+    // Also where the file through which connections speak to each other finds no room.
+    if failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+        return StoreError::DiskFull;
+    }
     match failure.code {
         ErrorCode::DiskFull => StoreError::DiskFull,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {

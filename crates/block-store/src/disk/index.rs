@@ -9,7 +9,7 @@ use super::pack::RECORD_HEADER;
 use crate::StoreError;
 use model::BlockHash;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, ffi, params};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -289,8 +289,35 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 fn failed(what: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
-    move |error| match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::NoSpace { path: path.to_owned() },
-        _ => StoreError::io(what, path)(io::Error::other(error)),
+    move |error| {
+        if is_full(&error) {
+            return StoreError::NoSpace { path: path.to_owned() };
+        }
+        StoreError::io(what, path)(io::Error::other(error))
+    }
+}
+
+/// Whether there is no room, also for the file through which connections speak to each other.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let told = error.sqlite_error().map(|failure| (failure.code, failure.extended_code));
+    matches!(told, Some((ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_also_where_the_shared_memory_finds_no_room() {
+        for (code, full) in [
+            (ffi::SQLITE_FULL, true),
+            (ffi::SQLITE_IOERR_SHMSIZE, true),
+            (ffi::SQLITE_IOERR_READ, false),
+            (ffi::SQLITE_CORRUPT, false),
+        ] {
+            let error =
+                failed("open", Path::new("/index"))(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+            assert_eq!(matches!(error, StoreError::NoSpace { .. }), full, "{error:?}");
+        }
     }
 }

@@ -301,6 +301,13 @@ fn the_last_thousand_activities_are_kept() {
     assert_eq!(database.activities(2).map(|entry| entry.time).collect::<Vec<_>>(), [1498, 1499]);
 }
 
+#[test]
+fn a_full_disk_is_told_apart_where_the_shared_memory_finds_no_room() {
+    let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    let error = DatabaseError::new(Path::new("/db"), rusqlite::Error::SqliteFailure(failure, None));
+    assert!(matches!(error, DatabaseError::Full { .. }) && !error.is_unsafe_to_continue(), "{error:?}");
+}
+
 /// Whichever statement meets a full disk or a busy database: the transaction is undone, the error says
 /// which, and the next try brings everything.
 #[test]

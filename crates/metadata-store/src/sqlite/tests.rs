@@ -121,6 +121,12 @@ fn a_damaged_row_is_corrupt_and_not_missing() {
 }
 
 #[test]
+fn a_full_disk_is_told_apart_where_the_shared_memory_finds_no_room() {
+    let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMSIZE), None);
+    assert!(matches!(failed("opening the database file", error), StoreError::DiskFull));
+}
+
+#[test]
 fn a_full_disk_is_told_apart_and_undoes_the_transaction() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(&folder).expect("opens");
