@@ -1,11 +1,12 @@
 //! A disk that fails to sync, by way of strace's fault injection. Skipped, with a word, where there is no
 //! strace or no leave to trace.
 
-use block_store::{Block, BlockStore, DiskBlockStore, DiskOptions};
+use block_store::{Block, BlockStore, DiskBlockStore, DiskOptions, StoreError};
 use bytes::Bytes;
 use model::InstanceId;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 /// Set for the process that works on the failing disk: the store's directory.
 const STORE: &str = "FAILING_DISK_STORE";
@@ -22,6 +23,11 @@ fn put(store: &DiskBlockStore, text: &'static str) -> bool {
     store.put(&[block(text)]).is_ok()
 }
 
+/// A block that is written in several pieces.
+fn large_block() -> Block {
+    Block::new(Bytes::from(vec![7; 1024 * 1024])).expect("a block")
+}
+
 fn has(store: &DiskBlockStore, text: &'static str) -> bool {
     store.get(&block(text).hash()).expect("answers").is_some()
 }
@@ -31,17 +37,26 @@ fn can_trace() -> bool {
     trial.is_ok_and(|status| status.success())
 }
 
-/// Runs this test again, traced, with the pack's first `fdatasync` failing.
-fn on_a_failing_disk(test: &str, directory: &Path) -> bool {
+/// Puts a first block into a store, and runs this test again, traced, with a call on the first pack failing. `None`
+/// where that cannot be.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn on_a_failing_disk(test: &str, fault: &str) -> Option<TempDir> {
+    if !can_trace() {
+        eprintln!("skipped: strace cannot trace here");
+        return None;
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    assert!(put(&open(home.path()), "first"));
     let status = Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO:when=1", "-P"])
-        .arg(directory.join("packs/00000001.pack"))
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", fault, "-P"])
+        .arg(home.path().join("packs/00000001.pack"))
         .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", test])
-        .env(STORE, directory)
+        .env(STORE, home.path())
         .stdout(Stdio::null())
         .status();
-    status.expect("strace runs").success()
+    assert!(status.expect("strace runs").success());
+    Some(home)
 }
 
 #[test]
@@ -54,14 +69,36 @@ fn a_block_that_could_not_be_synced_is_not_acknowledged_and_its_pack_is_left() {
         assert!(Path::new(&directory).join("packs/00000002.pack").exists(), "not behind what may not last");
         return;
     }
-    if !can_trace() {
-        eprintln!("skipped: strace cannot trace here");
-        return;
-    }
-    let home = tempfile::tempdir().expect("a directory");
-    assert!(put(&open(home.path()), "first"));
     let test = "a_block_that_could_not_be_synced_is_not_acknowledged_and_its_pack_is_left";
-    assert!(on_a_failing_disk(test, home.path()));
+    let Some(home) = on_a_failing_disk(test, "inject=fdatasync:error=EIO:when=1") else { return };
     let store = open(home.path());
     assert_eq!(["first", "lost", "kept"].map(|text| has(&store, text)), [true, false, true]);
+}
+
+/// The disk becomes full behind the first piece of a block that is written in pieces.
+#[test]
+fn a_block_of_which_only_a_part_found_room_is_not_taken_for_whole() {
+    let is_there = |store: &DiskBlockStore| store.get(&large_block().hash()).expect("answers").is_some();
+    if let Some(directory) = std::env::var_os(STORE) {
+        let store = open(Path::new(&directory));
+        let full = store.put(&[large_block()]);
+        assert!(matches!(full, Err(StoreError::NoSpace { .. })), "{full:?}");
+        assert!(!is_there(&store));
+        assert!(put(&store, "kept"), "now there is room");
+        return;
+    }
+    let test = "a_block_of_which_only_a_part_found_room_is_not_taken_for_whole";
+    // The first write is of the record's header.
+    let Some(home) = on_a_failing_disk(test, "inject=pwrite64:error=ENOSPC:when=3") else { return };
+    for index in ["kept", "lost"] {
+        if index == "lost" {
+            std::fs::remove_file(home.path().join("index.sqlite")).expect("removed");
+        }
+        let store = open(home.path());
+        assert_eq!(["first", "kept"].map(|text| has(&store, text)), [true; 2], "the index is {index}");
+        assert!(!is_there(&store), "the index is {index}");
+    }
+    let store = open(home.path());
+    store.put(&[large_block()]).expect("there is room");
+    assert!(is_there(&store));
 }
