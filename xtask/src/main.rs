@@ -1,6 +1,6 @@
 //! The developers' tasks: `cargo xtask test` is all that CI runs, `cargo xtask tidy` the part of it that
 //! knows this project's own rules, `cargo xtask simulate` the simulation for as long as one likes,
-//! `cargo xtask black-box`, `crash-points`, `fsx`, `acceptance` and `cluster` try the real program from outside,
+//! `cargo xtask black-box`, `crash-points`, `fsx`, `acceptance`, `cluster` and `disks` try the real program from outside,
 //! `cargo xtask mutants` shows that the tests notice mistakes, and `cargo xtask fuzz` feeds the parsers.
 //!
 //! Each task ends with one line that says its result.
@@ -68,6 +68,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fill the disks of a real server and of real devices, and let their power fail
+    #[command(disable_help_flag = true)]
+    Disks {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Put big trees on two real devices, change both at once, and kill processes in the middle
     #[command(disable_help_flag = true)]
     Acceptance {
@@ -89,6 +96,7 @@ fn main() -> ExitCode {
         Task::CrashPoints { arguments } => steps::black_box(root, "crash-points", &arguments).map(|()| None),
         Task::Fsx { arguments } => steps::black_box(root, "fsx", &arguments).map(|()| None),
         Task::Cluster { arguments } => steps::black_box(root, "cluster", &arguments).map(|()| None),
+        Task::Disks { arguments } => steps::black_box(root, "disks", &arguments).map(|()| None),
         Task::Acceptance { arguments } => steps::black_box(root, "acceptance", &arguments).map(|()| None),
     };
     match result {

@@ -14,8 +14,10 @@ const FIXED_SEEDS: &str = "1500";
 const FRESH_SEED_SECONDS: &str = "30";
 /// What the cluster of a run goes through.
 const CLUSTER_SCENARIOS: [&str; 3] = ["cut-balancer", "kill-balancer", "kill-meta"];
-/// The exit code by which it says that it cannot be here.
-const CLUSTER_SKIPPED: i32 = 77;
+/// How often the power of a server and of a device fails in a run.
+const POWER_FAILURES: &str = "4";
+/// The exit code by which a campaign says that it cannot be here.
+const CAMPAIGN_SKIPPED: i32 = 77;
 /// Promises that a fresh seed in some ten thousand may still break; docs/testing.md says what is known.
 /// Those are told and do not fail the run. Take a rule out when its seeds are clean.
 const OPEN_RULES: [&str; 1] = ["I2"];
@@ -47,6 +49,7 @@ const STEPS: &[Step] = &[
     Step { name: "doctests", run: |root| cargo(root, &["test", "--workspace", "--doc", "--quiet"]) },
     Step { name: "tests", run: tests },
     Step { name: "cluster", run: cluster },
+    Step { name: "disks", run: disks },
     Step { name: "simulation of fixed seeds", run: |root| simulation(root, &["--seeds", FIXED_SEEDS]) },
     Step { name: "simulation of fresh seeds", run: fresh_seeds },
 ];
@@ -100,13 +103,24 @@ fn tests(root: &Path) -> Result<Outcome> {
 
 /// What the balancers' failover and a missing service come to, in a network of its own where that is possible.
 fn cluster(root: &Path) -> Result<Outcome> {
-    let scenarios = CLUSTER_SCENARIOS.iter().flat_map(|name| ["--scenario", name]);
-    let mut command = cargo_command(root, &["run", "--quiet", "--package", "black-box", "--", "cluster"]);
-    let status = command.args(scenarios).status()?;
+    let scenarios: Vec<&str> = CLUSTER_SCENARIOS.iter().flat_map(|name| ["--scenario", name]).collect();
+    campaign(root, "cluster", &scenarios, "a program is missing, or network namespaces are not permitted")
+}
+
+/// Disks that are full, and disks whose power fails, where such can be mounted.
+fn disks(root: &Path) -> Result<Outcome> {
+    let why_not = "a program is missing, or mount namespaces and loop devices are not permitted";
+    campaign(root, "disks", &["--rounds", POWER_FAILURES], why_not)
+}
+
+/// A campaign against the real program in the dev profile, which says itself when it cannot be here.
+fn campaign(root: &Path, name: &str, arguments: &[&str], why_not: &'static str) -> Result<Outcome> {
+    let mut command = cargo_command(root, &["run", "--quiet", "--package", "black-box", "--", name]);
+    let status = command.args(arguments).status()?;
     match status.code() {
         Some(0) => Ok(Outcome::Passed),
-        Some(CLUSTER_SKIPPED) => Ok(Outcome::Skipped("a program is missing, or network namespaces are not permitted")),
-        Some(_) | None => bail!("`black-box cluster` ended with {status}"),
+        Some(CAMPAIGN_SKIPPED) => Ok(Outcome::Skipped(why_not)),
+        Some(_) | None => bail!("`black-box {name}` ended with {status}"),
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`mysteries`]: random histories of three devices, explained by a model, or not
 //! - [`crash_points`]: one fault at each system call of each small workload
 //! - [`fsx`]: random writes into one file, watched from the other side
+//! - [`disks`]: disks that are full, and disks whose power fails
 //! - [`cluster`]: a whole installation of many processes, of which any may go, in a network of its own
 //!
 //! `docs/testing.md` tells how to run them and how to read a failure.
@@ -17,6 +18,7 @@ pub mod acceptance;
 pub mod cluster;
 #[cfg(target_arch = "x86_64")]
 pub mod crash_points;
+pub mod disks;
 pub mod fsx;
 mod ledger;
 pub mod mysteries;

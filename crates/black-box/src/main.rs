@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, bail};
 use black_box::program::Program;
-use black_box::{acceptance, cluster, fsx, mysteries};
+use black_box::{acceptance, cluster, disks, fsx, mysteries};
 #[cfg(target_arch = "x86_64")]
 use black_box::{crash_points, tracer};
 use block_store_s3::private_server::{Faults, PrivateServer};
@@ -106,6 +106,15 @@ enum Campaign {
         #[arg(long)]
         ceph: bool,
     },
+    /// Disks of their own for the server and for devices, that are full or whose power fails
+    Disks {
+        /// A scenario by its name; may be repeated. All without it
+        #[arg(long, value_name = "NAME")]
+        scenario: Vec<String>,
+        /// How often the power fails in a scenario
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+    },
     /// Run an S3 server, whose requests fail as standard input says; for `cluster`
     #[command(hide = true)]
     S3 { address: SocketAddr, folder: PathBuf },
@@ -123,7 +132,7 @@ enum Campaign {
     },
 }
 
-/// The exit code of a cluster that cannot be here: neither passed nor failed.
+/// The exit code of a campaign that cannot be here: neither passed nor failed.
 const SKIPPED: u8 = 77;
 /// Histories where neither their number nor a time is given.
 const HISTORIES: u64 = 100;
@@ -131,10 +140,13 @@ const HISTORIES: u64 = 100;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let started = Instant::now();
-    if let Campaign::Cluster { .. } = arguments.campaign
-        && let Some(why) = cluster::is_impossible()
-    {
-        eprintln!("skipped: there can be no cluster here: {why}");
+    let obstacle = match arguments.campaign {
+        Campaign::Cluster { .. } => cluster::is_impossible(),
+        Campaign::Disks { .. } => disks::is_impossible(),
+        _ => None,
+    };
+    if let Some(why) = obstacle {
+        eprintln!("skipped: this campaign cannot be here: {why}");
         return ExitCode::from(SKIPPED);
     }
     let result = run(&arguments);
@@ -224,6 +236,15 @@ fn run(arguments: &Arguments) -> Result<String> {
             let troubles: usize = outcome.figures.values().map(|figures| figures.rested.len()).sum();
             let (changes, megabytes) = (outcome.changes, outcome.bytes / 1_000_000);
             Ok(format!("cluster: {troubles} troubles survived, {changes} changes ({megabytes} MB), nothing lost"))
+        }
+        Campaign::Disks { scenario, rounds } => {
+            let options = disks::Options { seed, scenarios: scenario.clone(), rounds: *rounds, keep };
+            let outcome = disks::run(&program()?, &options)?;
+            let disks::Outcome { scenarios, power_failures, values, damaged } = outcome;
+            Ok(format!(
+                "disks: {scenarios} scenarios, {power_failures} power failures that damaged {damaged} files, {values} \
+                 values written, nothing lost"
+            ))
         }
         Campaign::S3 { address, folder } => {
             let server = PrivateServer::open(folder, *address);

@@ -107,11 +107,23 @@ impl Site {
     /// # Errors
     /// When it cannot be linked.
     pub fn link_device_of(&self, program: &Program, name: &str, address: &str) -> Result<Device> {
+        self.link_device_in(program, name, address, &self.path(&format!("{name}-home")), &self.path(name))
+    }
+
+    /// The same, with this home and this folder.
+    fn link_device_in(
+        &self,
+        program: &Program,
+        name: &str,
+        address: &str,
+        home: &Path,
+        folder: &Path,
+    ) -> Result<Device> {
         let device = Device {
             program: program.clone(),
             name: name.to_owned(),
-            home: self.path(&format!("{name}-home")),
-            folder: self.path(name),
+            home: home.to_owned(),
+            folder: folder.to_owned(),
             log: self.path(&format!("{name}.log")),
             process: None,
         };
@@ -137,7 +149,15 @@ impl Site {
     /// # Errors
     /// When it cannot be linked or does not start.
     pub fn start_device(&self, name: &str, address: &str) -> Result<Device> {
-        let mut device = self.link_device(name, address)?;
+        self.start_device_in(name, address, &self.path(&format!("{name}-home")), &self.path(name))
+    }
+
+    /// A device that runs, with this home and this folder.
+    ///
+    /// # Errors
+    /// When it cannot be linked or does not start.
+    pub fn start_device_in(&self, name: &str, address: &str, home: &Path, folder: &Path) -> Result<Device> {
+        let mut device = self.link_device_in(&self.program, name, address, home, folder)?;
         device.start()?;
         device.run(&["config", "set", "delete-guard", "off"])?;
         Ok(device)
@@ -179,6 +199,11 @@ impl Running {
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.0.try_wait()?.is_some())
     }
+
+    /// Whether it did what it was to do; `None` while it runs.
+    pub(crate) fn has_succeeded(&mut self) -> Result<Option<bool>> {
+        Ok(self.0.try_wait()?.map(|status| status.success()))
+    }
 }
 
 impl Drop for Running {
@@ -204,6 +229,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// The id of its process, while it runs.
@@ -236,7 +267,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let listening: Value = serde_json::from_str(&line)
-            .with_context(|| format!("the server did not come up; its log is {}", self.log.display()))?;
+            .with_context(|| format!("the server did not come up; its log ends with: {}", end_of(&self.log)))?;
         let address = listening["address"].as_str().context("the server names its address")?;
         address.trim_start_matches("http://").clone_into(&mut self.address);
         Ok(())
