@@ -3,6 +3,7 @@
 
 use crate::fault::failed;
 use metadata_store::StoreError;
+use mysql::prelude::Queryable;
 use mysql::{Conn, Opts};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,22 @@ use std::time::{Duration, Instant};
 
 /// How long a caller waits for a connection that others hold.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An open connection.
+pub(crate) struct Connection {
+    pub(crate) driver: Conn,
+    /// Whether the database is a node of a Galera cluster.
+    pub(crate) in_cluster: bool,
+}
+
+impl Connection {
+    fn open(options: &Opts) -> Result<Self, mysql::Error> {
+        let mut driver = Conn::new(options.clone())?;
+        // A database that cannot be a node of a cluster does not know the variable.
+        let on: Option<(String, String)> = driver.query_first("SHOW VARIABLES LIKE 'wsrep_on'")?;
+        Ok(Self { driver, in_cluster: on.is_some_and(|(_, on)| on.eq_ignore_ascii_case("ON")) })
+    }
+}
 
 /// Connections whose sessions all begin in the same way.
 pub(crate) struct Pool {
@@ -21,7 +38,7 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<Conn>,
+    idle: Vec<Connection>,
     open: usize,
     /// Who waits, the first to come in front.
     waiting: VecDeque<(u64, Thread)>,
@@ -57,7 +74,7 @@ impl Pool {
         state.wake_next(self.limit);
         drop(state);
         let mut lease = Lease { pool: self, connection: None, sound: false };
-        let made = Conn::new(self.options.clone()).map_err(|error| failed("connecting", error))?;
+        let made = Connection::open(&self.options).map_err(|error| failed("connecting", error))?;
         lease.connection = Some(made);
         Ok(lease)
     }
@@ -107,12 +124,12 @@ impl Pool {
 pub(crate) struct Lease<'p> {
     pool: &'p Pool,
     /// `None` while it is being made.
-    connection: Option<Conn>,
+    connection: Option<Connection>,
     sound: bool,
 }
 
 impl Lease<'_> {
-    pub(crate) fn connection(&mut self) -> Result<&mut Conn, StoreError> {
+    pub(crate) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         self.connection.as_mut().ok_or(StoreError::Busy { subject: "taking a connection" })
     }
 

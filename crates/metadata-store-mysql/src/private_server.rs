@@ -20,6 +20,8 @@ const POLL: Duration = Duration::from_millis(50);
 const SERVER: &str = "mariadbd";
 const INSTALLER: &str = "mariadb-install-db";
 const PACKAGE: &str = "mariadb-server";
+/// What makes a MariaDB a node of a cluster, in the Debian package `galera-4`.
+const GALERA: &str = "/usr/lib/galera/libgalera_smm.so";
 
 /// A running MariaDB with durable commits, one database and one user.
 pub struct PrivateServer {
@@ -65,20 +67,83 @@ impl PrivateServer {
         Self::make(Some(free_port()), settings)
     }
 
+    /// Installs and starts a Galera cluster of two servers; `None` where Galera is not installed.
+    ///
+    /// # Panics
+    /// With a sentence that says why, if that is not possible.
+    #[must_use]
+    pub fn start_cluster() -> Option<[Self; 2]> {
+        if !Path::new(GALERA).is_file() {
+            return None;
+        }
+        let group = [free_port(), free_port()];
+        let members = group.map(|port| format!("127.0.0.1:{port}")).join(",");
+        let node = |number: usize| {
+            let (own, other) = (group[number], [free_port(), free_port()]);
+            [
+                "--wsrep-on=ON".to_owned(),
+                format!("--wsrep-provider={GALERA}"),
+                format!("--wsrep-cluster-address=gcomm://{members}"),
+                format!("--wsrep-node-address=127.0.0.1:{own}"),
+                format!(
+                    "--wsrep-provider-options=base_port={own};gmcast.listen_addr=tcp://127.0.0.1:{own};\
+                     ist.recv_addr=127.0.0.1:{}",
+                    other[0]
+                ),
+                format!("--wsrep-sst-receive-address=127.0.0.1:{}", other[1]),
+                "--wsrep-sst-method=rsync".to_owned(),
+                "--binlog-format=ROW".to_owned(),
+                "--innodb-autoinc-lock-mode=2".to_owned(),
+            ]
+        };
+        let mut first = Self::installed(None, [&node(0)[..], &["--wsrep-new-cluster".to_owned()]].concat());
+        first.run();
+        first.wait_for_cluster(1);
+        first.make_user();
+        let mut second = Self::installed(None, node(1).to_vec());
+        second.run();
+        second.wait_for_cluster(2);
+        Some([first, second])
+    }
+
+    /// Waits until the server is one of so many that work together.
+    fn wait_for_cluster(&self, nodes: usize) {
+        let status = |name: &str| {
+            let row = self.root().and_then(|mut root| root.query_first(format!("SHOW STATUS LIKE '{name}'")));
+            row.ok().flatten().map(|(_, value): (String, String)| value)
+        };
+        for _ in 0..START_POLLS {
+            let size = status("wsrep_cluster_size").and_then(|size| size.parse().ok());
+            if size == Some(nodes) && status("wsrep_ready").is_some_and(|ready| ready == "ON") {
+                return;
+            }
+            sleep(POLL);
+        }
+        panic!("MariaDB does not join its cluster; its log ends with:\n{}", self.log());
+    }
+
     fn make(port: Option<u16>, settings: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary directory for MariaDB");
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { folder, port, settings, process: None };
-        server.install();
+        let mut server = Self::installed(port, settings.iter().map(|setting| (*setting).to_owned()).collect());
         server.run();
+        server.make_user();
+        server
+    }
+
+    fn installed(port: Option<u16>, settings: Vec<String>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory for MariaDB");
+        let server = Self { folder, port, settings, process: None };
+        server.install();
+        server
+    }
+
+    fn make_user(&self) {
         for statement in [
             format!("CREATE DATABASE {}", Self::DATABASE),
             format!("CREATE USER {} IDENTIFIED BY '{}'", Self::USER, Self::PASSWORD),
             format!("GRANT ALL ON `syncline%`.* TO {}", Self::USER),
         ] {
-            server.as_root(&statement);
+            self.as_root(&statement);
         }
-        server
     }
 
     /// Where the server's first database is.

@@ -7,6 +7,7 @@
 use crate::buffer::Buffer;
 use crate::cells::Cells;
 use crate::fault::{Fault, failed, not_committed};
+use crate::pool::Connection;
 use crate::text::{self, Packet};
 use metadata_store::StoreError;
 use metadata_store::port::Answer;
@@ -37,6 +38,8 @@ pub(crate) struct Question<K> {
 /// One open transaction or snapshot.
 pub(crate) struct Session<'c> {
     connection: RefCell<&'c mut Conn>,
+    /// Whether the database is a node of a Galera cluster.
+    in_cluster: bool,
     /// What ended the transaction, whatever the work made of the error: nothing may follow it, or the
     /// second half of a transaction would be committed without the first.
     fault: Cell<Option<Fault>>,
@@ -58,9 +61,11 @@ pub(crate) enum Purpose {
 }
 
 impl<'c> Session<'c> {
-    pub(crate) fn new(connection: &'c mut Conn, purpose: Purpose) -> Self {
-        let (connection, buffer, packet) = (RefCell::new(connection), RefCell::default(), RefCell::default());
-        Self { connection, fault: Cell::new(None), buffer, packet, answered: Cell::new(false), purpose }
+    pub(crate) fn new(connection: &'c mut Connection, purpose: Purpose) -> Self {
+        let Connection { driver, in_cluster } = connection;
+        let (connection, in_cluster) = (RefCell::new(driver), *in_cluster);
+        let (buffer, packet) = (RefCell::default(), RefCell::default());
+        Self { connection, in_cluster, fault: Cell::new(None), buffer, packet, answered: Cell::new(false), purpose }
     }
 
     /// Whether rows are remembered that belong to no namespace: a transaction decides once by what it saw.
@@ -209,7 +214,9 @@ impl<'c> Session<'c> {
     pub(crate) fn commit(&self) -> Answer<()> {
         // What breaks in the first journey of a transaction broke most likely before it, which says that
         // nothing was committed, as long as no COMMIT goes with it.
-        if !self.answered.get() {
+        // And a node of a Galera cluster may undo the transaction between two statements of one packet, because another
+        // node was faster, and go on with the next: COMMIT would then commit the rest (MariaDB 10.11).
+        if !self.answered.get() || self.in_cluster {
             self.send_written()?;
         }
         if !self.answered.get() {

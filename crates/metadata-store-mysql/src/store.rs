@@ -182,7 +182,7 @@ fn run(pool: &Pool, purpose: Purpose, work: impl FnOnce(&Session<'_>) -> Answer<
     if unknown || fault == Some(Fault::Disconnected) {
         drop(lease);
         pool.forget_idle();
-    } else if connection.query_drop("ROLLBACK").is_ok() {
+    } else if connection.driver.query_drop("ROLLBACK").is_ok() {
         lease.give_back();
     }
     Err(if fault.is_some_and(Fault::may_pass) && !unknown { Attempt::MayPass(error) } else { Attempt::Failed(error) })

@@ -88,7 +88,7 @@ fn a_transaction_begins_with_all_that_other_nodes_of_a_cluster_have_committed() 
     for pool in [&store.readers, &store.writers] {
         let mut lease = pool.take().expect("a connection");
         let connection = lease.connection().expect("it is open");
-        let waits: Option<u8> = connection.query_first("SELECT @@SESSION.wsrep_sync_wait").expect("asked");
+        let waits: Option<u8> = connection.driver.query_first("SELECT @@SESSION.wsrep_sync_wait").expect("asked");
         assert_eq!(waits, Some(7));
     }
 }
