@@ -353,7 +353,7 @@ impl Engine {
 
     fn take_changes(&mut self, changes: ChangesReply, env: &mut Environment<'_>) {
         self.server.behind_since = None;
-        let says_nothing = changes.namespaces.iter().all(|part| part.entries.is_empty());
+        let before = self.state.cursor.clone();
         for part in changes.namespaces {
             let namespace = part.namespace;
             match part.role {
@@ -376,7 +376,8 @@ impl Engine {
         if behind {
             self.server.journal_read = false;
             self.server.pull_wanted = true;
-            if says_nothing {
+            // Nothing came, or not what comes next.
+            if self.state.cursor == before {
                 self.back_off(&RequestError::NotSyncline("the answer lacks what it announces".into()), env);
             }
         } else {

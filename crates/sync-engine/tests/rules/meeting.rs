@@ -1,11 +1,11 @@
 //! Which server it is that answers, and whether it still knows what it has told.
 
-use crate::build::{A, agreed_file, at_root, found_file, print};
+use crate::build::{A, agreed_file, at_root, entry, found_file, print};
 use crate::ordering::refused;
 use crate::script::{Script, state};
 use api::{ErrorCode, ServerReply};
-use model::{Epoch, InstanceId};
-use sync_engine::io::{Event, Job, Reply, Request};
+use model::{Change, Epoch, InstanceId, Position};
+use sync_engine::io::{Action, Event, Job, Reply, Request};
 
 /// The engine hears of another epoch, asks who is there, and hears this.
 fn meets(server: ServerReply) -> Script {
@@ -80,4 +80,21 @@ fn what_a_restored_server_has_lost_is_sent_again_and_not_deleted() {
     script.answer_changes(Vec::new());
     assert!(script.job(|job| matches!(job, Job::Apply(_))).is_none());
     assert!(script.engine.trees().has_local(A));
+}
+
+#[test]
+fn a_journal_that_lacks_the_next_entry_is_not_asked_for_again_at_once() {
+    let mut script = Script::start(state(), Vec::new());
+    for _ in 0..10 {
+        script.answer_changes(vec![entry(3, A, Change::Delete)]);
+        let again = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+        assert!(again.is_none(), "it waits");
+        while !script.actions.iter().any(|action| matches!(action, Action::Send(_, Request::Changes(_)))) {
+            script.wake();
+        }
+    }
+    let told = script.now;
+    script.answer_changes(vec![entry(2, A, Change::Delete), entry(3, A, Change::Delete)]);
+    assert!(script.now <= told + 1, "and goes on as soon as it is there");
+    assert!(script.engine.state().cursor.values().all(|position| *position == Position(3)));
 }
