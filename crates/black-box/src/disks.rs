@@ -24,8 +24,8 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that nobody hurries.
-const LIMIT: Duration = Duration::from_secs(130);
+/// How long anything may take that nobody hurries: a device that was refused again and again waits two minutes at most.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// What the name of a conflicted copy has behind the file's own.
 const CONFLICTED: &str = " (conflicted copy";

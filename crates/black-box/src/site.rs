@@ -496,6 +496,31 @@ fn held(command: &Command, log: File) -> Result<Running> {
     Ok(running)
 }
 
+/// Stops a process where it is. When this returns it does nothing more outside of the kernel.
+///
+/// # Errors
+/// When there is none, or it does not stop.
+pub(crate) fn freeze(pid: Option<u32>) -> Result<()> {
+    let pid = pid.context("it runs")?;
+    signal(pid, Signal::STOP)?;
+    let deadline = Instant::now() + PATIENCE;
+    let is_out = |thread: std::io::Result<fs::DirEntry>| -> Result<bool> {
+        let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+        // One that waits for the disk stops on its way out of the kernel. One without a state has ended.
+        Ok([") T ", ") D ", ") t "].iter().any(|state| stat.contains(state)) || stat.is_empty())
+    };
+    loop {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))?.map(is_out).collect::<Result<Vec<bool>>>()?;
+        if threads.into_iter().all(|is_out| is_out) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("a process does not stop");
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// Lets a process go on that was started held.
 ///
 /// # Errors

@@ -1,8 +1,12 @@
 //! Power failures.
+//!
+//! A power failure stops the programs too. While a file system shuts down, the kernel may tell a program that its file
+//! is durable which is not, and no power failure lets it pass that on. So whoever works on the disk is stopped first: what
+//! it has said until then counts.
 
 use super::volume::{Boot, Loss, Volume};
 use super::{Trial, shown};
-use crate::site::{Device, Running, flush_all, text};
+use crate::site::{Device, Running, flush_all, freeze, text};
 use crate::tree::{ContentHash, Tree};
 use anyhow::{Context, Result, bail, ensure};
 use rand::RngExt;
@@ -35,6 +39,7 @@ pub(super) fn a_server_has_all_that_it_acknowledged_after_a_power_failure(trial:
             user.change(trial, &a)?;
             flush.follow(&a, &mut user)
         })?;
+        freeze(server.pid())?;
         disk.lose_power(loss(trial))?;
         server.kill()?;
         flush.end(&mut user)?;
@@ -79,6 +84,7 @@ pub(super) fn what_a_power_failure_takes_from_a_device_is_nobodys_change(trial: 
             struck.change(trial, &b)?;
             flush.follow(&b, &mut struck)
         })?;
+        freeze(b.pid())?;
         disk.lose_power(loss(trial))?;
         b.kill()?;
         flush.end(&mut struck)?;
