@@ -254,8 +254,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "thin-answers-are-news",
         about: "a server that announces more than it sends is asked again at once",
         file: "crates/sync-engine/src/engine/server.rs",
-        old: "if says_nothing {",
-        new: "if says_nothing && env.now == 0 {",
+        old: "if self.state.cursor == before {",
+        new: "if self.state.cursor == before && env.now == 0 {",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
