@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 /// How long a caller waits for a connection that others hold.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What makes a transaction of a Galera cluster begin with all that any node has committed by then: before what reads,
+/// what updates or deletes, and what inserts. A node applies what others committed a moment later; who was told of a
+/// commit and is sent to another node would miss it there, and a journal would end before the position that a
+/// device has read.
+const WAIT_FOR_OTHER_NODES: &str = "SET SESSION wsrep_sync_wait = 7";
+
 /// An open connection.
 pub(crate) struct Connection {
     pub(crate) driver: Conn,
@@ -21,11 +27,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// A database that cannot be a node of a cluster does not know the variables.
     fn open(options: &Opts) -> Result<Self, mysql::Error> {
         let mut driver = Conn::new(options.clone())?;
-        // A database that cannot be a node of a cluster does not know the variable.
-        let on: Option<(String, String)> = driver.query_first("SHOW VARIABLES LIKE 'wsrep_on'")?;
-        Ok(Self { driver, in_cluster: on.is_some_and(|(_, on)| on.eq_ignore_ascii_case("ON")) })
+        let variables: Vec<(String, String)> =
+            driver.query("SHOW VARIABLES WHERE Variable_name IN ('wsrep_on', 'wsrep_sync_wait')")?;
+        let value_of =
+            |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        if value_of("wsrep_sync_wait").is_some() {
+            driver.query_drop(WAIT_FOR_OTHER_NODES)?;
+        }
+        let in_cluster = value_of("wsrep_on").is_some_and(|on| on.eq_ignore_ascii_case("ON"));
+        Ok(Self { driver, in_cluster })
     }
 }
 

@@ -90,16 +90,14 @@ impl MysqlStore {
         pauses: Pauses,
         steps: &[Step],
     ) -> Result<Self, OpenError> {
-        let first = options.driver(password, vec![session_settings()]);
-        let mut connection = Conn::new(first).map_err(|error| refused(options, error))?;
-        let waits = waits_for_other_nodes(&mut connection).map_err(|error| refused(options, error))?;
         let session = |beginning: &[&str]| {
-            let beginning = beginning.iter().copied().chain(waits).map(|setting| format!("SET SESSION {setting}"));
+            let beginning = beginning.iter().map(|setting| format!("SET SESSION {setting}"));
             options.driver(password, beginning.chain([session_settings()]).collect())
         };
         // Whatever comes first begins a transaction that writes, so that none needs a journey for its beginning.
         let writers = session(&["TRANSACTION ISOLATION LEVEL READ COMMITTED", "autocommit = 0"]);
         let readers = session(&["TRANSACTION ISOLATION LEVEL REPEATABLE READ"]);
+        let mut connection = Conn::new(readers.clone()).map_err(|error| refused(options, error))?;
         schema::migrate(&mut connection, steps).map_err(|error| unusable(options, error))?;
         Ok(Self { writers: Pool::new(writers, WRITERS), readers: Pool::new(readers, READERS), pauses })
     }
@@ -195,15 +193,6 @@ fn session_settings() -> String {
         "SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, \
          wait_timeout = {SILENCE_SECONDS} /*M!100300 , idle_transaction_timeout = {TRANSACTION_SILENCE_SECONDS} */"
     )
-}
-
-/// What makes a transaction of a Galera cluster begin with all that any node has committed by then, where the database
-/// can be a node of one. A node applies what others committed a moment later; who was told of a commit and is sent
-/// to another node would miss it there, and a journal would end before the position that a device has read.
-fn waits_for_other_nodes(connection: &mut Conn) -> Result<Option<&'static str>, Error> {
-    let known: Option<(String, String)> = connection.query_first("SHOW VARIABLES LIKE 'wsrep_sync_wait'")?;
-    // Before what reads, what updates or deletes, and what inserts.
-    Ok(known.map(|_| "wsrep_sync_wait = 7"))
 }
 
 fn refused(options: &MysqlOptions, error: Error) -> OpenError {
