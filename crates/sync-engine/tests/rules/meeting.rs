@@ -5,18 +5,37 @@ use crate::ordering::refused;
 use crate::script::{Script, state};
 use api::{ErrorCode, ServerReply};
 use model::{Change, Epoch, InstanceId, Position};
-use sync_engine::io::{Action, Event, Job, Reply, Request};
+use sync_engine::io::{Action, Event, Job, Reply, Request, RequestId};
 
-/// The engine hears of another epoch, asks who is there, and hears this.
-fn meets(server: ServerReply) -> Script {
+/// A server of the epoch that the device knows.
+fn same_server() -> ServerReply {
+    ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(1), version: String::new() }
+}
+
+/// A device with the file `a` in sync that is about to look at the journal.
+fn about_to_look() -> Script {
     let mut script =
         Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
     script.take();
     script.tell(Event::StreamOpened);
-    let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
-    script.reply(asked.expect("asks").0, refused(ErrorCode::EpochChanged));
+    script
+}
+
+fn asked_for_changes(script: &mut Script) -> Option<RequestId> {
+    script.request(|request| matches!(request, Request::Changes(_)).then_some(())).map(|(id, ())| id)
+}
+
+/// The engine hears of another epoch, asks who is there, and hears this.
+fn refuses(script: &mut Script, asked: RequestId, server: ServerReply) {
+    script.reply(asked, refused(ErrorCode::EpochChanged));
     let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
     script.reply(asked.expect("asks who is there").0, Ok(Reply::Server(server)));
+}
+
+fn meets(server: ServerReply) -> Script {
+    let mut script = about_to_look();
+    let asked = asked_for_changes(&mut script).expect("asks");
+    refuses(&mut script, asked, server);
     script
 }
 
@@ -32,43 +51,29 @@ fn a_server_of_another_instance_is_not_synced_with() {
 
 #[test]
 fn a_server_that_is_behind_for_a_moment_has_lost_nothing() {
-    let same =
-        || Ok(Reply::Server(ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(1), version: String::new() }));
-    let mut script =
-        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
-    script.take();
-    script.tell(Event::StreamOpened);
+    let mut script = about_to_look();
     let began = script.now;
-    let agreed = |script: &Script| script.engine.trees().synced(A).is_some();
-    while agreed(&script) {
+    while script.engine.trees().synced(A).is_some() {
         assert!(script.now < began + 200_000, "it does not wait for ever");
-        let Some((asked, ())) = script.request(|request| matches!(request, Request::Changes(_)).then_some(())) else {
-            script.wake();
-            continue;
-        };
-        script.reply(asked, refused(ErrorCode::EpochChanged));
-        let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
-        script.reply(asked.expect("asks who is there").0, same());
+        match asked_for_changes(&mut script) {
+            Some(asked) => refuses(&mut script, asked, same_server()),
+            None => script.wake(),
+        }
     }
     assert!(script.now - began >= 60_000, "what both have agreed on is kept for a while: {}", script.now - began);
 }
 
 #[test]
 fn a_server_that_has_caught_up_is_believed_again_as_long_as_ever() {
-    let same =
-        || Ok(Reply::Server(ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(1), version: String::new() }));
-    let mut script =
-        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    let mut script = about_to_look();
     for _ in 0..3 {
-        script.take();
-        script.tell(Event::StreamOpened);
-        let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
-        script.reply(asked.expect("asks").0, refused(ErrorCode::EpochChanged));
-        let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
-        script.reply(asked.expect("asks who is there").0, same());
+        let asked = asked_for_changes(&mut script).expect("asks");
+        refuses(&mut script, asked, same_server());
         script.wake();
         script.answer_changes(Vec::new());
         script.now += 50_000;
+        script.take();
+        script.tell(Event::StreamOpened);
     }
     assert!(script.engine.trees().synced(A).is_some());
 }
@@ -87,8 +92,7 @@ fn a_journal_that_lacks_the_next_entry_is_not_asked_for_again_at_once() {
     let mut script = Script::start(state(), Vec::new());
     for _ in 0..10 {
         script.answer_changes(vec![entry(3, A, Change::Delete)]);
-        let again = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
-        assert!(again.is_none(), "it waits");
+        assert!(asked_for_changes(&mut script).is_none(), "it waits");
         while !script.actions.iter().any(|action| matches!(action, Action::Send(_, Request::Changes(_)))) {
             script.wake();
         }
