@@ -37,6 +37,8 @@ def main():
     options.add_argument("--runs", type=int, default=3, help="repetitions of short workloads")
     options.add_argument("--source", default="/usr/src/linux-source-6.1", help="the tree of w3")
     options.add_argument("--scratch", default=tempfile.gettempdir(), help="where the folders lie")
+    options.add_argument("--keep", action="store_true", help="leave the folders there: on some file systems new files take "
+                         "several times as long for minutes after many were removed")
     options.add_argument("--table", action="store_true", help="measure nothing")
     wanted = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))       # so that the place is taken down
@@ -75,7 +77,8 @@ def measure(name, works, wanted):
             keep(name, system, work, run)
     finally:
         place.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not wanted.keep:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def keep(name, system, work, run):

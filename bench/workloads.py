@@ -30,7 +30,7 @@ class Run:
         self.stage = place.root / "stage"
         self.stage.mkdir()
 
-    def measure(self, change, seen, pause=0.02, limit=900):
+    def measure(self, change, seen, pause=0.01, limit=900):
         """Seconds from a change until b shows it, and what it cost until all is quiet. What was there before is on the
         disk by then, as it is half a minute later anyway: to remove a file that never got there costs next to nothing."""
         os.sync()
@@ -75,10 +75,10 @@ class Run:
             after = sum(self.place.traffic().values()), sum(self.place.cpu().values())
             calm = calm + 1 if after[0] - before[0] < 20_000 and after[1] - before[1] < 0.1 else 0
 
-    def put(self, made, name, **options):
+    def put(self, made, name):
         """A file or tree that is ready is renamed into a's folder."""
-        wanted = listing(made)
-        return self.measure(lambda: os.rename(made, self.a / name), lambda: listing(self.b / name) == wanted, **options)
+        seen = has_all(self.b / name, listing(made))
+        return self.measure(lambda: os.rename(made, self.a / name), seen)
 
     def prepare(self, made, name):
         """The same, unmeasured."""
@@ -96,6 +96,37 @@ class Run:
 
 
 # What folders hold.
+
+def has_all(top, wanted):
+    """Whether all files of a listing are at and below a path, to be asked again and again while they arrive. Each file is
+    looked for until it is there and no more, so that the question takes no processor from those that it is about."""
+    missing = [(os.path.join(top, name) if name else top, size) for name, size in wanted.items()]
+
+    def seen():
+        while missing:
+            path, size = missing[-1]
+            try:
+                if os.lstat(path).st_size != size:
+                    return False
+            except OSError:
+                return False
+            missing.pop()
+        return True
+    return seen
+
+
+def has_none(top, unwanted):
+    """Whether no file of a listing is at and below a path any more, to be asked in the same way."""
+    there = [os.path.join(top, name) if name else top for name in unwanted]
+
+    def seen():
+        while there:
+            if os.path.lexists(there[-1]):
+                return False
+            there.pop()
+        return True
+    return seen
+
 
 def listing(top):
     """The sizes of all files at and below a path."""
@@ -177,14 +208,13 @@ def w1(run):
 def w2(run):
     """10,000 files of 1 to 16 KiB in 200 folders"""
     for number in range(run.runs):
-        yield run.put(small_files(run.stage / "many", 10_000, 200, KIB, 16 * KIB, number), "many", pause=0.2)
-        run.take_away("many")
+        yield run.put(small_files(run.stage / f"many {number}", 10_000, 200, KIB, 16 * KIB, number), f"many {number}")
 
 
 def w3(run):
     """A source tree with symlinks"""
     shutil.copytree(run.source, run.stage / "source", symlinks=True)
-    yield run.put(run.stage / "source", "source", pause=0.3)
+    yield run.put(run.stage / "source", "source")
     run.take_away("source")
 
 
@@ -238,8 +268,8 @@ def w7(run):
     wanted, name = listing(run.a / "folder"), "folder"
     for number in range(run.runs):
         old, name = name, f"renamed {number}"
-        yield run.measure(lambda: os.rename(run.a / old, run.a / name),
-                          lambda: listing(run.b / name) == wanted and not files_below(run.b / old))
+        arrived, left = has_all(run.b / name, wanted), has_none(run.b / old, wanted)
+        yield run.measure(lambda: os.rename(run.a / old, run.a / name), lambda: arrived() and left())
     run.take_away(name)
 
 
@@ -305,13 +335,14 @@ def w11(run):
     for number in range(run.runs):
         run.prepare(lambda: small_files(run.stage / "gone", 10_000, 200, KIB, 16 * KIB, 100 + number), "gone")
         began = time.monotonic()
-        result = run.measure(lambda: shutil.rmtree(run.a / "gone"), lambda: not files_below(run.b / "gone"))
+        seen = has_none(run.b / "gone", listing(run.a / "gone"))
+        result = run.measure(lambda: shutil.rmtree(run.a / "gone"), seen)
         yield {**result, "began": began}
 
 
 def w12(run):
     """First sync of 50,000 files of 0.5 to 4 KiB"""
-    yield run.put(small_files(run.stage / "fifty", 50_000, 500, 512, 4 * KIB, 12), "fifty", pause=0.5)
+    yield run.put(small_files(run.stage / "fifty", 50_000, 500, 512, 4 * KIB, 12), "fifty")
 
 
 def idle(run):
