@@ -80,8 +80,9 @@ macro_rules! hex_newtype {
 pub(crate) use hex_newtype;
 
 hex_newtype!(
-    /// A file, folder or symlink. The client that first sees a node makes its id at random, before it
-    /// tells the server, so that a lost acknowledgement can never make a second node.
+    /// A file, folder or symlink. The client that first sees a node makes its id, before it tells the server, so
+    /// that a lost acknowledgement can never make a second node. A folder's is drawn at random, a file's is mostly the
+    /// [successor](NodeId::successor) of the one before, and the first of these is drawn.
     NodeId, 16
 );
 hex_newtype!(
@@ -122,6 +123,18 @@ impl NodeId {
     pub const fn as_namespace(self) -> NamespaceId {
         NamespaceId(self.0)
     }
+
+    /// The next id of a run: the number in the first four bytes, the highest first, is one more, and begins again at
+    /// zero after the greatest. The other twelve are the run's own.
+    #[must_use]
+    pub fn successor(self) -> Self {
+        let Self([a, b, c, d, own @ ..]) = self;
+        let [a, b, c, d] = u32::from_be_bytes([a, b, c, d]).wrapping_add(1).to_be_bytes();
+        let mut next = [0; 16];
+        next[..4].copy_from_slice(&[a, b, c, d]);
+        next[4..].copy_from_slice(&own);
+        Self(next)
+    }
 }
 
 /// The number of a journal entry: dense and rising within its namespace, 0 before the first.
@@ -160,6 +173,18 @@ pub struct Timestamp(pub i64);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_of_ids_counts_in_the_first_four_bytes() {
+        let id = |first: [u8; 4]| {
+            let mut bytes = [0xa7; 16];
+            bytes[..4].copy_from_slice(&first);
+            NodeId(bytes)
+        };
+        assert_eq!(id([0, 0, 0, 0xff]).successor(), id([0, 0, 1, 0]));
+        assert_eq!(id([0xff; 4]).successor(), id([0; 4]));
+        assert!(id([1, 2, 3, 4]) < id([1, 2, 3, 4]).successor());
+    }
 
     #[test]
     fn an_identifier_reads_back_from_its_text() {

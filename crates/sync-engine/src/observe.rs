@@ -8,6 +8,7 @@
 
 mod departed;
 mod failed;
+mod ids;
 mod look;
 mod problems;
 mod unplaced;
@@ -19,6 +20,7 @@ use crate::tree::{Local, PARKED, Place, Remote, Seen};
 use crate::trees::Trees;
 use departed::Departed;
 use failed::Failed;
+use ids::Ids;
 use look::{Look, merge};
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
@@ -32,8 +34,7 @@ const DIRECTORIES_PER_SCAN: usize = 64;
 /// Deleted nodes whose inodes are remembered until the server knows of the deletion.
 const MAX_DEPARTED: usize = 20_000;
 
-/// The parent of nodes that are missing and whose place another one has taken, until the round ends.
-/// Not a node of any server.
+/// No server's node: the parent of what is missing and whose place another one has taken, until the round ends.
 const LIMBO: NodeId = NodeId([0xfe; 16]);
 
 /// An entry without a node, to be settled when it is known who it is.
@@ -85,6 +86,7 @@ pub struct Observer {
     in_round: bool,
     /// Items that cannot be in the tree at all.
     problems: Problems,
+    ids: Ids,
 }
 
 impl Observer {
@@ -408,7 +410,8 @@ impl Observer {
     }
 
     fn create(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
-        let id = NodeId(random());
+        // A folder may become a namespace, whose id others see: from it nobody is to guess another's.
+        let id = if newcomer.found.kind == FileKind::Directory { NodeId(random()) } else { self.ids.next(random) };
         self.check_former_owner(trees, id, &newcomer.found);
         self.put(trees, id, newcomer);
         self.doubt(trees, id);
