@@ -9,9 +9,14 @@ use crate::packed::{Numbers, PlaceRow, Row};
 use crate::sorted::{At, Entry, Sorted};
 use crate::tree::NodeRow;
 use model::{ContentHash, NameKey, NodeId};
+use std::cell::Cell;
 
 /// Slots that are made at a time.
 const SLOTS_PER_PAGE: u32 = 4096;
+/// Ids whose slots are at hand: a node is mostly looked up dozens of times in a row.
+const AT_HAND: usize = 1024;
+/// The id of a slot that is free.
+const NOBODY: NodeId = NodeId([0; 16]);
 
 /// Something noted of a node. All nodes that bear a mark can be found in the order of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,24 @@ pub(crate) struct Table {
     by_content: Sorted<Holder>,
     /// Devices by their number. There are few, and none is forgotten.
     devices: Vec<u64>,
+    at_hand: AtHand,
+}
+
+/// The slots of ids that were looked up lately. A slot tells whether it is still that of the id.
+#[derive(Debug)]
+struct AtHand(Box<[Cell<u32>; AT_HAND]>);
+
+impl Default for AtHand {
+    fn default() -> Self {
+        Self(Box::new([const { Cell::new(0) }; AT_HAND]))
+    }
+}
+
+impl AtHand {
+    /// Where an id's slot is noted. The ids of a run differ in these bytes, and so do those that were drawn.
+    fn of(&self, id: NodeId) -> &Cell<u32> {
+        &self.0[usize::from(u16::from_be_bytes([id.0[2], id.0[3]])) % AT_HAND]
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -189,8 +212,10 @@ impl Table {
     }
 
     pub(crate) fn set_mark(&mut self, id: NodeId, mark: Mark) {
-        self.take_slot(id);
-        self.change_marks(id, |marks| marks | mark.bit());
+        if self.change_marks(id, |marks| marks | mark.bit()).is_none() {
+            self.take_slot(id);
+            self.change_marks(id, |marks| marks | mark.bit());
+        }
     }
 
     pub(crate) fn clear_mark(&mut self, id: NodeId, mark: Mark) {
@@ -272,15 +297,22 @@ impl Table {
     }
 
     fn slot_of(&self, id: NodeId) -> Option<u32> {
-        self.place_of(id).ok().map(|(_, entry)| entry.slot())
+        let noted = self.at_hand.of(id);
+        let slot = noted.get();
+        if id != NOBODY && self.pages.get((slot / SLOTS_PER_PAGE) as usize).is_some() && self.slot(slot).id == id {
+            return Some(slot);
+        }
+        let slot = self.place_of(id).ok()?.1.slot();
+        noted.set(slot);
+        Some(slot)
     }
 
     /// The node's slot, which it gets if it has none.
     fn take_slot(&mut self, id: NodeId) -> u32 {
-        let at = match self.place_of(id) {
-            Ok((_, entry)) => return entry.slot(),
-            Err(at) => at,
-        };
+        if let Some(slot) = self.slot_of(id) {
+            return slot;
+        }
+        let (Ok((at, _)) | Err(at)) = self.place_of(id);
         if self.free.is_empty() {
             self.add_page();
         }
@@ -293,7 +325,7 @@ impl Table {
     fn add_page(&mut self) {
         let first = u32::try_from(self.pages.len()).unwrap_or(u32::MAX).saturating_mul(SLOTS_PER_PAGE);
         assert!(first < u32::MAX >> LOW_BITS, "there are numbers for a thousand million nodes");
-        let page = vec![Slot { id: NodeId([0; 16]), row: Box::default() }; SLOTS_PER_PAGE as usize];
+        let page = vec![Slot { id: NOBODY, row: Box::default() }; SLOTS_PER_PAGE as usize];
         self.pages.push(page.into_boxed_slice());
         self.free.extend((first..first + SLOTS_PER_PAGE).rev());
     }
@@ -308,6 +340,7 @@ impl Table {
             || self.children.from(|child| child.folder < slot).next().is_some_and(|child| child.folder == slot);
         if !is_needed {
             self.by_id.remove(at);
+            self.slot_mut(slot).id = NOBODY;
             self.free.push(slot);
         }
     }
