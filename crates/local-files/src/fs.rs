@@ -217,6 +217,14 @@ pub trait OpenFile: Send + Sync {
     /// [`FsError`].
     fn stat(&self) -> Result<Stat, FsError>;
 
+    /// The file's state when it was opened, or a moment later.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn first_stat(&self) -> Result<Stat, FsError> {
+        self.stat()
+    }
+
     /// Reads at an offset; 0 bytes only at the end of the file (or for an empty buffer).
     ///
     /// # Errors

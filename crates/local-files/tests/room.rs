@@ -6,7 +6,7 @@ mod support;
 
 use local_files::fs::Fs;
 use local_files::jobs::run_job;
-use local_files::room::has_room;
+use local_files::room::Room;
 use local_files::temps::{Turns, write_block};
 use model::BLOCK_SIZE;
 use support::{Folder, Meddled, blocks_of};
@@ -36,9 +36,23 @@ fn a_download_that_finds_no_room_is_not_begun_and_gives_back_what_it_took() {
 fn a_disk_tells_how_much_it_takes() {
     let folder = Folder::new();
     assert!(folder.disk.free_bytes().is_some_and(|free| free > 0));
-    assert!(has_room(&folder.disk, 1));
-    assert!(!has_room(&folder.disk, u64::MAX));
+    let has = |fs: &dyn Fs, bytes| Room::default().has(fs, bytes);
+    assert!(has(&folder.disk, 1));
+    assert!(!has(&folder.disk, u64::MAX));
     let (full, unknown) = (Meddled::with_room(&folder.disk, 9), Meddled::new(&folder.disk, |_, _| Ok(())));
-    assert_eq!([9, 10].map(|bytes| has_room(&full, bytes)), [true, false]);
-    assert!(has_room(&unknown, u64::MAX), "then it is tried");
+    assert_eq!([9, 10].map(|bytes| has(&full, bytes)), [true, false]);
+    assert!(has(&unknown, u64::MAX), "then it is tried");
+}
+
+#[test]
+fn a_disk_is_asked_again_when_a_part_of_its_room_was_taken_and_after_some_answers() {
+    let folder = Folder::new();
+    let (roomy, full) = (Meddled::with_room(&folder.disk, 1_600), Meddled::with_room(&folder.disk, 0));
+    let room = Room::default();
+    assert!(room.has(&roomy, 0));
+    assert!(room.has(&full, 60) && room.has(&full, 40), "a sixteenth of what it told of, without asking");
+    assert!(!room.has(&full, 1), "asked, and full");
+    assert!(!room.has(&full, 1), "what it said before is forgotten");
+    assert!(room.has(&roomy, 0));
+    assert_eq!((0..1_000).take_while(|_| room.has(&full, 1)).count(), 64);
 }

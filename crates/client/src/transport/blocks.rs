@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use delta::Script;
 use local_files::fs::{Fs, temp_path};
 use local_files::hashed::HashedFiles;
-use local_files::room;
+use local_files::room::Room;
 use local_files::temps::{self, Turns};
 use model::block::BlockHasher;
 use model::{BlockHash, NamespaceId, limits};
@@ -61,12 +61,13 @@ pub struct FolderBlocks {
     fs: Arc<dyn Fs>,
     hashed: Arc<HashedFiles>,
     turns: Arc<Turns>,
+    room: Arc<Room>,
 }
 
 impl FolderBlocks {
     /// Of these files. `hashed`: those whose blocks need not be hashed again.
     pub fn new(fs: Arc<dyn Fs>, hashed: Arc<HashedFiles>) -> Self {
-        Self { fs, hashed, turns: Arc::default() }
+        Self { fs, hashed, turns: Arc::default(), room: Arc::default() }
     }
 }
 
@@ -82,7 +83,7 @@ impl BlockFiles for FolderBlocks {
     fn write(&self, block: &FetchBlock, offset: u64, bytes: &[u8]) -> Result<(), StepError> {
         // Half a block would take the room of something smaller.
         let rest = u64::from(block.len).saturating_sub(offset) * block.to.len() as u64;
-        if !room::has_room(&*self.fs, rest) {
+        if !self.room.has(&*self.fs, rest) {
             return Err(StepError::NoSpace);
         }
         let behind = |target: &BlockTarget| BlockTarget { temp: target.temp.clone(), offset: target.offset + offset };
@@ -91,7 +92,8 @@ impl BlockFiles for FolderBlocks {
 
     fn held(&self) -> Option<Arc<dyn BlockFiles>> {
         let fs = self.fs.held()?;
-        Some(Arc::new(Self { fs, hashed: Arc::clone(&self.hashed), turns: Arc::clone(&self.turns) }))
+        let (hashed, turns, room) = (Arc::clone(&self.hashed), Arc::clone(&self.turns), Arc::clone(&self.room));
+        Some(Arc::new(Self { fs, hashed, turns, room }))
     }
 }
 

@@ -30,18 +30,27 @@ pub(super) struct DiskFile {
     fd: OwnedFd,
     /// Where it was when it was opened, for messages.
     path: LocalPath,
+    /// What it was then; `None` of one that was made, which nobody asks for.
+    first: Option<Stat>,
 }
 
 impl DiskFile {
     /// Takes what was opened, if it is a regular file.
     pub(super) fn new(fd: OwnedFd, path: &LocalPath) -> Result<Self, FsError> {
-        let file = Self { fd, path: path.clone() };
-        match file.stat()?.kind {
+        let mut file = Self::made(fd, path);
+        let first = file.stat()?;
+        file.first = Some(first);
+        match first.kind {
             FileKind::File => Ok(file),
             FileKind::Directory => Err(FsError::IsADirectory),
             FileKind::Symlink => Err(FsError::Escapes),
             FileKind::Other => Err(FsError::NotFound),
         }
+    }
+
+    /// Takes what was made to be opened: that is a regular file.
+    pub(super) fn made(fd: OwnedFd, path: &LocalPath) -> Self {
+        Self { fd, path: path.clone(), first: None }
     }
 
     fn call(&self, what: &'static str) -> Call<'_> {
@@ -52,6 +61,10 @@ impl DiskFile {
 impl OpenFile for DiskFile {
     fn stat(&self) -> Result<Stat, FsError> {
         stat_open(&self.fd).map_err(|errno| self.call("statx").error(errno))
+    }
+
+    fn first_stat(&self) -> Result<Stat, FsError> {
+        self.first.map_or_else(|| self.stat(), Ok)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, FsError> {

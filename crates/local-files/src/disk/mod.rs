@@ -214,6 +214,7 @@ impl Disk {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(NEW_FILE_PERMISSIONS);
         match retry_on_intr(|| openat(&parent, name, flags, mode)) {
+            Ok(fd) if flags.contains(OFlags::CREATE | OFlags::EXCL) => Ok(DiskFile::made(fd, path)),
             Ok(fd) => DiskFile::new(fd, path),
             // A socket.
             Err(Errno::NXIO) => Err(FsError::NotFound),

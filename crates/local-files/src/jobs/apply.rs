@@ -204,7 +204,7 @@ impl<'a> Batch<'a> {
         old: Option<&Stat>,
     ) -> Result<Fingerprint, StepError> {
         let file = temp_path(temp).and_then(|path| self.fs.open(&path)).map_err(temp_error)?;
-        let found = file.stat().map_err(step_error)?;
+        let found = file.first_stat().map_err(step_error)?;
         if found.print.size != content.size {
             return Err(StepError::BadTemp);
         }

@@ -56,7 +56,7 @@ fn hash_file(fs: &dyn Fs, task: &HashTask) -> HashResult {
 
 fn try_hash(fs: &dyn Fs, task: &HashTask) -> Result<HashResult, FsError> {
     let file = fs.open(&task.path)?;
-    if file.stat()?.print != task.print {
+    if file.first_stat()?.print != task.print {
         return Ok(HashResult::Changed);
     }
     let age = Age::of(task.print.ctime, fs.now_ns());
@@ -171,11 +171,12 @@ fn hash_in_order(
     while at < end {
         let wanted = usize::try_from(end - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
         let read = file.read_at(&mut piece[..wanted], at)?;
-        if read == 0 || file.stat()?.print != *print {
+        at += read as u64;
+        // Whoever asked looks when all is read.
+        if read == 0 || at < end && file.stat()?.print != *print {
             return Ok(None);
         }
         hasher.update(&piece[..read]);
-        at += read as u64;
     }
     Ok(Some(hasher.finish().0))
 }

@@ -1,9 +1,9 @@
 //! Downloads on their way into the synced folder: made durable before anything shows them.
 
-use sync_engine::io::{Fingerprint, JobResult, PREPARED_MARKER, RootState, StepError, TempName};
+use sync_engine::io::{FileKind, Fingerprint, JobResult, PREPARED_MARKER, RootState, StepError, TempName};
 
 use super::step_error;
-use crate::fs::{Fs, FsError, OpenFile, temp_path};
+use crate::fs::{Fs, FsError, Stat, temp_path};
 
 /// With up to this many files, each is synced alone, which spares the unwritten data of other programs;
 /// with more, one sync of the file system is cheaper.
@@ -32,8 +32,8 @@ fn make_durable(fs: &dyn Fs, temps: &[TempName]) -> Result<Vec<Option<Fingerprin
         fs.open(&temp_path(&marker)?)?.sync_data()?;
     }
     for temp in temps {
-        files.push(match temp_path(temp).and_then(|path| fs.open(&path)) {
-            Ok(file) => Some(look(&*file, alone)?),
+        files.push(match if alone { sync_one(fs, temp) } else { look(fs, temp) } {
+            Ok(print) => Some(print),
             // The step will find it missing too.
             Err(FsError::NotFound) => None,
             Err(error) => return Err(error),
@@ -45,9 +45,17 @@ fn make_durable(fs: &dyn Fs, temps: &[TempName]) -> Result<Vec<Option<Fingerprin
     Ok(files)
 }
 
-fn look(file: &dyn OpenFile, sync: bool) -> Result<Fingerprint, FsError> {
-    if sync {
-        file.sync_data()?;
-    }
+fn sync_one(fs: &dyn Fs, temp: &TempName) -> Result<Fingerprint, FsError> {
+    let file = fs.open(&temp_path(temp)?)?;
+    file.sync_data()?;
     Ok(file.stat()?.print)
+}
+
+fn look(fs: &dyn Fs, temp: &TempName) -> Result<Fingerprint, FsError> {
+    let path = temp_path(temp)?;
+    match fs.stat(&path)?.ok_or(FsError::NotFound)? {
+        Stat { kind: FileKind::File, print, .. } => Ok(print),
+        // To open it is to be told what is wrong with it.
+        _ => Ok(fs.open(&path)?.first_stat()?.print),
+    }
 }
