@@ -120,6 +120,10 @@ impl Index {
         find(&self.connection, hash).map_err(failed("read", &self.path))
     }
 
+    pub(super) fn find_all(&self, hashes: &[BlockHash]) -> Result<Vec<Option<Entry>>, StoreError> {
+        find_all(&self.connection, hashes).map_err(failed("read", &self.path))
+    }
+
     /// Makes changes that are seen together or not at all.
     pub(super) fn change(
         &mut self,
@@ -184,7 +188,7 @@ impl IndexReaders {
     }
 
     pub(super) fn find_all(&self, hashes: &[BlockHash]) -> Result<Vec<Option<Entry>>, StoreError> {
-        self.read(|connection| hashes.iter().map(|hash| find(connection, hash)).collect())
+        self.read(|connection| find_all(connection, hashes))
     }
 
     /// For each pack with blocks, their bytes with headers, and whether one of them is damaged. Reads all of
@@ -255,6 +259,12 @@ impl FromSql for HashColumn {
         let bytes = value.as_blob()?;
         BlockHash::try_from(bytes).map(Self).map_err(|error| FromSqlError::Other(error.into()))
     }
+}
+
+/// What is known of each block at one moment. To begin a transaction and to end it takes longer than to find one.
+fn find_all(connection: &Connection, hashes: &[BlockHash]) -> rusqlite::Result<Vec<Option<Entry>>> {
+    let moment = connection.unchecked_transaction()?;
+    hashes.iter().map(|hash| find(&moment, hash)).collect()
 }
 
 fn find(connection: &Connection, hash: &BlockHash) -> rusqlite::Result<Option<Entry>> {

@@ -165,8 +165,9 @@ impl Writer {
     fn sort(&self, blocks: Vec<Block>) -> Result<(Sorted, Sorted), StoreError> {
         let (mut fresh, mut echoes) = (Vec::new(), Vec::new());
         let mut named = BTreeSet::new();
-        for block in blocks {
-            let entry = self.index.find(&block.hash())?.filter(|entry| !entry.damaged);
+        let hashes: Vec<BlockHash> = blocks.iter().map(Block::hash).collect();
+        for (block, found) in blocks.into_iter().zip(self.index.find_all(&hashes)?) {
+            let entry = found.filter(|entry| !entry.damaged);
             if entry.is_some() || !named.insert(block.hash()) {
                 echoes.push((block, entry));
             } else {
