@@ -10,7 +10,7 @@ use crate::home::with_suffix;
 use model::{BlockHash, Blocklist, ContentHash, DeviceId, NodeId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
@@ -128,6 +128,8 @@ pub struct Database {
     unsaved_activities: usize,
     /// Blocklists that were written or asked for lately.
     lists: RefCell<RecentLists>,
+    /// Blocklists that were looked for in the file since [`Database::looked`].
+    looks: Cell<u32>,
 }
 
 /// Blocks in the lists that are kept at hand, and one for each list: 2 MiB at most.
@@ -188,7 +190,7 @@ impl Database {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(error)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(error)?;
         let (activities, lists) = (VecDeque::new(), RefCell::default());
-        Ok(Self { connection, path: path.to_path_buf(), activities, unsaved_activities: 0, lists })
+        Ok(Self { connection, path: path.to_path_buf(), activities, unsaved_activities: 0, lists, looks: Cell::new(0) })
     }
 
     fn check_version(&self) -> Result<(), DatabaseError> {
@@ -270,6 +272,7 @@ impl Database {
     /// # Errors
     /// [`DatabaseError`].
     pub fn persist(&mut self, writes: &[Write]) -> Result<(), DatabaseError> {
+        self.looked();
         let path = &self.path;
         let error = |source| DatabaseError::new(path, source);
         let unsaved = self.activities.iter().rev().take(self.unsaved_activities).rev();
@@ -284,6 +287,27 @@ impl Database {
             }
         }
         Ok(())
+    }
+
+    /// The engine has taken an event: it has looked for all blocklists that it wanted to know of. From the second one on
+    /// they are looked for in one transaction, since to begin and end it takes longer than to look.
+    pub fn looked(&self) {
+        self.looks.set(0);
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "cannot end a look at the client database");
+        }
+    }
+
+    fn look(&self) {
+        self.looks.set(self.looks.get() + 1);
+        // Without one each look is a transaction of its own.
+        if self.looks.get() == 2
+            && let Err(error) = self.connection.execute_batch("BEGIN")
+        {
+            tracing::debug!(%error, "looks at the client database do not share a transaction");
+        }
     }
 
     /// Opens the file anew, after a write failed. When SQLite could not open the log for writing it opened it
@@ -364,6 +388,7 @@ impl Blocklists for Database {
         if self.lists.borrow().lacking.contains(content) {
             return None;
         }
+        self.look();
         let found = self
             .connection
             .prepare_cached("SELECT blocks, remote FROM blocklists WHERE content_hash = ?1")

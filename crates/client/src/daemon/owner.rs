@@ -235,6 +235,7 @@ impl Owner {
         let mut environment =
             Environment { now, today: &self.date.1, random: &mut || chance.bytes(), blocklists: database };
         self.actions.extend(engine.handle(event, &mut environment));
+        database.looked();
     }
 
     /// Starts the actions in order, up to a write that cannot be made.

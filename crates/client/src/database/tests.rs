@@ -167,6 +167,31 @@ fn a_list_is_at_hand_from_the_moment_it_is_written_if_it_is_known_what_the_file_
 }
 
 #[test]
+fn lists_that_one_event_asks_for_are_looked_for_in_one_transaction_which_ends_with_it() {
+    let (_directory, path, mut database) = new_database();
+    let list = |number: u8| Blocklist(vec![BlockHash([number; 32])]);
+    let write = |number| Write::Blocklist { content: list(number).content_hash(), blocks: list(number), remote: false };
+    let transactions = |database: &Database| {
+        let found =
+            (1..4).map(|number| (database.find(&list(number).content_hash()), database.connection.is_autocommit()));
+        found.map(|(found, alone)| (found.is_some(), alone)).collect::<Vec<_>>()
+    };
+    assert_eq!(transactions(&database), [(false, true), (false, false), (false, false)]);
+    database.looked();
+    assert!(database.connection.is_autocommit());
+    let mut other = Database::connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).expect("opened");
+    other.persist(&[write(2), write(3)]).expect("persisted");
+    *database.lists.borrow_mut() = RecentLists::default();
+    assert_eq!(
+        transactions(&database),
+        [(false, true), (true, false), (true, false)],
+        "the next event's is another one"
+    );
+    database.persist(&[write(1)]).expect("a look is no obstacle to a write");
+    assert!(database.connection.is_autocommit());
+}
+
+#[test]
 fn a_list_whose_write_came_through_unnoticed_is_found_after_the_database_was_opened_again() {
     let (_directory, path, mut database) = new_database();
     let blocks = Blocklist(vec![BlockHash([1; 32])]);
