@@ -220,7 +220,8 @@ impl Driver {
             let drawn = &mut self.drawn;
             let mut random = || {
                 *drawn += 1;
-                (u128::from(*drawn) << 64 | 1).to_be_bytes()
+                // Far from one another, as what is drawn is.
+                (u128::from(*drawn).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_be_bytes()
             };
             let mut environment =
                 Environment { now: self.now, today: "2026-11-26", random: &mut random, blocklists: &self.lists };
