@@ -11,11 +11,13 @@
 //! bytes than were declared or reads outside its bases.
 
 mod gaps;
+mod joined;
 mod matching;
 mod script;
 mod sums;
 
 pub use gaps::{Gap, gaps};
+pub use joined::{join, split};
 pub use matching::{Chunks, Match, Span};
 pub use script::{Script, ScriptError, Writer};
 pub use sums::{ChunkSum, Rolling, SUM_BYTES, sum_up, sums_from_bytes, sums_to_bytes};

@@ -25,9 +25,19 @@ pub enum ScriptError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Instruction<'a> {
+pub(crate) enum Instruction<'a> {
     Insert(&'a [u8]),
     Copy { base: usize, offset: usize, len: usize },
+}
+
+impl Instruction<'_> {
+    /// Bytes that it makes.
+    pub(crate) const fn len(&self) -> usize {
+        match self {
+            Self::Insert(bytes) => bytes.len(),
+            Self::Copy { len, .. } => *len,
+        }
+    }
 }
 
 /// A script whose form was checked, and that makes a known number of bytes.
@@ -61,6 +71,10 @@ impl<'a> Script<'a> {
             });
         }
         if made == len { Ok(Self { instructions, len }) } else { Err(ScriptError::WrongLength) }
+    }
+
+    pub(crate) fn instructions(&self) -> &[Instruction<'a>] {
+        &self.instructions
     }
 
     /// The numbers of the bases that it copies from, rising.
