@@ -5,6 +5,7 @@ use crate::codec::{DecodeError, check_headers};
 use crate::messages::{BlockHeader, ChangesetHead};
 use crate::near::Before;
 use crate::sent::{SentCommit, SentOperation};
+use crate::shift::Shift;
 use model::{
     BlockHash, Blocklist, Body, CommitKey, ContentHash, Epoch, Mtime, NamespaceId, NodeId, Operation, Position,
     content_hash, limits,
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub enum SentHead {
     Named(ChangesetHead),
     Bundle(Bundle),
+    Shift(Shift),
 }
 
 /// A changeset of small new files, each of one block. The blocks follow in the order of the files, and who receives them
@@ -64,6 +66,11 @@ impl SentHead {
         match self {
             Self::Named(head) => Ok(head.clone()),
             Self::Bundle(bundle) => bundle.with(&bundle.headers()?),
+            // Nothing follows.
+            Self::Shift(shift) => {
+                shift.lens()?;
+                Ok(ChangesetHead { blocks: Vec::new(), bases: Some(shift.bases.clone()), commit: None })
+            }
         }
     }
 }
@@ -219,7 +226,7 @@ mod tests {
     fn bundle(head: &ChangesetHead) -> Bundle {
         match SentHead::of(head.clone()) {
             SentHead::Bundle(bundle) => bundle,
-            SentHead::Named(_) => panic!("no bundle"),
+            SentHead::Named(_) | SentHead::Shift(_) => panic!("no bundle"),
         }
     }
 

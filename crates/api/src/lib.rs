@@ -15,12 +15,14 @@ pub mod messages;
 mod near;
 pub mod sent;
 pub mod service;
+mod shift;
 
 pub use bundle::{Bundle, SentHead};
 pub use codec::{DecodeError, decode, encode};
 pub use error::{ApiError, ErrorCode};
 pub use messages::*;
 pub use sent::{AmendedList, SentCommit, SentOperation};
+pub use shift::{HashStart, Shift};
 
 /// The path under which all calls of this protocol version live.
 pub const PREFIX: &str = "/sync/v1";

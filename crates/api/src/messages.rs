@@ -1,6 +1,7 @@
 //! The client-facing calls: one request and one reply type each.
 
 use crate::sent::SentCommit;
+use crate::shift::HashStart;
 use model::{
     AccountId, BlockHash, Body, CommitOutcome, ContentHash, Cursor, DeviceId, Epoch, InstanceId, JournalEntry, Name,
     NamespaceId, NodeId, Position, Role, Timestamp,
@@ -78,14 +79,19 @@ pub struct NewsReply {
     pub contents: Vec<SmallContent>,
 }
 
-/// A block of a changed file, in a form that costs less to send along than to be asked for.
+/// Blocks of a changed file that follow each other, in a form that costs less to send along than to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SmallContent {
-    pub block: BlockHeader,
-    /// As in the frame of a parcel.
+    /// Which of the reply's entries, counted from 0 through all pages, names the blocks.
+    pub entry: u32,
+    /// The number of the first of them in the file,
+    pub first: u32,
+    /// and how many they are.
+    pub count: u32,
+    /// As in the frame of a parcel; of a delta the script is for all of them together (`delta::split`).
     pub form: u8,
     /// What a delta copies from: blocks that the caller may read, and will have if it has the version before.
-    pub bases: Vec<BlockHash>,
+    pub bases: Vec<HashStart>,
     pub bytes: Vec<u8>,
 }
 

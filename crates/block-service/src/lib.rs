@@ -19,6 +19,7 @@ mod news;
 mod receive;
 mod recent;
 mod service;
+mod shift;
 mod unfinished;
 mod upload;
 mod verify;

@@ -43,6 +43,8 @@ pub(crate) const SMALL_BODY: u64 = 64 * 1024;
 /// The largest block that goes along with the change that names it, in bytes, and the largest delta: to ask for it
 /// would cost half a kilobyte and a round trip, to send it in vain what it is long.
 pub(crate) const ALONG_BLOCK: u32 = 4 * 1024;
+/// Blocks of a file that go along as one delta: as many as may have been uploaded as one.
+pub(crate) const ALONG_RUN: usize = model::limits::SHIFT_BLOCKS;
 /// Bytes of contents that go along with one reply.
 pub(crate) const ALONG_BYTES: usize = 32 * 1024;
 /// With more changes in a reply nothing goes along: they are fetched together.

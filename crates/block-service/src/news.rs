@@ -3,17 +3,43 @@
 use crate::limits;
 use crate::service::{Base, BlockService};
 use api::service::Identity;
-use api::{ApiError, BlockHeader, ChangesReply, ChangesRequest, NewsReply, SmallContent};
+use api::{ApiError, BlockHeader, ChangesReply, ChangesRequest, HashStart, NewsReply, SmallContent};
+use bytes::Bytes;
+use delta::Script;
 use model::block::block_len;
-use model::{BlockHash, Blocklist, Body, Change, NamespaceId};
+use model::limits::BASES_PER_REQUEST;
+use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Change, NamespaceId};
 use parcels::Form;
 use std::collections::BTreeSet;
 
-/// A block that may go along, and the bases of the delta that it came as.
+/// Blocks of one file, one behind the other, that may go along, and the bases of the deltas that they came as, of
+/// each once.
 struct Candidate {
     namespace: NamespaceId,
-    block: BlockHeader,
+    entry: u32,
+    first: u32,
+    blocks: Vec<BlockHeader>,
+    /// None for a small block that came otherwise.
     bases: Vec<BlockHash>,
+}
+
+impl Candidate {
+    fn of(namespace: NamespaceId, entry: u32, number: u32, block: BlockHeader, bases: Vec<BlockHash>) -> Self {
+        Self { namespace, entry, first: number, blocks: vec![block], bases }
+    }
+
+    /// Takes in the next block of the file, if it too came as a delta.
+    fn goes_on_with(&mut self, entry: u32, number: u32, block: BlockHeader, bases: &[BlockHash]) -> bool {
+        let follows = self.entry == entry && self.first as usize + self.blocks.len() == number as usize;
+        let more: Vec<BlockHash> = bases.iter().filter(|base| !self.bases.contains(base)).copied().collect();
+        let fits = self.blocks.len() < limits::ALONG_RUN && self.bases.len() + more.len() <= BASES_PER_REQUEST;
+        if !follows || !fits || bases.is_empty() || self.bases.is_empty() {
+            return false;
+        }
+        self.blocks.push(block);
+        self.bases.extend(more);
+        true
+    }
 }
 
 impl BlockService {
@@ -32,7 +58,7 @@ impl BlockService {
         let (mut contents, mut bytes) = (Vec::new(), 0);
         for candidate in self.candidates(who, changes) {
             let Some(content) = self.content(who, &candidate) else { continue };
-            bytes += content.bytes.len();
+            bytes += content.bytes.len() + size_of_val(content.bases.as_slice());
             if bytes > limits::ALONG_BYTES {
                 break;
             }
@@ -46,22 +72,29 @@ impl BlockService {
         if changes.namespaces.iter().map(|page| page.entries.len()).sum::<usize>() > limits::ALONG_ENTRIES {
             return Vec::new();
         }
-        let (mut candidates, mut seen, mut looked_at) = (Vec::new(), BTreeSet::new(), 0);
-        for page in &changes.namespaces {
-            let theirs = page.entries.iter().filter(|entry| entry.device != Some(who.device));
-            for (blocks, size) in theirs.filter_map(|entry| file(&entry.change)) {
-                looked_at += blocks.0.len();
-                if looked_at > limits::ALONG_LOOKED_AT {
-                    return candidates;
+        let (mut candidates, mut seen, mut looked_at) = (Vec::<Candidate>::new(), BTreeSet::new(), 0);
+        let entries =
+            changes.namespaces.iter().flat_map(|page| page.entries.iter().map(|entry| (page.namespace, entry)));
+        for (entry, (namespace, change)) in (0..).zip(entries) {
+            let Some((blocks, size)) = file(&change.change).filter(|_| change.device != Some(who.device)) else {
+                continue;
+            };
+            looked_at += blocks.0.len();
+            if looked_at > limits::ALONG_LOOKED_AT {
+                return candidates;
+            }
+            for (number, hash) in (0..).zip(&blocks.0) {
+                let block =
+                    BlockHeader { hash: *hash, len: u32::try_from(block_len(size, number.into())).unwrap_or(0) };
+                let bases = self.small_delta(hash);
+                let small = blocks.0.len() == 1 && block.len <= limits::ALONG_BLOCK;
+                if (bases.is_none() && !small) || !seen.insert(*hash) {
+                    continue;
                 }
-                for (number, hash) in (0..).zip(&blocks.0) {
-                    let block = BlockHeader { hash: *hash, len: u32::try_from(block_len(size, number)).unwrap_or(0) };
-                    let bases = self.small_delta(hash);
-                    let small = blocks.0.len() == 1 && block.len <= limits::ALONG_BLOCK;
-                    if (bases.is_some() || small) && seen.insert(*hash) {
-                        let bases = bases.unwrap_or_default();
-                        candidates.push(Candidate { namespace: page.namespace, block, bases });
-                    }
+                let bases = bases.unwrap_or_default();
+                let last = candidates.last_mut();
+                if !last.is_some_and(|last| last.goes_on_with(entry, number, block, &bases)) {
+                    candidates.push(Candidate::of(namespace, entry, number, block, bases));
                 }
             }
         }
@@ -77,18 +110,41 @@ impl BlockService {
         };
         let bases = candidate.bases.iter().zip(readable).map(|(hash, readable)| Base { hash: *hash, readable });
         let bases: Vec<Base> = bases.collect();
-        if candidate.block.len > limits::ALONG_BLOCK && bases.iter().any(|base| !base.readable) {
+        let (form, bytes) = match self.joined_delta(&candidate.blocks, &bases) {
+            Some(script) => (Form::Delta, script),
+            None => self.plain_content(&candidate.blocks)?,
+        };
+        let named = bases.iter().filter(|_| form == Form::Delta).map(|base| HashStart::of(&base.hash));
+        Some(SmallContent {
+            entry: candidate.entry,
+            first: candidate.first,
+            count: u32::try_from(candidate.blocks.len()).ok()?,
+            form: form.code(),
+            bases: named.collect(),
+            bytes,
+        })
+    }
+
+    /// All blocks as one delta, if each came as one and the caller may read all bases.
+    fn joined_delta(&self, blocks: &[BlockHeader], bases: &[Base]) -> Option<Vec<u8>> {
+        if bases.is_empty() || bases.iter().any(|base| !base.readable) {
             return None;
         }
-        let parcel = self.pack(&[candidate.block], &bases, &mut None).ok()?;
-        let small = parcel.bytes.len() <= limits::ALONG_BLOCK as usize;
-        let copies = parcel.form == Form::Delta;
-        small.then(|| SmallContent {
-            block: candidate.block,
-            form: parcel.form.code(),
-            bases: bases.into_iter().filter(|_| copies).map(|base| base.hash).collect(),
-            bytes: parcel.bytes.to_vec(),
-        })
+        let deltas: Option<Vec<Bytes>> = blocks.iter().map(|block| self.sent_delta(block, bases)).collect();
+        let deltas = deltas?;
+        let scripts = deltas.iter().zip(blocks).map(|(script, block)| Script::parse(script, block.len as usize).ok());
+        let joined = delta::join(&scripts.collect::<Option<Vec<_>>>()?, BLOCK_SIZE as usize).ok()?;
+        (joined.len() <= limits::ALONG_BYTES).then_some(joined)
+    }
+
+    /// A small block by itself.
+    fn plain_content(&self, blocks: &[BlockHeader]) -> Option<(Form, Vec<u8>)> {
+        let [block] = blocks else { return None };
+        if block.len > limits::ALONG_BLOCK {
+            return None;
+        }
+        let parcel = self.pack(&[*block], &[], &mut None).ok()?;
+        (parcel.bytes.len() <= limits::ALONG_BLOCK as usize).then(|| (parcel.form, parcel.bytes.to_vec()))
     }
 }
 
@@ -138,8 +194,14 @@ mod tests {
         let (service, _, meta) = service();
         service.changeset(ANN, head(ANN, &[b"small"]), bytes(&[b"small"])).expect("commits");
         tell(&meta, vec![edit(&[header(b"small")])]);
-        let small =
-            SmallContent { block: header(b"small"), form: Form::Plain.code(), bases: vec![], bytes: b"small".to_vec() };
+        let small = SmallContent {
+            entry: 0,
+            first: 0,
+            count: 1,
+            form: Form::Plain.code(),
+            bases: vec![],
+            bytes: b"small".to_vec(),
+        };
         assert_eq!(contents(&service), [small]);
     }
 
@@ -161,7 +223,7 @@ mod tests {
         tell(&meta, vec![edit(&[header(&block)])]);
         let along = contents(&service);
         assert_eq!(along.len(), 1);
-        assert_eq!((along[0].form, &along[0].bases), (Form::Delta.code(), &vec![BlockHash::of(&old)]));
+        assert_eq!((along[0].form, &along[0].bases), (Form::Delta.code(), &vec![HashStart::of(&BlockHash::of(&old))]));
         assert!(along[0].bytes.len() < 100);
         meta.committed.lock().expect("not poisoned").clear();
         assert_eq!(contents(&service), [], "the base counts only for who may read it");

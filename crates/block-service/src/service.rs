@@ -56,11 +56,14 @@ pub struct BlockService {
 #[derive(Debug, Clone)]
 enum SentForm {
     Zstd(Bytes),
-    /// The script's bases are numbered as they are listed.
-    Delta {
-        bases: Vec<BlockHash>,
-        script: Bytes,
-    },
+    Delta(SentDelta),
+}
+
+/// A script whose bases are numbered as they are listed.
+#[derive(Debug, Clone)]
+pub(crate) struct SentDelta {
+    bases: Vec<BlockHash>,
+    script: Bytes,
 }
 
 /// Some of an upload's blocks, as they came.
@@ -118,6 +121,11 @@ impl Upload {
     /// Whether the clean-up may have lost its respect for the first of the blocks.
     fn took_too_long(&self) -> bool {
         self.renewed.is_some_and(|renewed| renewed.elapsed() > LONGEST_UPLOAD)
+    }
+
+    /// Another block whose delta led elsewhere.
+    pub(crate) fn leave_out(&mut self, number: usize) {
+        self.unmade.push(u32::try_from(number).unwrap_or(u32::MAX));
     }
 
     /// The blocks that have not been dealt with yet.
@@ -211,12 +219,21 @@ impl BlockService {
                 break;
             }
         }
-        // Before the store is asked: what the clean-up had in mind must not happen after it has said "there".
-        self.meta.renew(&right.iter().map(Block::hash).collect::<Vec<_>>())?;
-        upload.renewed.get_or_insert_with(Instant::now);
-        self.store.put(&right).map_err(|error| unavailable(&error))?;
-        upload.stored.extend(right.iter().map(|block| StoredBlock { hash: block.hash(), len: block.len() }));
+        self.store(upload, &right)?;
         verdict
+    }
+
+    /// Stores blocks of an upload; when it returns they are durable.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Unavailable`.
+    pub(crate) fn store(&self, upload: &mut Upload, blocks: &[Block]) -> Result<(), ApiError> {
+        // Before the store is asked: what the clean-up had in mind must not happen after it has said "there".
+        self.meta.renew(&blocks.iter().map(Block::hash).collect::<Vec<_>>())?;
+        upload.renewed.get_or_insert_with(Instant::now);
+        self.store.put(blocks).map_err(|error| unavailable(&error))?;
+        upload.stored.extend(blocks.iter().map(|block| StoredBlock { hash: block.hash(), len: block.len() }));
+        Ok(())
     }
 
     /// Keeps what arrived of a block when its upload broke off, as a block of its own: the next try may use it
@@ -226,12 +243,7 @@ impl BlockService {
     /// `NoSpace`, `Unavailable`.
     pub fn keep_beginning(&self, upload: &mut Upload, part: &Bytes) -> Result<(), ApiError> {
         let Ok(block) = Block::new(part.slice(..part.len() - part.len() % BEGINNING_BYTES)) else { return Ok(()) };
-        self.meta.renew(&[block.hash()])?;
-        upload.renewed.get_or_insert_with(Instant::now);
-        let stored = StoredBlock { hash: block.hash(), len: block.len() };
-        self.store.put(&[block]).map_err(|error| unavailable(&error))?;
-        upload.stored.push(stored);
-        Ok(())
+        self.store(upload, &[block])
     }
 
     fn take_parcels(&self, upload: &mut Upload, parcels: &[Parcel], right: &mut Vec<Block>) -> Result<(), ApiError> {
@@ -273,7 +285,7 @@ impl BlockService {
         let [header] = headers else { return Err(too_many_blocks()) };
         match self.make(upload, header, script)? {
             Some(block) => right.push(block),
-            None => upload.unmade.push(u32::try_from(upload.done).unwrap_or(u32::MAX)),
+            None => upload.leave_out(upload.done),
         }
         upload.done += 1;
         Ok(())
@@ -281,7 +293,22 @@ impl BlockService {
 
     /// The block that a delta leads to; `None` when it leads elsewhere, or its bases are not to be had.
     fn make(&self, upload: &Upload, header: &BlockHeader, script: &Bytes) -> Result<Option<Block>, ApiError> {
-        let Ok(parsed) = Script::parse(script, header.len as usize) else { return Ok(None) };
+        let Some((bytes, source)) = self.copy(upload, header.len, script)? else { return Ok(None) };
+        let block = check(header, Block::expect(header.hash, bytes)).ok();
+        if block.is_some() {
+            self.keep_delta(header.hash, source);
+        }
+        Ok(block)
+    }
+
+    /// The bytes that a delta leads to, and what it is; `None` when its bases are not to be had.
+    pub(crate) fn copy(
+        &self,
+        upload: &Upload,
+        len: u32,
+        script: &Bytes,
+    ) -> Result<Option<(Bytes, SentDelta)>, ApiError> {
+        let Ok(parsed) = Script::parse(script, len as usize) else { return Ok(None) };
         let mut bases = BTreeMap::new();
         for number in parsed.bases() {
             let Some(hash) = upload.bases.get(number).copied().flatten() else { return Ok(None) };
@@ -289,16 +316,16 @@ impl BlockService {
             bases.insert(number, (hash, bytes));
         }
         let made = parsed.apply(|number| bases.get(&number).map(|(_, bytes)| &**bytes));
-        let block = made.ok().and_then(|bytes| check(header, Block::expect(header.hash, bytes.into())).ok());
-        if block.is_some() {
-            let place = |number| bases.keys().position(|base| *base == number);
-            if let Ok(script) = parsed.renumbered(place) {
-                let bases = bases.into_values().map(|(hash, _)| hash).collect();
-                let size = script.len();
-                self.recent_forms.keep(header.hash, SentForm::Delta { bases, script: script.into() }, size);
-            }
-        }
-        Ok(block)
+        let place = |number| bases.keys().position(|base| *base == number);
+        let (Ok(made), Ok(script)) = (made, parsed.renumbered(place)) else { return Ok(None) };
+        let bases = bases.into_values().map(|(hash, _)| hash).collect();
+        Ok(Some((made.into(), SentDelta { bases, script: script.into() })))
+    }
+
+    /// Keeps how a block came, for those who fetch it next.
+    pub(crate) fn keep_delta(&self, block: BlockHash, delta: SentDelta) {
+        let size = delta.script.len() + size_of_val(delta.bases.as_slice());
+        self.recent_forms.keep(block, SentForm::Delta(delta), size);
     }
 
     /// Ends an upload whose blocks are all there: they become the account's, and the commit is made,
@@ -417,12 +444,12 @@ impl BlockService {
     /// The bases of the delta that the block came as not long ago, if that was a small one.
     pub(crate) fn small_delta(&self, block: &BlockHash) -> Option<Vec<BlockHash>> {
         match self.recent_forms.get(block)? {
-            SentForm::Delta { bases, script }
+            SentForm::Delta(SentDelta { bases, script })
                 if self.thrift.relay_deltas && script.len() <= limits::ALONG_BLOCK as usize =>
             {
                 Some(bases)
             }
-            SentForm::Zstd(_) | SentForm::Delta { .. } => None,
+            SentForm::Zstd(_) | SentForm::Delta(_) => None,
         }
     }
 
@@ -430,21 +457,29 @@ impl BlockService {
     fn sent_form(&self, offered: &BlockHeader, bases: &[Base]) -> Option<Parcel> {
         match self.recent_forms.get(&offered.hash)? {
             SentForm::Zstd(bytes) if self.thrift.compress => Some(Parcel { form: Form::Zstd, blocks: 1, bytes }),
-            SentForm::Delta { bases: needed, script } if self.thrift.relay_deltas => {
-                let script = Script::parse(&script, offered.len as usize).ok()?;
-                let place = |number: usize| {
-                    let needed = needed.get(number)?;
-                    bases.iter().position(|base| base.readable && base.hash == *needed)
-                };
-                let bytes = script.renumbered(place).ok()?;
-                (bytes.len() < offered.len as usize).then(|| Parcel {
-                    form: Form::Delta,
-                    blocks: 1,
-                    bytes: bytes.into(),
-                })
+            SentForm::Delta(_) => {
+                let bytes = self.sent_delta(offered, bases)?;
+                Some(Parcel { form: Form::Delta, blocks: 1, bytes })
             }
-            SentForm::Zstd(_) | SentForm::Delta { .. } => None,
+            SentForm::Zstd(_) => None,
         }
+    }
+
+    /// The delta as which the block came not long ago, if the caller may read what it copies from.
+    pub(crate) fn sent_delta(&self, offered: &BlockHeader, bases: &[Base]) -> Option<Bytes> {
+        let SentForm::Delta(SentDelta { bases: needed, script }) = self.recent_forms.get(&offered.hash)? else {
+            return None;
+        };
+        if !self.thrift.relay_deltas {
+            return None;
+        }
+        let script = Script::parse(&script, offered.len as usize).ok()?;
+        let place = |number: usize| {
+            let needed = needed.get(number)?;
+            bases.iter().position(|base| base.readable && base.hash == *needed)
+        };
+        let bytes = script.renumbered(place).ok()?;
+        (bytes.len() < offered.len as usize).then(|| bytes.into())
     }
 
     /// The blocks that a client asks for, at once and as they are.

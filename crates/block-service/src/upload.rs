@@ -5,6 +5,7 @@ use crate::http::{blocking, malformed};
 use crate::limits;
 use crate::receive::{BodyReader, ReceiveError};
 use crate::service::{BlockService, Parcel, Upload, bad_request, open};
+use crate::shift;
 use api::service::Identity;
 use api::{ApiError, BlockHeader, Bundle, ChangesetHead, ChangesetReply, ErrorCode, SentHead, codec};
 use bytes::Bytes;
@@ -68,6 +69,7 @@ async fn receive_with(
         SentHead::Bundle(bundle) => {
             return receive_bundle(service, &budgets.blocks, who, body, bundle, as_wanted).await;
         }
+        SentHead::Shift(shift) => return shift::receive(service, &budgets.blocks, who, body, shift).await,
     };
     let beginning = service.clone();
     let upload = blocking(&service, move || beginning.begin(who, head)).await?;
@@ -255,7 +257,7 @@ async fn receive_parcel(
     Ok(plain)
 }
 
-fn broken(error: &ReceiveError) -> ApiError {
+pub(crate) fn broken(error: &ReceiveError) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, error.to_string())
 }
 

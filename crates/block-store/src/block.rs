@@ -37,15 +37,22 @@ impl Block {
         Self::new(bytes)?.if_it_is(expected)
     }
 
+    /// The blocks made of these bytes, in less time than one after the other.
+    ///
+    /// # Errors
+    /// [`BlockError::Length`], for each by itself.
+    pub fn each(blocks: Vec<Bytes>) -> Vec<Result<Self, BlockError>> {
+        let hashes = BlockHash::of_each(&blocks.iter().map(|bytes| &**bytes).collect::<Vec<_>>());
+        blocks.into_iter().zip(hashes).map(|(bytes, hash)| Self::named(hash, bytes)).collect()
+    }
+
     /// [`Self::expect`] for several, in less time than one after the other.
     ///
     /// # Errors
     /// [`BlockError`], for each by itself.
     pub fn expect_each(expected: impl IntoIterator<Item = (BlockHash, Bytes)>) -> Vec<Result<Self, BlockError>> {
-        let blocks: Vec<(BlockHash, Bytes)> = expected.into_iter().collect();
-        let hashes = BlockHash::of_each(&blocks.iter().map(|(_, bytes)| &**bytes).collect::<Vec<_>>());
-        let named = blocks.into_iter().zip(hashes);
-        named.map(|((expected, bytes), hash)| Self::named(hash, bytes)?.if_it_is(expected)).collect()
+        let (names, bytes): (Vec<BlockHash>, Vec<Bytes>) = expected.into_iter().unzip();
+        Self::each(bytes).into_iter().zip(names).map(|(block, name)| block?.if_it_is(name)).collect()
     }
 
     /// Bytes whose hash was computed just now.

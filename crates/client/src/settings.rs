@@ -26,6 +26,7 @@ pub enum Setting {
     Quiet(bool),
     KeptBlocks(bool),
     Bundles(bool),
+    Shifts(bool),
 }
 
 /// All settings.
@@ -37,7 +38,7 @@ pub struct Settings {
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 16] = [
     "delete-guard",
     "upload-limit",
     "download-limit",
@@ -53,6 +54,7 @@ pub const KEYS: [&str; 15] = [
     "quiet",
     "kept-blocks",
     "bundles",
+    "shifts",
 ];
 
 /// A setting that cannot be made.
@@ -106,6 +108,7 @@ impl Setting {
             "quiet" => parse_switch(value).map(Self::Quiet).ok_or_else(|| bad(KEYS[12])),
             "kept-blocks" => parse_switch(value).map(Self::KeptBlocks).ok_or_else(|| bad(KEYS[13])),
             "bundles" => parse_switch(value).map(Self::Bundles).ok_or_else(|| bad(KEYS[14])),
+            "shifts" => parse_switch(value).map(Self::Shifts).ok_or_else(|| bad(KEYS[15])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
     }
@@ -129,6 +132,7 @@ impl Setting {
             Self::Quiet(on) => thrift.quiet = on,
             Self::KeptBlocks(on) => thrift.kept_blocks = on,
             Self::Bundles(on) => thrift.bundles = on,
+            Self::Shifts(on) => thrift.shifts = on,
         }
     }
 }
@@ -136,7 +140,7 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 15] {
+    pub fn texts(&self) -> [(&'static str, String); 16] {
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
         let [
@@ -155,6 +159,7 @@ impl Settings {
             quiet,
             kept_blocks,
             bundles,
+            shifts,
         ] = KEYS;
         [
             (guard, guard_text(self.guard)),
@@ -172,6 +177,7 @@ impl Settings {
             (quiet, switch(self.thrift.quiet)),
             (kept_blocks, switch(self.thrift.kept_blocks)),
             (bundles, switch(self.thrift.bundles)),
+            (shifts, switch(self.thrift.shifts)),
         ]
     }
 }

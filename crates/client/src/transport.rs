@@ -9,6 +9,7 @@ mod blocks;
 mod deltas;
 mod link;
 mod resume;
+mod shift;
 mod stall;
 mod upload;
 
@@ -236,6 +237,8 @@ pub struct Thrift {
     pub kept_blocks: bool,
     /// Whether small new files travel together without the names of their blocks.
     pub bundles: bool,
+    /// Whether what an edit has moved is made at the server of what it has, unasked.
+    pub shifts: bool,
 }
 
 impl Thrift {
@@ -247,6 +250,7 @@ impl Thrift {
             read_closed_at_once: self.early_reading,
             pacing: self.pacing,
             kept_blocks: if self.kept_blocks { Tuning::default().kept_blocks } else { u64::MAX },
+            move_from: if self.shifts && self.delta { Tuning::default().move_from } else { u32::MAX },
             near_blocks: if self.neighbours { Tuning::default().near_blocks } else { 0 },
             ..Tuning::default()
         }
@@ -268,6 +272,7 @@ impl Default for Thrift {
             quiet: true,
             kept_blocks: true,
             bundles: true,
+            shifts: true,
         }
     }
 }
@@ -332,8 +337,12 @@ impl Transport {
     /// # Errors
     /// [`TransportError`].
     pub async fn call<Q: Serialize, A: DeserializeOwned>(&self, name: &str, request: &Q) -> Result<A, TransportError> {
+        self.call_with(name, api::encode(request).into()).await
+    }
+
+    /// The same with a body that is made already.
+    async fn call_with<A: DeserializeOwned>(&self, name: &str, body: Bytes) -> Result<A, TransportError> {
         let progress = self.progress();
-        let body = api::encode(request);
         progress
             .watch(async {
                 let response = self.post(name, body.into()).await?;
@@ -354,6 +363,7 @@ impl Transport {
             Request::Missing(request) => self.call("missing", &request).await.map(Reply::Missing),
             Request::Commit(commit) => self.call("commit", &commit).await.map(Reply::Commit),
             Request::Changeset { blocks, former, commit } => self.changeset(blocks, former, commit, files).await,
+            Request::Shift { blocks, before, by } => self.shift(blocks, before, by, files).await,
             Request::Fetch { namespace, blocks, bases } => self.fetch("blocks", namespace, blocks, bases, files).await,
             Request::Prefetch { namespace, blocks } => {
                 self.fetch("prefetch", namespace, blocks, Vec::new(), files).await

@@ -230,6 +230,10 @@ fn shown(setting: Setting) -> (&'static str, String) {
             thrift.bundles = on;
             14
         }
+        Setting::Shifts(on) => {
+            thrift.shifts = on;
+            15
+        }
     };
     settings.texts()[place].clone()
 }

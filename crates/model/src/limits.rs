@@ -38,6 +38,11 @@ pub const BUNDLE_BYTES: u64 = 512 * 1024;
 pub const PACK_BLOCKS: usize = 1024;
 /// Blocks that the deltas of one upload or download may copy from.
 pub const BASES_PER_REQUEST: usize = 256;
+/// Blocks that are sent together as what has moved of others: a quarter of a gigabyte, which a server makes long before
+/// anybody takes it for silent.
+pub const SHIFT_BLOCKS: usize = 64;
+/// Bytes of the script that says how they moved, with what was inserted.
+pub const SHIFT_SCRIPT_BYTES: usize = 64 * 1024;
 /// What arrived of a block when its transfer broke off counts in multiples of this many bytes.
 pub const BEGINNING_BYTES: usize = 256 * 1024;
 /// The smallest chunk, in bytes, that a server sums up: the sums are a sixteenth of it then.

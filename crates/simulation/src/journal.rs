@@ -1,5 +1,6 @@
 //! The journals folded into trees, with all that must hold of them (I6, I8, I11).
 
+use api::HashStart;
 use model::{
     BlockHash, Body, Change, ContentHash, DeviceId, Epoch, JournalEntry, Name, NameKey, NamespaceId, NodeId, Position,
 };
@@ -248,5 +249,11 @@ impl Journals {
     #[must_use]
     pub fn names(&self, namespace: NamespaceId, block: BlockHash) -> bool {
         self.named.contains(&(namespace, block))
+    }
+
+    /// Whether it names a block whose hash begins so.
+    #[must_use]
+    pub fn may_name(&self, namespace: NamespaceId, start: HashStart) -> bool {
+        self.named.iter().any(|(one, block)| *one == namespace && start.is_of(block))
     }
 }

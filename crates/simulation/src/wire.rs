@@ -85,6 +85,15 @@ impl Sent {
         self.call == "changeset" && matches!(head(&self.body), Some((SentHead::Bundle(_), _)))
     }
 
+    /// Whether it is of blocks that are made of what moved, and how many they are.
+    #[must_use]
+    pub fn shifted(&self) -> Option<usize> {
+        match head(&self.body).filter(|_| self.call == "changeset")? {
+            (SentHead::Shift(shift), _) => Some(shift.blocks.len()),
+            (SentHead::Named(_) | SentHead::Bundle(_), _) => None,
+        }
+    }
+
     /// The forms of the blocks in it.
     #[must_use]
     pub fn forms(&self) -> Vec<Form> {

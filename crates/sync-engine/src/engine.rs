@@ -82,6 +82,9 @@ pub struct Tuning {
     pub kept_blocks: u64,
     /// Blocks of an old version before and behind the place of a new block in which its bytes are looked for.
     pub near_blocks: u32,
+    /// With so many new blocks one behind the other in an edited file they may be old ones that have moved. Fewer are
+    /// compared as they are sent.
+    pub move_from: u32,
 }
 
 impl Default for Tuning {
@@ -95,6 +98,7 @@ impl Default for Tuning {
             ahead_from: 64,
             kept_blocks: 2,
             near_blocks: 4,
+            move_from: 3,
         }
     }
 }

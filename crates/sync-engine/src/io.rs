@@ -422,8 +422,8 @@ pub struct BlockSource {
     pub offset: u64,
 }
 
-/// The version of a file that the server has, of which the new version may be a changed form: what is
-/// left over of it, near the blocks that are sent.
+/// The version of a file that the server has, of which the new version may be a changed form: what of it is near the
+/// blocks that are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Former {
     pub namespace: NamespaceId,
@@ -432,7 +432,7 @@ pub struct Former {
     pub blocks: Vec<FormerBlock>,
 }
 
-/// A block of a [`Former`] version that the new version does not have.
+/// A block of a [`Former`] version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FormerBlock {
     /// Its place in the former version.
@@ -472,6 +472,13 @@ pub enum Request {
         former: Vec<Former>,
         commit: Option<SentCommit>,
     },
+    /// Blocks of an edited file that follow each other, and that are perhaps those of `before`, which follow each other
+    /// too, moved by `by` bytes: if they look like it, the server makes them of these.
+    Shift {
+        blocks: Vec<BlockSource>,
+        before: Former,
+        by: i64,
+    },
     /// Each block is checked against its hash and written to all its targets as it arrives.
     Fetch {
         namespace: NamespaceId,
@@ -498,6 +505,10 @@ pub enum Reply {
     Commit(CommitOutcome),
     Changeset {
         outcome: Option<CommitOutcome>,
+    },
+    /// The server has these now; the others must be sent.
+    Shifted {
+        made: Vec<BlockHash>,
     },
     Announced,
     Coming(ComingReply),

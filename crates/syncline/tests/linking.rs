@@ -252,6 +252,7 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
         "quiet           on",
         "kept-blocks     on",
         "bundles         on",
+        "shifts          on",
     ];
     assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }

@@ -3,9 +3,10 @@
 use super::blocks::{BlockFiles, Writer, Written};
 use super::resume::Places;
 use super::{Transport, TransportError};
-use api::{ApiError, ChangesRequest, ErrorCode, NewsReply, SmallContent};
+use api::{ApiError, BlockHeader, ChangesReply, ChangesRequest, ErrorCode, HashStart, NewsReply, SmallContent};
 use bytes::Bytes;
-use model::BlockHash;
+use delta::Script;
+use model::{BLOCK_SIZE, BlockHash};
 use parcels::Form;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,32 +21,64 @@ const KEPT: usize = 256;
 /// What came along and was not wanted yet, the newest last.
 #[derive(Debug, Default)]
 pub(super) struct Along {
-    contents: Mutex<VecDeque<SmallContent>>,
+    contents: Mutex<VecDeque<Content>>,
     /// The server, or the proxy before it, knows no such call.
     unknown: AtomicBool,
 }
 
+/// A block that came along.
+#[derive(Debug)]
+struct Content {
+    block: BlockHeader,
+    form: Form,
+    bases: Vec<HashStart>,
+    bytes: Bytes,
+}
+
 impl Along {
-    fn keep(&self, new: Vec<SmallContent>) {
+    fn keep(&self, new: Vec<Content>) {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
         contents.extend(new);
-        let bytes =
-            |contents: &VecDeque<SmallContent>| contents.iter().map(|content| content.bytes.len()).sum::<usize>();
+        let bytes = |contents: &VecDeque<Content>| contents.iter().map(|content| content.bytes.len()).sum::<usize>();
         while contents.len() > KEPT || bytes(&contents) > KEPT_BYTES {
             contents.pop_front();
         }
     }
 
     /// What is there of the wanted blocks; it serves once.
-    fn take(&self, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Vec<SmallContent> {
+    fn take(&self, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Vec<Content> {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_wanted = |content: &SmallContent| {
-            wanted.get(&content.block.hash).is_some_and(|block| block.len == content.block.len)
-        };
+        let is_wanted =
+            |content: &Content| wanted.get(&content.block.hash).is_some_and(|block| block.len == content.block.len);
         let (taken, kept) = contents.drain(..).partition(is_wanted);
         *contents = kept;
         Vec::from(taken)
     }
+}
+
+/// The blocks of a content; `None` if it makes no sense.
+fn single(content: SmallContent, changes: &ChangesReply) -> Option<Vec<Content>> {
+    let blocks = content.blocks(changes)?;
+    let form = Form::of_code(content.form)?;
+    if form == Form::Delta {
+        return cut(&blocks, &content.bases, &content.bytes);
+    }
+    let [block] = blocks.try_into().ok()?;
+    Some(vec![Content { block, form, bases: Vec::new(), bytes: content.bytes.into() }])
+}
+
+/// The single deltas that a joined one is made of.
+fn cut(blocks: &[BlockHeader], bases: &[HashStart], joined: &[u8]) -> Option<Vec<Content>> {
+    let lens: Vec<usize> = blocks.iter().map(|block| block.len as usize).collect();
+    let scripts = delta::split(joined, &lens, usize::try_from(BLOCK_SIZE).ok()?).ok()?;
+    let single = |(block, script): (&BlockHeader, Vec<u8>)| {
+        let script = Script::parse(&script, block.len as usize).ok()?;
+        let numbers = script.bases();
+        let bytes = script.renumbered(|base| numbers.binary_search(&base).ok()).ok()?.into();
+        let bases = numbers.iter().map(|number| bases.get(*number).copied()).collect::<Option<_>>()?;
+        Some(Content { block: *block, form: Form::Delta, bases, bytes })
+    };
+    blocks.iter().zip(scripts).map(single).collect()
 }
 
 impl Transport {
@@ -58,7 +91,7 @@ impl Transport {
                 }
                 reply => {
                     let NewsReply { changes, contents } = reply?;
-                    self.along.keep(contents);
+                    self.along.keep(contents.into_iter().filter_map(|one| single(one, &changes)).flatten().collect());
                     return Ok(Reply::Changes(changes));
                 }
             }
@@ -96,17 +129,15 @@ impl Transport {
 }
 
 fn write_one(
-    content: SmallContent,
+    content: Content,
     wanted: &Arc<BTreeMap<BlockHash, FetchBlock>>,
     bases: &[BlockSource],
     files: &Arc<dyn BlockFiles>,
     places: &Arc<Places>,
     written: &mut Written,
 ) {
-    let here = |hash: &BlockHash| bases.iter().find(|base| base.hash == *hash).cloned();
-    let (Some(form), Some(bases)) = (Form::of_code(content.form), content.bases.iter().map(here).collect()) else {
-        return;
-    };
+    let here = |start: &HashStart| bases.iter().find(|base| start.is_of(&base.hash)).cloned();
+    let Some(bases) = content.bases.iter().map(here).collect() else { return };
     let mut writer = Writer::new(Arc::clone(wanted), bases, Arc::clone(files), Arc::clone(places));
-    writer.take_parcel(vec![content.block], form, Bytes::from(content.bytes), written);
+    writer.take_parcel(vec![content.block], content.form, content.bytes, written);
 }

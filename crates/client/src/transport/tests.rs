@@ -1,10 +1,12 @@
 use super::*;
 use crate::bandwidth::Limits;
 use api::{
-    BlockHeader, BlocksHead, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply, NewsReply, SentHead,
-    ServerReply, SmallContent, codec,
+    BlockHeader, BlocksHead, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply, HashStart, NamespaceChanges,
+    NewsReply, SentHead, ServerReply, SmallContent, codec,
 };
-use model::{BlockHash, Epoch, InstanceId, NamespaceId};
+use model::{
+    BlockHash, Body, Change, Epoch, InstanceId, JournalEntry, Mtime, NamespaceId, NodeId, Position, Role, Timestamp,
+};
 use parcels::{Form, Frame};
 use std::sync::Mutex;
 use sync_engine::io::{BlockSource, FetchBlock, LocalPath, StepError};
@@ -295,8 +297,12 @@ fn fetched(written: &[&[u8]], disk: Option<StepError>) -> Result<Reply, Transpor
 }
 
 /// News with these contents; then a transport that finds no server any more.
-async fn told(contents: Vec<SmallContent>) -> Transport {
-    let changes = ChangesReply { namespaces: Vec::new() };
+async fn told(news: Vec<(&[u8], SmallContent)>) -> Transport {
+    let entries = news.iter().map(|(content, _)| edit_to(content)).collect();
+    let page =
+        NamespaceChanges { namespace: NamespaceId([1; 16]), role: Some(Role::Owner), entries, head: Position(1) };
+    let changes = ChangesReply { namespaces: vec![page] };
+    let contents = (0..).zip(news).map(|(entry, (_, content))| SmallContent { entry, ..content }).collect();
     let reply = NewsReply { changes: changes.clone(), contents };
     let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &api::encode(&reply))).await;
     let transport = transport(server);
@@ -307,14 +313,27 @@ async fn told(contents: Vec<SmallContent>) -> Transport {
     transport
 }
 
-fn small(content: &[u8], form: Form, bases: Vec<BlockHash>, bytes: &[u8]) -> SmallContent {
-    let block = BlockHeader { hash: BlockHash::of(content), len: content.len() as u32 };
-    SmallContent { block, form: form.code(), bases, bytes: bytes.to_vec() }
+fn edit_to(content: &[u8]) -> JournalEntry {
+    let mut hasher = model::block::BlockHasher::new();
+    hasher.update(content);
+    let (blocks, size) = hasher.finish();
+    JournalEntry {
+        position: Position(1),
+        node: NodeId([2; 16]),
+        change: Change::Edit { body: Body::File { blocks, size, executable: false, mtime: Mtime(0) } },
+        device: None,
+        time: Timestamp(0),
+    }
+}
+
+fn small<'a>(content: &'a [u8], form: Form, bases: &[&[u8]], bytes: &[u8]) -> (&'a [u8], SmallContent) {
+    let bases = bases.iter().map(|base| HashStart::of(&BlockHash::of(base))).collect();
+    (content, SmallContent { entry: 0, first: 0, count: 1, form: form.code(), bases, bytes: bytes.to_vec() })
 }
 
 #[tokio::test]
 async fn what_came_along_is_not_asked_for() {
-    let transport = told(vec![small(b"first", Form::Plain, Vec::new(), b"first")]).await;
+    let transport = told(vec![small(b"first", Form::Plain, &[], b"first")]).await;
     let files = Arc::new(MemoryFiles::default());
     let block = |bytes: &[u8]| FetchBlock { hash: BlockHash::of(bytes), len: bytes.len() as u32, to: Vec::new() };
     let fetch =
@@ -330,7 +349,7 @@ async fn a_delta_that_came_along_is_made_from_the_old_block_here() {
     let mut script = delta::Writer::default();
     script.copy(0, 0, 3);
     script.insert(b" and new");
-    let along = small(b"old and new", Form::Delta, vec![BlockHash::of(b"old")], &script.finish());
+    let along = small(b"old and new", Form::Delta, &[b"old"], &script.finish());
     for (bases, made) in [(vec![source(b"old")], true), (vec![], false)] {
         let transport = told(vec![along.clone()]).await;
         let files = Arc::new(MemoryFiles { stretches: b"old".to_vec(), ..Default::default() });
@@ -346,13 +365,40 @@ async fn a_delta_that_came_along_is_made_from_the_old_block_here() {
 }
 
 #[tokio::test]
+async fn blocks_that_moved_came_along_as_one_delta_and_are_made_each_when_it_is_wanted() {
+    let block = usize::try_from(model::BLOCK_SIZE).expect("fits");
+    let old: Vec<u8> = (0..2 * block + 10).map(|at| (at / 1000 % 251) as u8).collect();
+    let new = [b"new", old.as_slice()].concat();
+    let mut script = delta::Writer::default();
+    script.insert(b"new");
+    script.copy(0, 0, old.len());
+    let script = script.finish();
+    let bases: Vec<&[u8]> = old.chunks(block).collect();
+    let (_, content) = small(&new, Form::Delta, &bases, &script);
+    assert!(content.bytes.len() < 20);
+    let transport = told(vec![(&new, SmallContent { count: 3, ..content })]).await;
+    let files = Arc::new(MemoryFiles { stretches: old.clone(), ..Default::default() });
+    let here = |(at, base): (usize, &&[u8])| BlockSource { offset: (at * block) as u64, ..source(base) };
+    let here: Vec<BlockSource> = bases.iter().enumerate().map(here).collect();
+    for wanted in new.chunks(block) {
+        let hash = BlockHash::of(wanted);
+        let blocks = vec![FetchBlock { hash, len: wanted.len() as u32, to: Vec::new() }];
+        let request = Request::Fetch { namespace: NamespaceId([1; 16]), blocks, bases: here.clone() };
+        assert_eq!(transport.perform(request, files.clone()).await, fetched(&[wanted], None));
+    }
+    assert_eq!(files.written.lock().expect("not poisoned").concat(), new);
+}
+
+#[tokio::test]
 async fn what_came_along_damaged_is_fetched_as_if_it_had_not() {
     let transport = told(vec![
-        small(b"first", Form::Plain, Vec::new(), b"FIRST"),
-        small(b"first", Form::Zstd, Vec::new(), b"no zstd"),
-        small(b"first", Form::Delta, vec![BlockHash([1; 32])], b"no script"),
-        SmallContent { form: 77, ..small(b"first", Form::Plain, Vec::new(), b"first") },
-        small(b"first", Form::Plain, Vec::new(), b"longer than it says"),
+        small(b"first", Form::Plain, &[], b"FIRST"),
+        small(b"first", Form::Zstd, &[], b"no zstd"),
+        small(b"first", Form::Delta, &[b"base"], b"no script"),
+        (b"first", SmallContent { form: 77, ..small(b"first", Form::Plain, &[], b"first").1 }),
+        (b"first", SmallContent { count: 2, ..small(b"first", Form::Plain, &[], b"first").1 }),
+        (b"first", SmallContent { first: 1, ..small(b"first", Form::Plain, &[], b"first").1 }),
+        small(b"first", Form::Plain, &[], b"longer than it says"),
     ])
     .await;
     let files = Arc::new(MemoryFiles::default());

@@ -2,9 +2,9 @@
 
 use api::codec::{encode, encode_head};
 use api::{
-    BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ErrorCode, HistoryRequest,
-    LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, SentCommit, SentHead, SentOperation,
-    ServerReply, ShareRequest, Stretch, SumsReply, SumsRequest, Token,
+    Bases, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ErrorCode, HashStart,
+    HistoryRequest, LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, SentCommit, SentHead,
+    SentOperation, ServerReply, ShareRequest, Shift, Stretch, SumsReply, SumsRequest, Token,
 };
 use client::Config;
 use client::control::protocol::{Command, Failure, Reply, Request, VERSION, WirePath};
@@ -192,6 +192,15 @@ fn bundle() -> SentHead {
     head
 }
 
+fn shift() -> SentHead {
+    let bases = Bases { namespace: NamespaceId([1; 16]), blocks: vec![BlockHash([7; 32]); 2] };
+    let mut script = Writer::default();
+    script.insert(b"new bytes!");
+    script.copy(0, 0, 290);
+    let script = script.finish();
+    SentHead::Shift(Shift { bases, size: 300, blocks: vec![HashStart([8; 4])], script })
+}
+
 fn block_stream() -> Vec<(&'static str, Vec<u8>)> {
     let header = |len| BlockHeader { hash: BlockHash([7; 32]), len };
     let head = |len| {
@@ -201,6 +210,7 @@ fn block_stream() -> Vec<(&'static str, Vec<u8>)> {
     let download = BlocksHead { blocks: vec![header(4)], unavailable: vec![BlockHash([8; 32])] };
     vec![
         ("bundle", [encode_head(&bundle()), b"onetwo2".to_vec()].concat()),
+        ("shift", encode_head(&shift())),
         ("upload", [encode_head(&head(3)), b"onetwo23".to_vec()].concat()),
         ("download", [encode_head(&download), b"four".to_vec()].concat()),
         ("too-long-a-block", encode_head(&head(u32::MAX))),

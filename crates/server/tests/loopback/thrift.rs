@@ -1,7 +1,7 @@
 //! How few bytes travel: the client's calls against the whole server, counted on the way.
 
 use crate::support::{Device, SOON, TestServer};
-use api::{BlocksRequest, Token};
+use api::{BlocksRequest, ChangesRequest, Token};
 use client::bandwidth::{Bandwidth, Limits};
 use client::transport::{BlockFiles, Thrift, Transport};
 use model::block::{BLOCK_SIZE, BlockHasher};
@@ -185,6 +185,37 @@ impl Pair {
         self.wires[0].take()
     }
 
+    /// The same of a version that moves what was there by as much as it is longer; what is made of that is told too.
+    async fn save_moved(&mut self, bytes: &[u8]) -> (usize, (u64, u64)) {
+        self.folders[0].write(bytes);
+        let blocks = blocks_of(bytes);
+        let (old, old_blocks, _) = self.version.clone().expect("there is one");
+        let before = (0..).zip(sources(old.len(), &old_blocks));
+        let before = before.map(|(number, block)| FormerBlock { number, hash: block.hash, len: block.len });
+        let before = Former { namespace: self.device.link.root, path: LocalPath::root(), blocks: before.collect() };
+        let by = bytes.len() as i64 - old.len() as i64;
+        let reply = self.perform(0, Request::Shift { blocks: sources(bytes.len(), &blocks), before, by }).await;
+        let Reply::Shifted { made } = reply else { panic!("not answered: {reply:?}") };
+        if made.len() < blocks.0.len() {
+            return (made.len(), self.wires[0].take());
+        }
+        let commit = self.commit(bytes, &blocks);
+        let reply = self.perform(0, Request::Commit(commit.into())).await;
+        let Reply::Commit(CommitOutcome::Accepted { head, .. }) = reply else { panic!("not accepted: {reply:?}") };
+        self.version = Some((bytes.to_vec(), blocks, head));
+        (made.len(), self.wires[0].take())
+    }
+
+    /// Tells the second device what changed behind `position`; what that costs.
+    async fn tell(&self, position: Position) -> (u64, u64) {
+        let link = &self.device.link;
+        let cursor = [(link.root, position)].into();
+        let request = ChangesRequest { instance: link.instance, epoch: link.epoch, cursor };
+        let reply = self.perform(1, Request::Changes(request)).await;
+        assert!(matches!(reply, Reply::Changes(_)), "{reply:?}");
+        self.wires[1].take()
+    }
+
     /// Brings the second device, which has `old`, to the present version; what that costs.
     async fn follow(&self, old: &[u8]) -> (u64, u64) {
         let (bytes, blocks, _) = self.version.as_ref().expect("there is one");
@@ -292,6 +323,42 @@ async fn small_edits_cost_few_bytes_up_and_down() {
         let (up, down) = pair.follow(&old).await;
         assert!(up < SMALL && down < SMALL, "edit {number} cost the other device {up} up and {down} down");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_insertion_moves_costs_the_names_of_its_blocks() {
+    let mut pair = Pair::start(Thrift::default(), ServerThrift::default()).await;
+    let old = noise(7, 3 * BLOCK_SIZE as usize + 1000);
+    pair.save(&old).await;
+    let position = pair.version.as_ref().expect("there is one").2;
+    let new = [b"x", old.as_slice()].concat();
+    let (made, (up, down)) = pair.save_moved(&new).await;
+    assert_eq!(made, 4);
+    // The old names and the beginnings of the new ones, then all of these in the commit; and the heads of two calls.
+    assert!(up < 4 * (32 + 4 + 32) + 700 && down < 600, "{up} up, {down} down");
+    let (up, down) = pair.tell(position).await;
+    assert!(up < 400 && down < 4 * (32 + 4) + 400, "{up} up, {down} down");
+    assert_eq!(pair.follow(&old).await, (0, 0), "all of it came along");
+    // A device that has something else gets the blocks.
+    let mut other = old.clone();
+    other[5] ^= 1;
+    pair.folders[1].downloads.lock().expect("not poisoned").clear();
+    pair.tell(position).await;
+    assert!(pair.follow(&other).await.1 > BLOCK_SIZE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_did_not_move_is_not_made_and_the_others_are() {
+    let mut pair = Pair::start(Thrift::default(), ServerThrift::default()).await;
+    let old = noise(8, 3 * BLOCK_SIZE as usize);
+    pair.save(&old).await;
+    let mut new = [b"x", old.as_slice()].concat();
+    new[BLOCK_SIZE as usize + 5] ^= 1;
+    let (made, _) = pair.save_moved(&new).await;
+    assert_eq!(made, 3, "of four");
+    let (up, _) = pair.save(&new).await;
+    assert!(up < 2 * SMALL, "{up}: it is compared as ever");
+    pair.follow(&old).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,6 +90,7 @@ pub(super) fn brief_request(request: &Request) -> String {
             )
         }
         Request::Fetch { blocks, .. } => format!("fetch {}", blocks.len()),
+        Request::Shift { blocks, by, .. } => format!("shift {} by {by}", blocks.len()),
         Request::Prefetch { blocks, .. } => format!("prefetch {}", blocks.len()),
         Request::Announce(request) => format!("announce {} of {}", request.file.node, request.file.blocks.len()),
         Request::Coming(_) => "coming".to_owned(),

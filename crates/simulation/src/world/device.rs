@@ -152,6 +152,7 @@ impl World {
             return Tuning::default();
         }
         let mut chance = self.chance(&[6, number as u64, self.devices[number].life]);
+        let mut moving = self.chance(&[28, number as u64, self.devices[number].life]);
         let mut amending = self.chance(&[27, number as u64, self.devices[number].life]);
         Tuning {
             read_closed_at_once: chance.happens(800),
@@ -161,6 +162,7 @@ impl World {
             inline_file: if chance.happens(500) { 0 } else { Tuning::default().inline_file },
             ahead_from: if chance.happens(500) { 1 } else { Tuning::default().ahead_from },
             kept_blocks: if self.knobs.thrift && amending.happens(800) { 0 } else { Tuning::default().kept_blocks },
+            move_from: if self.knobs.thrift && moving.happens(700) { 1 } else { Tuning::default().move_from },
             ..Tuning::default()
         }
     }

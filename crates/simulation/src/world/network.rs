@@ -6,7 +6,7 @@ use crate::courier::Next;
 use crate::disk::{Fault, SimFs, lock};
 use crate::history::ServerEvent;
 use crate::wire::{Answer, Answered, Call, Sent, damaged, parcels_at};
-use api::{ApiError, SentCommit, SentOperation};
+use api::{ApiError, HashStart, SentCommit, SentOperation};
 use local_files::fs::FsError;
 use model::{BlockHash, CommitOutcome, Cursor, NamespaceId, Reason};
 use notification_service::News;
@@ -53,7 +53,7 @@ enum What {
 impl What {
     const fn of(request: &Request) -> Self {
         match request {
-            Request::Changeset { .. } => Self::Sends,
+            Request::Changeset { .. } | Request::Shift { .. } => Self::Sends,
             Request::Fetch { .. } | Request::Prefetch { .. } => Self::Fetches,
             Request::Server
             | Request::Changes(_)
@@ -250,6 +250,17 @@ impl World {
         }
     }
 
+    /// What became of blocks that were taken for moved ones.
+    fn note_shift(&mut self, blocks: usize, result: &Result<Answer, ApiError>) {
+        let Ok(Answer::Changeset(reply)) = result else { return };
+        if reply.unmade.len() < blocks {
+            self.cover("moved block made at the server");
+        }
+        if !reply.unmade.is_empty() {
+            self.cover("taken for moved and was not");
+        }
+    }
+
     /// What an answer shows of them.
     fn note_answer(&mut self, meaning: Option<&Call>, answered: &Answered, result: &Result<Answer, ApiError>) {
         if let (Some(commit), Some(outcome)) = (meaning.and_then(commit_of), outcome_of(result)) {
@@ -324,7 +335,7 @@ impl World {
         self.devices[device].arrived = self.devices[device].arrived.max(travel.number);
         let token = self.devices[device].linked.token.clone();
         let sent = &travel.sent;
-        let meaning = sent.means();
+        let (meaning, shifted) = (sent.means(), sent.shifted());
         let (key, floor) = (meaning.as_ref().and_then(commit_key), self.floor(meaning.as_ref()));
         let asked = Asked::of(meaning.as_ref());
         self.server.weather.set_rate(if self.calm { 0 } else { self.knobs.server.store_error });
@@ -341,7 +352,10 @@ impl World {
         self.trace.detail(|| format!("{result:?}"));
         self.check_answer(device, key, &floor, &result)?;
         self.after_server()?;
-        self.note_answer(meaning.as_ref(), &answered, &result);
+        match shifted {
+            Some(blocks) => self.note_shift(blocks, &result),
+            None => self.note_answer(meaning.as_ref(), &answered, &result),
+        }
         let Some(back) = travel.back else { return Ok(()) };
         if let (What::Sends, Some(Call::Missing(asked)), Ok(Answer::Missing(reply))) = (back.what, &meaning, &result)
             && reply.missing.len() < asked.blocks.len()
@@ -395,9 +409,16 @@ impl World {
             (Ok(Answer::Changes(reply, contents)), Asked::Changes(cursor)) => {
                 let members = members()?;
                 let named = |hash: &BlockHash| members.iter().any(|one| self.server.journals.names(*one, *hash));
-                let blocks = contents.iter().flat_map(|content| content.bases.iter().chain([&content.block.hash]));
-                if let Some(block) = blocks.into_iter().find(|hash| !named(hash)) {
-                    return Err(violation(format!("I14: {block:?} came along to device {device}")));
+                for content in contents {
+                    let blocks = content.blocks(reply).unwrap_or_default();
+                    if blocks.is_empty() || blocks.iter().any(|block| !named(&block.hash)) {
+                        return Err(violation(format!("I14: {blocks:?} came along to device {device}")));
+                    }
+                    let may_be =
+                        |start: &HashStart| members.iter().any(|one| self.server.journals.may_name(*one, *start));
+                    if let Some(base) = content.bases.iter().find(|base| !may_be(base)) {
+                        return Err(violation(format!("I14: the base {base:?} came along to device {device}")));
+                    }
                 }
                 for part in reply.namespaces.iter().filter(|part| part.role.is_some()) {
                     let namespace = part.namespace;

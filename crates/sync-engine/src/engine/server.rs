@@ -191,6 +191,7 @@ impl Engine {
             RequestKind::Commit => self.server.committing = false,
             RequestKind::Missing(_)
             | RequestKind::Upload(_)
+            | RequestKind::Shift(_)
             | RequestKind::Fetch(_)
             | RequestKind::Announce
             | RequestKind::Coming(_)
@@ -221,6 +222,7 @@ impl Engine {
             (RequestKind::Missing(asked), Reply::Missing(missing)) => self.take_missing(asked, &missing),
             (RequestKind::Upload(upload), Reply::Changeset { .. }) => self.uploaded(&upload),
             (RequestKind::Upload(upload), Reply::SourceChanged { blocks }) => self.source_changed(&upload, &blocks),
+            (RequestKind::Shift(asked), Reply::Shifted { made }) => self.end_shift(&asked, &made),
             (RequestKind::Fetch(fetch), Reply::Fetched { written, unavailable, disk }) => {
                 self.take_blocks(fetch, &written, &unavailable, disk, env.now);
             }
@@ -303,6 +305,7 @@ impl Engine {
             RequestKind::Commit => {}
             RequestKind::Missing(asked) => self.ask_again(&asked),
             RequestKind::Upload(upload) => self.upload_again(&upload),
+            RequestKind::Shift(asked) => self.end_shift(&asked, &[]),
             RequestKind::Fetch(fetch) => self.fetch_again(fetch),
             RequestKind::Prefetch { asked, heard } => self.take_prefetched(asked, heard, &[], None),
             // Nothing depends on these.

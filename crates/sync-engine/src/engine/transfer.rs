@@ -1,5 +1,6 @@
 //! Content on its way: which blocks go up before a commit, and which come down before an install.
 
+mod moving;
 mod on_disk;
 mod resembling;
 
@@ -15,6 +16,7 @@ use crate::tree::{Content, FileContent, Seen};
 use api::{MissingReply, MissingRequest};
 use model::block::block_len;
 use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Commit, ContentHash, NamespaceId, NodeId, Operation, limits};
+use moving::Moving;
 use resembling::left_over;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub(super) enum RequestKind {
     Missing(Vec<BlockHash>),
     /// The blocks that were sent.
     Upload(Vec<BlockHash>),
+    /// The blocks that were taken to have moved.
+    Shift(Vec<BlockHash>),
     /// The block numbers of each node that were asked for.
     Fetch(Vec<(NodeId, u32)>),
     Announce,
@@ -106,6 +110,7 @@ pub(super) struct Transfers {
     sending: BTreeSet<BlockHash>,
     /// Blocks that the server said it lacks although we thought it had them.
     must_send: BTreeSet<BlockHash>,
+    moving: Moving,
     fetches: BTreeMap<NodeId, Fetch>,
     fetch_queue: BTreeSet<NodeId>,
     /// When it was last looked whether all fetches are still wanted.
@@ -175,6 +180,7 @@ impl Transfers {
             .retain(|_, kind| !matches!(kind, RequestKind::Changes | RequestKind::Server | RequestKind::Commit));
         self.uploads.clear();
         self.upload_queue.clear();
+        self.moving.forget();
         self.present.clear();
         self.absent.clear();
         self.stirred = true;
@@ -213,7 +219,7 @@ impl Transfers {
 
     fn running(&self, up: bool) -> usize {
         let of_kind = |kind: &&RequestKind| match kind {
-            RequestKind::Upload(_) => up,
+            RequestKind::Upload(_) | RequestKind::Shift(_) => up,
             RequestKind::Fetch(_) => !up,
             RequestKind::Changes
             | RequestKind::Server
@@ -233,6 +239,7 @@ impl Engine {
             return;
         }
         if std::mem::take(&mut self.transfers.stirred) {
+            self.start_moves(env);
             self.ask_for_missing(env);
             self.start_uploads(env);
         }
@@ -303,6 +310,7 @@ impl Engine {
         if announce.is_some() {
             self.prefetches.wants_announcing(node);
         }
+        self.plan_moves(node, &content, &wanted);
         self.transfers.add_upload(node, Upload { content, wanted, announce });
     }
 
@@ -372,7 +380,8 @@ impl Engine {
             }
             let known = transfers.present.contains(hash)
                 || transfers.absent.contains(hash)
-                || transfers.must_send.contains(hash);
+                || transfers.must_send.contains(hash)
+                || transfers.moving.concerns(hash);
             if !known && transfers.asking.insert(*hash) {
                 asked.push(*hash);
             }

@@ -1,11 +1,11 @@
 //! How edits are sent: with their commit, and how soon when there are many.
 
-use crate::build::{A, agreed_file, at_root, found_file, path, print};
+use crate::build::{A, agreed_file, at_root, blocks, found_file, path, print};
 use crate::script::{Script, hash, state};
 use api::{MissingReply, SentOperation};
 use model::{CommitOutcome, Position, Reason, Rejection, Timestamp};
 use sync_engine::Tuning;
-use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request};
+use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request, RequestId};
 
 const fn changed(before: Fingerprint) -> Fingerprint {
     Fingerprint { ctime: before.ctime + 1, ..before }
@@ -131,4 +131,81 @@ fn a_file_that_changes_before_its_blocks_are_sent_is_sent_as_it_is_then() {
         _ => None,
     });
     assert_eq!(sent.map(|(_, sent)| sent), Some(blocks));
+}
+
+/// A device at rest whose file `a` has been edited.
+fn grown(move_from: u32, edited: &str) -> Script {
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.engine.tune(Tuning { inline_file: 0, pacing: false, move_from, ..Tuning::default() });
+    script.learn("bytes");
+    edit(&mut script, changed(print(11, 5)));
+    hash(&mut script, edited);
+    script
+}
+
+fn asked_to_shift(script: &mut Script) -> Option<(RequestId, (usize, usize, i64))> {
+    script.request(|request| match request {
+        Request::Shift { blocks, before, by } => Some((blocks.len(), before.blocks.len(), *by)),
+        _ => None,
+    })
+}
+
+fn asked_for_missing(script: &mut Script) -> Option<RequestId> {
+    script.request(|request| matches!(request, Request::Missing(_)).then_some(())).map(|(id, ())| id)
+}
+
+#[test]
+fn blocks_that_may_have_moved_are_made_at_the_server_and_then_committed() {
+    let mut script = grown(1, "and bytes");
+    let (id, asked) = asked_to_shift(&mut script).expect("it is tried");
+    assert_eq!(asked, (1, 1, 4));
+    assert!(asked_for_missing(&mut script).is_none(), "nothing else is asked meanwhile");
+    script.reply(id, Ok(Reply::Shifted { made: blocks("and bytes").0 }));
+    assert!(script.commit().is_some(), "all is there");
+}
+
+#[test]
+fn what_had_not_moved_is_sent_like_anything_else() {
+    let mut script = grown(1, "and bytes");
+    let (id, _) = asked_to_shift(&mut script).expect("it is tried");
+    script.reply(id, Ok(Reply::Shifted { made: Vec::new() }));
+    assert!(script.commit().is_none());
+    let id = asked_for_missing(&mut script).expect("is asked");
+    script.reply(id, Ok(Reply::Missing(MissingReply { missing: vec![0] })));
+    assert!(script.request(|request| matches!(request, Request::Changeset { .. }).then_some(())).is_some());
+    assert!(asked_to_shift(&mut script).is_none(), "it is tried once");
+}
+
+#[test]
+fn an_answer_that_was_lost_leaves_blocks_to_be_sent_like_anything_else() {
+    let mut script = grown(1, "and bytes");
+    let (id, _) = asked_to_shift(&mut script).expect("it is tried");
+    script.lose(id);
+    script.wake();
+    script.answer_changes(Vec::new());
+    assert!(asked_for_missing(&mut script).is_some());
+    assert!(asked_to_shift(&mut script).is_none());
+}
+
+#[test]
+fn what_changes_again_before_it_is_tried_leaves_nothing_behind() {
+    let mut script = grown(1, "and bytes");
+    let (id, _) = asked_to_shift(&mut script).expect("it is tried");
+    edit(&mut script, changed(changed(print(11, 5))));
+    hash(&mut script, "and more bytes");
+    script.reply(id, Ok(Reply::Shifted { made: blocks("and bytes").0 }));
+    let (id, asked) = asked_to_shift(&mut script).expect("the newer content is tried too");
+    assert_eq!(asked, (1, 1, 9));
+    script.reply(id, Ok(Reply::Shifted { made: blocks("and more bytes").0 }));
+    assert!(script.commit().is_some());
+}
+
+#[test]
+fn a_file_that_keeps_its_size_and_one_of_few_blocks_are_not_taken_to_have_moved() {
+    for (move_from, edited) in [(1, "mine!"), (Tuning::default().move_from, "and bytes")] {
+        let mut script = grown(move_from, edited);
+        assert!(asked_to_shift(&mut script).is_none());
+        assert!(asked_for_missing(&mut script).is_some());
+    }
 }

@@ -180,6 +180,7 @@ impl Device {
                 self.commits += usize::from(commit.is_some());
                 Reply::Changeset { outcome: commit.map(|commit| server.commit(&whole(&commit))) }
             }
+            Request::Shift { .. } => Reply::Shifted { made: Vec::new() },
             Request::Announce(_) => Reply::Announced,
             Request::Coming(_) => Reply::Coming(api::ComingReply { files: Vec::new() }),
             Request::Fetch { blocks, .. } | Request::Prefetch { blocks, .. } => {

@@ -10,6 +10,7 @@ const PACK: &str = "crates/block-store/src/disk/pack.rs";
 const RECOVERY: &str = "crates/block-store/src/disk/recovery.rs";
 const BUNDLE: &str = "crates/api/src/bundle.rs";
 const SERVICE: &str = "crates/block-service/src/service.rs";
+const SHIFT: &str = "crates/block-service/src/shift.rs";
 const BASES: &str = "crates/block-service/src/bases.rs";
 const DOWNLOAD: &str = "crates/client/src/transport/blocks.rs";
 const S3_PACK: &str = "crates/block-store-s3/src/pack.rs";
@@ -206,7 +207,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "uploads-keep-marks",
         about: "who stores a block does not tell the clean-up",
         file: SERVICE,
-        old: "self.meta.renew(&right.iter().map(Block::hash).collect::<Vec<_>>())?;",
+        old: "self.meta.renew(&blocks.iter().map(Block::hash).collect::<Vec<_>>())?;",
         new: "",
         suites: &[CleanUp, Simulation],
     },
@@ -256,8 +257,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "beginnings-count-as-blocks",
         about: "what came of a block before its upload broke off is noted under the block's name",
         file: SERVICE,
-        old: "let stored = StoredBlock { hash: block.hash(), len: block.len() };\n        self.store.put(&[block])",
-        new: "let next = upload.outstanding().first().copied();\n        let (hash, len) = next.map_or((block.hash(), block.len()), |next| (next.hash, next.len));\n        let stored = StoredBlock { hash, len };\n        self.store.put(&[block])",
+        old: "self.store(upload, &[block])",
+        new: "let next = upload.outstanding().first().copied();\n        self.store(upload, &[block])?;\n        if let (Some(next), Some(last)) = (next, upload.stored.last_mut()) {\n            *last = StoredBlock { hash: next.hash, len: next.len };\n        }\n        Ok(())",
         suites: &[Simulation],
+    },
+    Mutant {
+        name: "moved-blocks-are-believed",
+        about: "whatever comes of a block that was taken for moved counts as the one that was meant",
+        file: SHIFT,
+        old: "Ok(block) if blocks[number].start.is_of(&block.hash()) => {",
+        new: "Ok(block) => {",
+        suites: &[BlockService],
     },
 ];

@@ -10,6 +10,7 @@ const POWER: &str = "crates/sync-engine/src/engine/power.rs";
 const SERVER: &str = "crates/sync-engine/src/engine/server.rs";
 const JOURNAL: &str = "crates/sync-engine/src/engine/journal.rs";
 const TREES: &str = "crates/sync-engine/src/trees.rs";
+const MOVING: &str = "crates/sync-engine/src/engine/transfer/moving.rs";
 const BLOCKS: &str = "crates/client/src/transport/blocks.rs";
 const TRANSPORT: &str = "crates/client/src/transport.rs";
 
@@ -265,5 +266,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         old: "steps.flat_map(|planned| [Some(planned.step.node()), planned.after.folder()]).flatten();",
         new: "steps.map(|planned| planned.step.node());",
         suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "what-did-not-move-waits-on",
+        about: "blocks that were taken to have moved and had not are never sent",
+        file: MOVING,
+        old: "self.transfers.moving.blocks.remove(hash);",
+        new: "let _ = hash;",
+        suites: &[SyncEngine],
     },
 ];
