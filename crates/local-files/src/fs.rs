@@ -117,6 +117,10 @@ pub trait Fs: Send + Sync {
     /// cannot be told is the same as ever.
     fn boot(&self) -> [u8; 16];
 
+    /// When the present run of the operating system began, by the clock of [`Fs::now_ns`]. `None`: that cannot be
+    /// told.
+    fn began_ns(&self) -> Option<i64>;
+
     /// Whether every change to a file of this device that was looked at before gives it a change time that
     /// it did not have, however soon the change comes. What cannot be told is `false`.
     fn tells_changes_apart(&self, device: u64) -> bool;

@@ -70,6 +70,22 @@ pub fn block_len(size: u64, index: u64) -> u64 {
     size.saturating_sub(index.saturating_mul(BLOCK_SIZE)).min(BLOCK_SIZE)
 }
 
+impl ContentHash {
+    /// The content hash of so many zeros.
+    #[must_use]
+    pub fn of_zeros(size: u64) -> Self {
+        let zeros = vec![0; usize::try_from(size.min(BLOCK_SIZE)).unwrap_or(usize::MAX)];
+        let of_zeros = |len: u64| BlockHash::of(&zeros[..usize::try_from(len).unwrap_or(usize::MAX)]);
+        let whole = usize::try_from(size / BLOCK_SIZE).unwrap_or(usize::MAX);
+        let mut blocks = if whole == 0 { Vec::new() } else { vec![of_zeros(BLOCK_SIZE); whole] };
+        let rest = block_len(size, size / BLOCK_SIZE);
+        if rest > 0 {
+            blocks.push(of_zeros(rest));
+        }
+        content_hash(&blocks)
+    }
+}
+
 /// SHA-256 over the concatenated raw block hashes.
 #[must_use]
 pub fn content_hash(blocks: &[BlockHash]) -> ContentHash {
@@ -130,6 +146,15 @@ impl BlockHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_content_hash_of_zeros_is_that_of_a_file_of_zeros() {
+        for size in [0, 1, 5_000, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 2 * BLOCK_SIZE] {
+            let mut hasher = BlockHasher::new();
+            hasher.update(&vec![0; usize::try_from(size).expect("fits")]);
+            assert_eq!(ContentHash::of_zeros(size), hasher.finish().0.content_hash(), "{size}");
+        }
+    }
 
     fn hash_of(bytes: impl Iterator<Item = u8>) -> String {
         let bytes: Vec<u8> = bytes.collect();

@@ -16,6 +16,8 @@ use sync_engine::io::LocalPath;
 const NAMES: [&str; 6] = ["a", "b", "A", "\u{e9}", "e\u{301}", "c.txt"];
 /// A name that some file systems refuse.
 const COLON: &str = "d:e";
+/// What the last moment before a power failure is, in milliseconds: the watcher tells of most changes later.
+const MOMENT_MS: u64 = 20;
 /// The deepest folder of a generated path.
 const DEPTH: usize = 4;
 
@@ -32,6 +34,9 @@ pub struct Workload {
     /// And one for the clean-up of blocks, with its chance in 1,000 before each step.
     cleaning: Chance,
     clean_up_rate: u32,
+    /// And one for what a user does right before the power fails, with that failure when it has been decided.
+    last_moment: Chance,
+    failing: Option<Step>,
     values: u64,
     /// How often each kind of operation is chosen.
     weights: [u32; 15],
@@ -180,6 +185,8 @@ impl Workload {
             rare,
             rare_rate,
             rare_weights,
+            last_moment: Chance::keyed(seed, &[37]),
+            failing: None,
             values: 0,
             names: 1 + chance.index(NAMES.len()),
             fault_rate: sometimes(&mut faults, 250),
@@ -200,6 +207,9 @@ impl Workload {
         if self.steps_left == 0 {
             return None;
         }
+        if let Some(failing) = self.failing.take() {
+            return Some(failing);
+        }
         if let Some(event) = self.clean_up() {
             return Some(Step { after_ms: 0, act: Act::Server(event) });
         }
@@ -209,7 +219,15 @@ impl Workload {
             return Some(Step { after_ms, act: Act::Quiesce });
         }
         let act = if self.faults.happens(self.fault_rate) {
-            self.fault(disks)
+            let fault = self.fault(disks);
+            if let Act::Device { device, event: DeviceEvent::PowerLoss { .. } } = fault
+                && let Some(op) = self.save_in_the_last_moment(device, disks[device])
+            {
+                self.failing = Some(Step { after_ms: self.last_moment.below(MOMENT_MS), act: fault });
+                Act::User { device, op }
+            } else {
+                fault
+            }
         } else {
             let device = self.chance.index(disks.len());
             Act::User { device, op: self.operation(device, disks[device]) }
@@ -228,6 +246,21 @@ impl Workload {
             1 => ServerEvent::CleanUpDuringUpload,
             _ => ServerEvent::CleanUp,
         })
+    }
+
+    /// A file is saved that may have been in sync for long, and nobody gets to see that.
+    fn save_in_the_last_moment(&mut self, device: usize, disk: &Disk) -> Option<UserOp> {
+        if !self.last_moment.happens(700) {
+            return None;
+        }
+        let tree = disk.tree();
+        let files: Vec<&LocalPath> =
+            tree.iter().filter(|(_, thing)| matches!(thing, Thing::File { .. })).map(|(path, _)| path).collect();
+        let path = self.last_moment.pick(&files)?.to_string();
+        self.values += 1;
+        let content = Content::of(&format!("v{:04}-{device}", self.values));
+        let in_place = self.last_moment.happens(500);
+        Some(if in_place { UserOp::Write { path, content } } else { UserOp::SaveAtomically { path, content } })
     }
 
     fn pause(&mut self) -> u64 {

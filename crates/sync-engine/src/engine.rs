@@ -437,6 +437,7 @@ impl Engine {
         self.start_scan(env.random);
         self.start_hashing(env.now);
         self.start_marking();
+        self.end_doubts();
         self.start_settling(env.now);
         self.talk_to_server(env);
         self.start_cleaning();
@@ -632,7 +633,7 @@ impl Engine {
         let touched = self.trees.take_touched();
         self.power.touched(!touched.is_empty(), self.now);
         for id in touched {
-            writes.push(Write::Node(id, self.trees.row(id).map(Box::new)));
+            writes.push(Write::Node(id, self.row_to_keep(id).map(Box::new)));
         }
         self.persist_at = None;
         if self.state_touched {

@@ -402,6 +402,9 @@ pub struct Settled {
     /// The nodes that the folder is marked to lack.
     pub excluded: BTreeSet<NodeId>,
     pub durable: Durable,
+    /// When the present run of the operating system began, in nanoseconds of the file system's clock. `None`: that
+    /// cannot be told.
+    pub began: Option<i64>,
 }
 
 /// What survives a power failure.
@@ -714,6 +717,8 @@ pub enum ActivityKind {
     KeptBeside,
     Held,
     ServerChanged,
+    /// A file that was found empty after a restart of the operating system gets back what was in sync.
+    Refilled,
 }
 
 /// What the engine needs to know from outside while it handles one event.

@@ -528,6 +528,11 @@ impl Trees {
         }
     }
 
+    /// Has the node's row persisted although it is as it was.
+    pub fn touch(&mut self, id: NodeId) {
+        self.touched.insert(id);
+    }
+
     /// Takes the nodes whose rows must be persisted.
     pub fn take_touched(&mut self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.touched)

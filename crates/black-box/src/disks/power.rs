@@ -21,6 +21,8 @@ const DISK_MEGABYTES: u64 = 320;
 const FILES: usize = 8;
 /// How long users go on before the power fails, in milliseconds.
 const UNTIL_FAILURE_MS: std::ops::Range<u64> = 50..2000;
+/// Most changes in the last moment, which the device does not get to see.
+const UNSEEN: usize = 4;
 /// Longest pause between two changes.
 const PAUSE_MS: u64 = 25;
 /// Sizes of files in bytes, and how many in a hundred are no larger. A block has 4 MiB.
@@ -85,6 +87,9 @@ pub(super) fn what_a_power_failure_takes_from_a_device_is_nobodys_change(trial: 
             flush.follow(&b, &mut struck)
         })?;
         freeze(b.pid())?;
+        for _ in 0..trial.chance.random_range(0..=UNSEEN) {
+            struck.change(trial, &b)?;
+        }
         disk.lose_power(loss(trial))?;
         b.kill()?;
         flush.end(&mut struck)?;

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::UNIX_EPOCH;
 
 /// What is needed, and which Debian package has it.
 const PROGRAMS: [(&str, &str); 4] =
@@ -25,6 +26,8 @@ const OPTIONS: &str = "loop,noauto_da_alloc";
 const SHUT_DOWN: &str = "open(my $disk, '<', $ARGV[0]) or die $!; my $how = pack('L', $ARGV[1]);
 ioctl($disk, 0x8004587d, $how) or die $!;";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Where the kernel tells, among other things, when it began to run.
+const STATISTICS: &str = "/proc/stat";
 /// The file that takes the rest of the space.
 const BALLAST: &str = "ballast";
 /// What an attempt to make a disk needs.
@@ -168,18 +171,27 @@ impl Boot {
         let mut boot = Self { file: file.to_owned(), number: 0 };
         boot.next()?;
         run("mount", &["--bind", text(file)?, BOOT_ID])?;
+        run("mount", &["--bind", text(&boot.statistics())?, STATISTICS])?;
         Ok(boot)
+    }
+
+    fn statistics(&self) -> PathBuf {
+        self.file.with_extension("statistics")
     }
 
     /// The machine was started again.
     pub(super) fn next(&mut self) -> Result<()> {
         self.number += 1;
-        Ok(fs::write(&self.file, format!("{:08x}-0000-4000-8000-000000000000\n", self.number))?)
+        fs::write(&self.file, format!("{:08x}-0000-4000-8000-000000000000\n", self.number))?;
+        let now = fs::metadata(&self.file)?.modified()?.duration_since(UNIX_EPOCH)?.as_secs();
+        Ok(fs::write(self.statistics(), format!("btime {now}\n"))?)
     }
 }
 
 impl Drop for Boot {
     fn drop(&mut self) {
-        run("umount", &[BOOT_ID]).ok();
+        for place in [BOOT_ID, STATISTICS] {
+            run("umount", &[place]).ok();
+        }
     }
 }

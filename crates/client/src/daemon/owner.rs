@@ -454,7 +454,11 @@ fn log_activity(activity: &Activity) {
         | ActivityKind::MovedRemotely
         | ActivityKind::DeletedLocally
         | ActivityKind::DeletedRemotely => tracing::debug!(?kind, ?path, ?detail, "activity"),
-        ActivityKind::Conflict | ActivityKind::KeptBeside | ActivityKind::Held | ActivityKind::ServerChanged => {
+        ActivityKind::Conflict
+        | ActivityKind::KeptBeside
+        | ActivityKind::Held
+        | ActivityKind::ServerChanged
+        | ActivityKind::Refilled => {
             tracing::info!(?kind, ?path, ?detail, "activity");
         }
     }

@@ -78,6 +78,14 @@ struct CheckedRoot {
 /// Where Linux tells the run of the operating system, as a UUID.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// Where Linux tells when it began to run. It goes along when its clock is set.
+const KERNEL_STATISTICS: &str = "/proc/stat";
+
+/// Seconds since 1970-01-01 UTC.
+fn began_s(statistics: &str) -> Option<i64> {
+    statistics.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
 fn boot_id(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
     u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
@@ -262,6 +270,11 @@ impl Fs for Disk {
         self.folder.boot
     }
 
+    fn began_ns(&self) -> Option<i64> {
+        let seconds = began_s(&fs::read_to_string(KERNEL_STATISTICS).ok()?)?;
+        Some(seconds.saturating_mul(1_000_000_000))
+    }
+
     fn tells_changes_apart(&self, device: u64) -> bool {
         self.root_tells_changes_apart() == Some((device, true))
     }
@@ -428,5 +441,19 @@ fn look_at(opened: BorrowedFd<'_>, directory: &LocalPath, name: Box<[u8]>) -> Op
             let error = Call::new("look at", &directory.join(&name)).error(errno);
             Some(ListedEntry { name, found: Err(error) })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_when_it_began_to_run() {
+        assert_eq!(began_s("cpu  1 2 3\nintr 4 btime\nbtime 1795000000\nprocesses 5\n"), Some(1_795_000_000));
+        assert_eq!(began_s("cpu  1 2 3\n"), None);
+        let disk = Disk::open(Path::new("/"), RootId([1; 16]));
+        let began = disk.began_ns().expect("Linux tells it");
+        assert!((1..=disk.now_ns()).contains(&began));
     }
 }

@@ -27,7 +27,7 @@ fn settle(fs: &dyn Fs) -> JobResult {
         RootState::Present => fs.sync().and_then(|()| excluded::read(fs)).map_err(step_error),
         RootState::Missing | RootState::Replaced => Ok(BTreeSet::new()),
     };
-    let result = excluded.map(|excluded| Settled { excluded, durable });
+    let result = excluded.map(|excluded| Settled { excluded, durable, began: fs.began_ns() });
     JobResult::Settled { root, result }
 }
 

@@ -237,6 +237,10 @@ impl Fs for Meddled<'_> {
     fn boot(&self) -> [u8; 16] {
         self.disk.boot()
     }
+
+    fn began_ns(&self) -> Option<i64> {
+        self.disk.began_ns()
+    }
     fn tells_changes_apart(&self, device: u64) -> bool {
         self.tells_apart.unwrap_or_else(|| self.disk.tells_changes_apart(device))
     }

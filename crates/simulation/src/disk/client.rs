@@ -147,6 +147,10 @@ impl Fs for SimFs {
         u128::from(lock(&self.disk).crash.failures()).to_le_bytes()
     }
 
+    fn began_ns(&self) -> Option<i64> {
+        Some(lock(&self.disk).crash.began())
+    }
+
     fn tells_changes_apart(&self, _device: u64) -> bool {
         lock(&self.disk).habits.grain_ns == FINEST_GRAIN_NS
     }

@@ -5,10 +5,11 @@
 //! was not synced are there, cut short, or those of an earlier moment; never others of the same length
 //! under the same times, which no program could notice.
 
-use super::{Author, Backup, Body, Disk, Image, Ino, ROOT};
+use super::{Author, Backup, Body, Disk, Image, Ino, Inode, ROOT};
 use crate::chance::Chance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use sync_engine::io::LocalPath;
 
 /// Images kept between two syncs; older ones are merged into the durable one.
 const MAX_IMAGES: usize = 64;
@@ -21,9 +22,20 @@ pub(super) struct Past {
     /// Files whose bytes are durable, and at which version.
     synced: BTreeMap<u64, u64>,
     failures: u64,
+    /// When the present run of the operating system began, by the wall clock.
+    began: i64,
 }
 
+/// By how much the clock after a restart may differ from the one before, in nanoseconds. Users here are at work as soon
+/// as the power is back, so it counts as having come back so much before it failed.
+const CLOCK_SLACK_NS: i64 = 5_000_000_000;
+
 impl Past {
+    /// When the present run of the operating system began.
+    pub(super) const fn began(&self) -> i64 {
+        self.began
+    }
+
     /// How often the power has failed.
     pub(super) const fn failures(&self) -> u64 {
         self.failures
@@ -66,9 +78,11 @@ impl Disk {
         self.crash.images.push(self.inodes.clone());
     }
 
-    /// The power fails: the disk is what it was at some moment since the last sync, with torn files.
-    pub fn lose_power(&mut self, chance: &mut Chance) {
+    /// The power fails: the disk is what it was at some moment since the last sync, with torn files. The client has
+    /// noted what is `durable`.
+    pub fn lose_power(&mut self, chance: &mut Chance, durable: Option<i64>) {
         self.crash.failures += 1;
+        self.crash.began = self.now_ns - CLOCK_SLACK_NS;
         self.open.clear();
         self.hints.clear();
         let Some(image) = chance.pick(&self.crash.images).cloned() else { return };
@@ -78,8 +92,38 @@ impl Disk {
         for ino in unsynced {
             self.tear(ino, chance);
         }
+        // Where the clock went back, times do not tell when a file changed.
+        let now = self.now_ns;
+        self.forgive(|inode| durable.is_none_or(|durable| inode.ctime < durable) || inode.ctime > now);
         self.settle();
         self.check_after_crash();
+    }
+
+    /// Whether a power failure took all bytes of the file there, and nobody wrote into it since.
+    #[must_use]
+    pub fn is_emptied(&self, path: &LocalPath) -> bool {
+        self.resolve(path).ok().and_then(|ino| self.inodes.get(&ino)).is_some_and(|inode| inode.emptied)
+    }
+
+    /// No client can know any more which files a power failure emptied.
+    pub fn forgive_emptied(&mut self) {
+        self.forgive(|_| true);
+    }
+
+    /// The wall clock was set.
+    pub fn clock_jumped(&mut self, by_ns: i64) {
+        self.crash.began = self.crash.began.saturating_add(by_ns);
+        if by_ns < 0 {
+            self.forgive_emptied();
+        }
+    }
+
+    fn forgive(&mut self, whom: impl Fn(&Inode) -> bool) {
+        for image in self.crash.images.iter_mut().chain([&mut self.inodes]) {
+            for inode in image.values_mut().filter(|inode| inode.emptied && whom(inode)) {
+                Arc::make_mut(inode).emptied = false;
+            }
+        }
     }
 
     /// Whether the power has ever failed.
@@ -139,6 +183,7 @@ impl Disk {
         if kept < bytes.len() {
             Arc::make_mut(bytes).truncate(kept);
             inode.version = version;
+            inode.emptied = kept == 0;
         }
     }
 

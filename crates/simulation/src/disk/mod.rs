@@ -114,6 +114,8 @@ struct Inode {
     made: u64,
     /// Rises with every change of the bytes.
     version: u64,
+    /// A power failure took all bytes, and nobody wrote into it since.
+    emptied: bool,
 }
 
 /// All inodes at one moment.
@@ -304,7 +306,8 @@ impl Disk {
     fn inode(&mut self, body: Body, permissions: u32, author: Author) -> Inode {
         let now = self.tick();
         let version = self.next_version();
-        Inode { body, birth: self.now_ns, mtime: now, ctime: now, permissions, author, made: version, version }
+        let (birth, made) = (self.now_ns, version);
+        Inode { body, birth, mtime: now, ctime: now, permissions, author, made, version, emptied: false }
     }
 
     fn next_version(&mut self) -> u64 {

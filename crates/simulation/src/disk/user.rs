@@ -89,6 +89,7 @@ impl Disk {
         let (now, version) = (self.tick(), self.next_version());
         let inode = self.get_mut(ino)?;
         inode.body = Body::File(Arc::new(bytes));
+        inode.emptied = false;
         (inode.mtime, inode.ctime, inode.version, inode.author) = (now, now, version, Author::User);
         if let Some(path) = self.path_of(ino) {
             self.saw(&path, |directory, name| Hint::Writing { directory, name });
@@ -257,6 +258,8 @@ impl Disk {
         let mtime = self.grained(mtime.0);
         let inode = self.get_mut(ino)?;
         (inode.mtime, inode.ctime) = (mtime, now);
+        // Now it looks like one that was changed later.
+        inode.emptied = false;
         self.saw_entry(path);
         self.remember();
         Ok(())

@@ -13,6 +13,7 @@ pub(super) const fn activity_name(kind: ActivityKind) -> &'static str {
         ActivityKind::Conflict => "conflict copy made",
         ActivityKind::KeptBeside => "kept beside",
         ActivityKind::Held => "deletions held",
+        ActivityKind::Refilled => "filled again",
         ActivityKind::ServerChanged => "server change noticed",
     }
 }

@@ -7,14 +7,12 @@ use crate::chance::Chance;
 use crate::courier::Courier;
 use crate::database::Database;
 use crate::disk::{Backup, Disk, Fault, Interrupt, SharedDisk, SimFs, Thing, content_hash, lock};
-use crate::ghost::Fate;
 use crate::history::{Guard, Interruption};
 use crate::server::Linked;
-use crate::user::Users;
 use client::transport::Thrift;
 use local_files::fs::FsError;
 use local_files::jobs::run_job;
-use model::{Body, ContentHash, Cursor, Epoch, NodeId, Position};
+use model::{ContentHash, Cursor, Epoch, NodeId, Position};
 use notification_service::Subscription;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -59,6 +57,8 @@ pub struct Device {
     pub(super) partitioned_until: u64,
     pub(super) clock_offset_ms: i64,
     pub(super) saved: Option<(Database, Backup)>,
+    /// Nodes of which the client knew, when the power failed, that their user had emptied them.
+    pub(super) known_empty: BTreeSet<NodeId>,
     /// Jobs and requests whose end the engine has not heard of.
     pub(super) busy: u64,
     /// How often what was tried in vain, since when (I17).
@@ -89,6 +89,7 @@ impl Device {
             partitioned_until: 0,
             clock_offset_ms: 0,
             saved: None,
+            known_empty: BTreeSet::new(),
             busy: 0,
             pace: Pace::default(),
             cursors: BTreeMap::new(),
@@ -193,77 +194,6 @@ impl World {
         device.life += 1;
     }
 
-    /// The power of a device fails.
-    pub(super) fn lose_power(&mut self, number: usize, down_ms: u64) -> Checked<()> {
-        self.stop(number);
-        let mut chance = self.chance(&[6, number as u64, self.devices[number].life]);
-        let before = self.files_by_content(number);
-        lock(&self.devices[number].disk).lose_power(&mut chance);
-        let after = self.files_by_content(number);
-        let mut users = lock(&self.users);
-        users.lose_programs(number);
-        // What the user wrote last is gone from this disk or torn, and what the user deleted last may be
-        // back: to everybody else that looks like a further change by the user. A torn file may have the
-        // content of one that is whole: then there are two of them now.
-        // And an execute bit that is as it was before is a change of it.
-        for content in before.keys().chain(after.keys()) {
-            let count = |files: &BTreeMap<_, Files>| files.get(content).copied().unwrap_or_default();
-            let (before, after) = (count(&before), count(&after));
-            // Such a torn file may also have taken the place of a download that is lost.
-            if before.all != after.all || after.visible > before.visible {
-                users.ghost.release(*content);
-            } else if before.executable != after.executable {
-                users.ghost.touched(number, *content);
-            }
-        }
-        self.excuse_what_the_client_knew(number, &mut users);
-        // A torn file may be empty, and so is a file of the client's that was there before and after.
-        users.ghost.release(content_hash(b""));
-        let after: Vec<ContentHash> = after.into_keys().collect();
-        users.ghost.moved(number, &after);
-        for content in after {
-            let superseded = users.ghost.fate(&content).is_some_and(|fate| fate != Fate::Live);
-            if superseded {
-                users.ghost.release(content);
-            }
-        }
-        drop(users);
-        self.cover("power lost");
-        self.at(down_ms, Moment::Start { device: number });
-        self.check_disk(number)
-    }
-
-    /// What the client knew last of a file that is not as it was comes back. Nobody can tell whether the power
-    /// failure took it, or its user just before or since.
-    fn excuse_what_the_client_knew(&self, number: usize, users: &mut Users) {
-        let sent = self.devices[number].database.state.in_flight.iter().flat_map(|commit| commit.operations.iter());
-        let sent: BTreeMap<NodeId, &Body> = sent.filter_map(|one| Some((one.node(), one.body()?))).collect();
-        for (node, row) in &self.devices[number].database.rows {
-            let agreed = row.synced.as_ref().map(|synced| synced.content.clone());
-            let seen = row.local.as_ref().and_then(|local| local.seen.content());
-            let known = [agreed, seen].into_iter().flatten().filter_map(|content| match content {
-                Content::File(file) => Some(file.hash),
-                Content::Directory | Content::Mount | Content::Symlink(_) => None,
-            });
-            let known: BTreeSet<ContentHash> = known.collect();
-            users.ghost.unsure(known.iter().copied());
-            // Bytes that are others than before under times that are not later may be the user's, who set the
-            // times back, or what the power failure has made of them: both versions are kept.
-            let mut former = known;
-            if let Some(Body::File { blocks, .. }) = sent.get(node) {
-                former.insert(blocks.content_hash());
-            }
-            if let Some(local) = &row.local
-                && let Some((content, mtime)) = lock(&self.devices[number].disk).file_on(local.print.inode)
-                && mtime <= local.print.mtime
-                && !former.contains(&content)
-            {
-                former.retain(|content| users.ghost.fate(content) == Some(Fate::Edited));
-                former.into_iter().for_each(|content| users.ghost.release(content));
-            }
-        }
-    }
-
     /// The person puts back a backup of the whole device. What was written on it since then and had not
     /// reached the server is gone with the person's consent; what the server has must stay.
     pub(super) fn restore_backup(&mut self, number: usize) -> Checked<()> {
@@ -298,7 +228,7 @@ impl World {
     }
 
     /// How many files of a device have which content, also aside.
-    fn files_by_content(&self, number: usize) -> BTreeMap<ContentHash, Files> {
+    pub(super) fn files_by_content(&self, number: usize) -> BTreeMap<ContentHash, Files> {
         let mut files: BTreeMap<ContentHash, Files> = BTreeMap::new();
         let mut disk = lock(&self.devices[number].disk);
         for content in disk.contents_below(&LocalPath::root()) {
@@ -349,6 +279,7 @@ impl World {
         let linked = self.server.link(&super::email(account), &format!("dev{number}")).map_err(violation)?;
         let guard = self.knobs.devices[number].guard;
         let device = &mut self.devices[number];
+        lock(&device.disk).forgive_emptied();
         device.database = Database::new(fresh_state(&linked, guard));
         device.linked = linked;
         device.saved = None;
@@ -360,6 +291,7 @@ impl World {
     /// superseded contents may come back, and moved ones be in two places. Nothing may be lost.
     fn forget_database(&mut self, number: usize) {
         self.devices[number].cursors.clear();
+        lock(&self.devices[number].disk).forgive_emptied();
         lock(&self.users).ghost.lenient = true;
         self.at(100, Moment::Start { device: number });
     }
@@ -463,13 +395,14 @@ impl World {
     }
 
     fn persist(&mut self, number: usize, writes: &[Write]) -> Checked<()> {
-        let device = &mut self.devices[number];
-        device.database.apply(writes);
+        self.devices[number].database.apply(writes);
         for write in writes {
             if let Write::State(state) = write {
-                check_cursor(device, state)?;
+                check_cursor(&mut self.devices[number], state)?;
+                self.check_what_is_sent_as_empty(number)?;
             }
         }
+        let device = &self.devices[number];
         crate::rows::check(&device.database).map_err(|text| violation(format!("{text} (device {number})")))
     }
 
@@ -768,11 +701,11 @@ fn installed(step: &LocalStep) -> Option<ContentHash> {
 
 /// How many files have one content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Files {
-    all: u32,
+pub(super) struct Files {
+    pub(super) all: u32,
     /// Of these, files in the folder.
-    visible: u32,
-    executable: u32,
+    pub(super) visible: u32,
+    pub(super) executable: u32,
 }
 
 /// How a client that dies in a job dies.

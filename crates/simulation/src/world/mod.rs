@@ -7,10 +7,11 @@ mod brief;
 mod device;
 mod network;
 mod pace;
+mod power;
 mod settle;
 
 pub use device::Device;
-pub use settle::Expected;
+pub use settle::{Expected, Item};
 
 use crate::chance::Chance;
 use crate::disk::{Disk, RootIs, WALL_START_NS, lock};
@@ -517,6 +518,7 @@ impl World {
             DeviceEvent::ClockJump { ms } => {
                 self.cover("clock jumped");
                 self.devices[device].clock_offset_ms += ms;
+                lock(&self.devices[device].disk).clock_jumped(ms.saturating_mul(1_000_000));
             }
             DeviceEvent::SaveDatabase => self.save(device),
             DeviceEvent::RollBackDatabase => self.roll_back_database(device),

@@ -1,8 +1,9 @@
 //! What lost data elsewhere. The numbers are those of the list of incidents.
 
 use crate::script::{Script, copy, knobs};
-use simulation::disk::{Habits, Naming};
+use simulation::disk::{Habits, Naming, content_hash};
 use simulation::history::{DeviceEvent, ServerEvent};
+use simulation::world::Item;
 use sync_engine::io::{Command, LocalPath};
 use sync_engine::status::Phase;
 
@@ -16,6 +17,33 @@ const FILES: [&str; 3] = ["a = at the top", "d/", "d/x = in d"];
 
 fn phase(script: &Script, device: usize) -> Phase {
     script.world.devices[device].engine.as_ref().expect("runs").status().phase
+}
+
+/// 44: files that have been in sync for long are saved, and the power fails before anybody has seen that. Of some the
+/// disk keeps nothing; everybody got empty files.
+#[test]
+fn a_power_failure_empties_no_file_that_was_saved_in_the_last_moment() {
+    let mut knobs = knobs(2);
+    knobs.devices[0].habits.may_lose_power = true;
+    let mut script = Script::with(knobs);
+    for round in 0..8 {
+        for file in ["a", "b", "c"] {
+            script.write(0, file, &format!("{file} in sync {round}"));
+        }
+        script.settle().wait_ms(60_000);
+        for file in ["a", "b", "c"] {
+            script.write(0, file, &format!("{file} unseen {round}"));
+        }
+        script.device(0, DeviceEvent::PowerLoss { down_ms: 10_000 });
+        script.settle();
+        let emptied: Vec<_> = script.world.disk_tree(1).into_iter().filter(|(_, item)| is_empty(item)).collect();
+        assert!(emptied.is_empty(), "{emptied:?} after power failure {round}");
+    }
+    assert!(script.times("filled again") > 0, "it emptied some");
+}
+
+fn is_empty(item: &Item) -> bool {
+    matches!(item, Item::File { content, .. } if *content == content_hash(b""))
 }
 
 /// 1: the folder is not mounted.

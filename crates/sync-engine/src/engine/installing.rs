@@ -121,7 +121,7 @@ impl Engine {
         self.local.not_durable = result.as_ref().err().map(ToString::to_string);
         if let Ok(settled) = result {
             self.found_marked(settled.excluded);
-            self.wake_up_on(settled.durable);
+            self.wake_up_on(settled.durable, settled.began);
         }
         if self.local.not_durable.is_some() {
             self.local.root_retry_at = Some(now + ROOT_RETRY_MS);

@@ -352,6 +352,7 @@ impl Engine {
                     self.trees.set_local(node, Some(Local { seen: Seen::File(Some(content)), ..local }));
                     self.items.remove(&node);
                     self.recognise(node);
+                    self.doubt_blank(node);
                 }
                 HashResult::Unsettled => {
                     let wait = (HASH_RETRY_MS << tries.min(8)).min(HASH_RETRY_MAX_MS);

@@ -1,11 +1,11 @@
 //! What a power failure did to the disk is no edit and no deletion by the user.
 
 use crate::build::{A, B, ROOT, agreed_file, at_root, blocks, entry, file, found, found_file, name, path, print};
-use crate::script::{Script, state};
+use crate::script::{Rows, Script, hash, state};
 use model::{Body, Change, CommitOutcome, Mtime, Operation, Position, Timestamp};
 use sync_engine::io::{
-    Durable, EngineState, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobId, JobResult, LocalStep,
-    Reply, Request, RootState, Settled,
+    ActivityKind, Durable, EngineState, Event, FileKind, Fingerprint, Found, HashResult, Hint, Job, JobId, JobResult,
+    LocalStep, Reply, Request, RootState, Settled,
 };
 use sync_engine::status::Phase;
 use sync_engine::tree::Seen;
@@ -134,6 +134,144 @@ fn starts_with_an_edit(edited: &str, found: &[Found]) -> Script {
     script.answer_changes(Vec::new());
     script.answer_scans(found);
     script
+}
+
+/// When this run of the operating system began: after a change before the power failed, and long before now.
+const BEGAN: i64 = 100_000_000_000;
+const LOST: i64 = 90_000_000_000;
+const SINCE: i64 = 200_000_000_000;
+const NOW: i64 = 300_000_000_000;
+
+const fn changed_at(time: i64, size: u64) -> Fingerprint {
+    Fingerprint { mtime: Mtime(time), ctime: time, ..print(11, size) }
+}
+
+/// What the database of a device holds on which a file `a` has been in sync for long.
+fn long_in_sync(bytes: &str) -> (EngineState, Rows) {
+    let state = EngineState { durable: Some(durable(1, AFTER)), ..state() };
+    (state, vec![(A, agreed_file(&at_root("a"), bytes, 11))])
+}
+
+/// Such a device starts in another run of the operating system.
+fn starts_long_after(found: &[Found]) -> Script {
+    starts_again(long_in_sync("bytes"), found)
+}
+
+fn starts_again((state, rows): (EngineState, Rows), found: &[Found]) -> Script {
+    let mut script = Script::begin(state, rows);
+    script.learn("bytes");
+    script.learn("");
+    let settled = Settled { durable: durable(2, NOW), began: Some(BEGAN), ..Settled::default() };
+    script.settle(Ok(settled));
+    script.answer_changes(Vec::new());
+    script.answer_scans(found);
+    script
+}
+
+fn edits_a(script: &mut Script) -> bool {
+    matches!(told(script)[..], [Operation::Edit { node: A, .. }])
+}
+
+fn refilled(script: &Script) -> bool {
+    script.reported(ActivityKind::Refilled)
+}
+
+/// The file was saved, and the power failed before anybody had seen that: all devices got an empty file.
+#[test]
+fn an_edit_that_nobody_saw_and_that_it_emptied_comes_back() {
+    let mut script = starts_long_after(&[found_file("a", changed_at(LOST, 0))]);
+    reads(&mut script, "");
+    assert!(fetches(&mut script));
+    assert!(refilled(&script), "its user is told");
+    assert!(told(&mut script).is_empty(), "it is no edit");
+}
+
+/// Its user may have made it so: that stays, too.
+#[test]
+fn an_edit_that_nobody_saw_and_of_which_it_left_zeros_stays_beside() {
+    let mut script = starts_long_after(&[found_file("a", changed_at(LOST, 7))]);
+    reads(&mut script, "\0\0\0\0\0\0\0");
+    let aside = |job: &Job| matches!(job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Move { .. }]));
+    assert!(script.job(aside).is_some());
+}
+
+#[test]
+fn an_edit_that_nobody_saw_and_of_which_it_kept_something_is_an_edit() {
+    let mut script = starts_long_after(&[found_file("a", changed_at(LOST, 3))]);
+    reads(&mut script, "edi");
+    assert!(edits_a(&mut script));
+}
+
+#[test]
+fn a_file_that_its_user_emptied_since_the_start_is_empty() {
+    let mut script = starts_long_after(&[found_file("a", changed_at(SINCE, 0))]);
+    reads(&mut script, "");
+    assert!(edits_a(&mut script));
+}
+
+#[test]
+fn a_file_that_its_user_emptied_before_the_disk_was_synced_last_is_empty() {
+    let mut script = starts_long_after(&[found_file("a", changed_at(AFTER - 3_000_000_000, 0))]);
+    reads(&mut script, "");
+    assert!(edits_a(&mut script), "what was durable is what its user left");
+}
+
+#[test]
+fn an_emptied_file_that_got_another_name_since_the_start_comes_back() {
+    let renamed = Fingerprint { ctime: SINCE, ..changed_at(LOST, 0) };
+    let mut script = starts_long_after(&[found_file("a", renamed)]);
+    reads(&mut script, "");
+    assert!(fetches(&mut script) && told(&mut script).is_empty(), "nobody wrote into it");
+}
+
+/// A machine whose clock needs power starts with an old time.
+#[test]
+fn a_change_from_the_future_is_one_from_before_the_start() {
+    let mut script = starts_long_after(&[found_file("a", changed_at(NOW + 60_000_000_000, 0))]);
+    reads(&mut script, "");
+    assert!(fetches(&mut script) && told(&mut script).is_empty());
+}
+
+#[test]
+fn an_emptied_file_that_was_empty_or_is_new_is_left_alone() {
+    let mut script = starts_again(long_in_sync(""), &[found_file("a", changed_at(LOST, 7))]);
+    reads(&mut script, "\0\0\0\0\0\0\0");
+    assert!(edits_a(&mut script), "there was nothing to lose");
+    let (state, _) = long_in_sync("");
+    let mut script = starts_again((state, Vec::new()), &[found_file("new", changed_at(LOST, 0))]);
+    hash(&mut script, "");
+    assert!(matches!(told(&mut script)[..], [Operation::Create { .. }]));
+}
+
+#[test]
+fn it_can_be_emptied_again_when_it_is_known_what_the_power_failure_did() {
+    let mut script = starts_long_after(&[found_file("a", print(11, 5))]);
+    assert_eq!(script.engine.state().durable, Some(durable(2, NOW)), "everything was looked at");
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", changed_at(LOST, 0))]);
+    reads(&mut script, "");
+    assert!(edits_a(&mut script), "whatever its times");
+}
+
+/// A client that was killed in the middle of its first look sent the empty file at the next.
+#[test]
+fn an_emptied_file_is_doubted_at_each_start_until_that_is_decided() {
+    let lost = Fingerprint { ctime: LOST, ..print(11, 0) };
+    let emptied = [found_file("a", lost)];
+    let mut script = starts_long_after(&emptied);
+    assert_eq!(script.engine.state().durable, Some(durable(1, AFTER)), "as long as it is not read");
+    // Something is to be looked at, so that nothing is decided yet.
+    script.tell(Event::Hints(vec![Hint::Entry { directory: path(""), name: b"new".as_slice().into() }]));
+    reads(&mut script, "");
+    assert!(!fetches(&mut script), "there is something to look at first");
+    script.now += 10_000;
+    script.tell(Event::Woken);
+    let (state, rows) = long_in_sync("bytes");
+    let (state, rows) = script.database(state, rows);
+    assert_eq!(rows[0].1.local.as_ref().map(|local| local.print), Some(lost), "it was seen");
+    let mut script = starts_again((state, rows), &emptied);
+    reads(&mut script, "");
+    assert!(fetches(&mut script) && told(&mut script).is_empty(), "it is no edit");
 }
 
 /// The server got an empty file in place of what had been in sync.

@@ -6,8 +6,8 @@ use model::{Blocklist, Commit, ContentHash, Cursor, Epoch, InstanceId, JournalEn
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync_engine::io::{
-    Action, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, HashResult, Job, JobId, JobResult,
-    LocalPath, Reply, Request, RequestError, RequestId, RootState, Settled, StepError, Write,
+    Action, ActivityKind, Blocklists, DeleteGuard, EngineState, Environment, Event, Found, HashResult, Job, JobId,
+    JobResult, LocalPath, Reply, Request, RequestError, RequestId, RootState, Settled, StepError, Write,
 };
 use sync_engine::tree::NodeRow;
 use sync_engine::{Engine, Tuning};
@@ -21,6 +21,8 @@ impl Blocklists for Lists {
         self.0.get(content).cloned()
     }
 }
+
+pub(crate) type Rows = Vec<(NodeId, NodeRow)>;
 
 pub(crate) struct Script {
     pub(crate) engine: Engine,
@@ -201,6 +203,28 @@ impl Script {
                 .collect();
             self.tell(Event::JobDone(id, JobResult::Scanned { root: RootState::Present, directories }));
         }
+    }
+
+    /// Whether people were told of something of this kind.
+    pub(crate) fn reported(&self, kind: ActivityKind) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Report(activity) if activity.kind == kind))
+    }
+
+    /// What a database holds that began with this and took every write since.
+    pub(crate) fn database(&self, mut state: EngineState, rows: Rows) -> (EngineState, Rows) {
+        let mut rows: BTreeMap<_, _> = rows.into_iter().collect();
+        for action in &self.actions {
+            let Action::Persist(writes) = action else { continue };
+            for write in writes {
+                match write {
+                    Write::Node(id, Some(row)) => drop(rows.insert(*id, NodeRow::clone(row))),
+                    Write::Node(id, None) => drop(rows.remove(id)),
+                    Write::State(new) => state = EngineState::clone(new),
+                    Write::Blocklist { .. } => {}
+                }
+            }
+        }
+        (state, rows.into_iter().collect())
     }
 
     /// The rows as a database would have them that took every write before the first action of a kind.

@@ -120,6 +120,7 @@ pub(crate) const fn kind_text(kind: ActivityKind) -> &'static str {
         ActivityKind::KeptBeside => "kept beside",
         ActivityKind::Held => "held",
         ActivityKind::ServerChanged => "server changed",
+        ActivityKind::Refilled => "filled again",
     }
 }
 

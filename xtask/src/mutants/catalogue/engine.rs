@@ -6,6 +6,7 @@ use crate::mutants::suites::Suite::{Client, Scenarios, Simulation, SyncEngine};
 const ENGINE: &str = "crates/sync-engine/src/engine.rs";
 const INSTALLING: &str = "crates/sync-engine/src/engine/installing.rs";
 const EXCLUDING: &str = "crates/sync-engine/src/engine/excluding.rs";
+const LOCAL: &str = "crates/sync-engine/src/engine/local.rs";
 const POWER: &str = "crates/sync-engine/src/engine/power.rs";
 const SERVER: &str = "crates/sync-engine/src/engine/server.rs";
 const JOURNAL: &str = "crates/sync-engine/src/engine/journal.rs";
@@ -51,7 +52,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "edits-before-a-power-failure-are-its-work",
         about: "an edit that outlived a power failure counts as damage",
         file: POWER,
-        old: " || newer && file.size > 0",
+        old: " || newer && !lacks_its_bytes(file, &synced.content)",
         new: "",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
@@ -69,6 +70,38 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: POWER,
         old: "(agreed || unsent)",
         new: "agreed",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "an-unseen-emptied-edit-is-an-edit",
+        about: "a power failure emptied an edit that nobody had seen, and the empty file is sent",
+        file: LOCAL,
+        old: "                    self.doubt_blank(node);\n",
+        new: "",
+        suites: &[SyncEngine, Simulation],
+    },
+    Mutant {
+        name: "changes-before-a-power-failure-are-of-this-run",
+        about: "whatever is found empty is taken for emptied since the operating system started",
+        file: POWER,
+        old: "is_some_and(is_of_this_run)",
+        new: "is_some()",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "power-failures-are-understood-before-all-is-read",
+        about: "a client that is killed while it looks around after a power failure takes an emptied file for an edit",
+        file: POWER,
+        old: "if self.power.shaken.is_empty() && self.power.window.is_none() {",
+        new: "if self.power.shaken.is_empty() {",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "what-is-open-after-a-power-failure-is-kept",
+        about: "a file that a power failure emptied is noted as read, and the next start takes it for its user's",
+        file: POWER,
+        old: "if self.power.shaken.contains_key(&id)\n            && let Some(Seen",
+        new: "if false\n            && let Some(Seen",
         suites: &[SyncEngine],
     },
     Mutant {
