@@ -1,6 +1,6 @@
 //! What changed, and which blocks an account lacks.
 
-use crate::failure::{bad_request, epoch_changed};
+use crate::failure::{bad_request, epoch_changed, gone_back};
 use crate::service::{MetaService, before, check_linked, identity};
 use api::service::Identity;
 use api::{ApiError, ChangesReply, ChangesRequest, MissingReply, MissingRequest, NamespaceChanges};
@@ -32,11 +32,12 @@ impl MetaService {
     ///
     /// # Errors
     /// `EpochChanged` for another instance or epoch, or a position ahead of the journal; `Unlinked`,
-    /// `BadRequest`, `Unavailable`.
+    /// `BadRequest`, `Unavailable`, also where the database lacks what this process has seen in it.
     pub fn changes(&self, who: Identity, request: &ChangesRequest) -> Result<ChangesReply, ApiError> {
         if request.cursor.len() > CURSOR_NAMESPACES {
             return Err(bad_request(format!("a cursor holds at most {CURSOR_NAMESPACES} namespaces")));
         }
+        let seen = self.watermarks.of(request.cursor.keys());
         let (reply, fills) = self.snapshot(|reading| {
             check_linked(reading, who)?;
             let server = identity(reading)?;
@@ -48,6 +49,11 @@ impl MetaService {
             for (&namespace, &after) in &request.cursor {
                 let (role, head) =
                     standing(reading, who.account, namespace)?.map_or((None, after), |(role, head)| (Some(role), head));
+                // Somebody who is no member any more is one of a journal that is still there.
+                let there = if role.is_none() && seen.knows(namespace) { reached(reading, namespace)? } else { head };
+                if seen.is_behind(server.epoch, namespace, there) {
+                    return Err(gone_back(namespace, there).into());
+                }
                 if after > head {
                     return Err(epoch_changed().into());
                 }
@@ -92,6 +98,11 @@ impl MetaService {
 fn standing(reading: &dyn Reading, account: AccountId, namespace: NamespaceId) -> Answer<Option<(Role, Position)>> {
     let Some(role) = reading.role(namespace, account)? else { return Ok(None) };
     Ok(reading.namespace(namespace)?.map(|row| (role, row.head)))
+}
+
+/// How far a journal has come; nowhere, where there is none.
+fn reached(reading: &dyn Reading, namespace: NamespaceId) -> Answer<Position> {
+    Ok(reading.namespace(namespace)?.map_or(Position::START, |row| row.head))
 }
 
 /// Fills the page, those with the least news first: what they leave of their share goes to the others.

@@ -5,6 +5,7 @@ mod caching;
 mod coming;
 mod commits;
 mod concurrency;
+mod gone_back;
 mod history;
 mod http;
 mod packs;

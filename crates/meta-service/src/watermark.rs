@@ -11,7 +11,8 @@ const NAMESPACES: usize = 100_000;
 /// The heads that this process has told to others, in one epoch.
 pub(crate) struct Watermarks(Mutex<Seen>);
 
-struct Seen {
+/// The last head of each journal that is known.
+pub(crate) struct Seen {
     epoch: Epoch,
     heads: BTreeMap<NamespaceId, Position>,
 }
@@ -40,8 +41,26 @@ impl Watermarks {
     /// Whether this process has seen entries of the journal that it has no more. To be asked under the
     /// namespace's lock: a head that was read without it may be old for no bad reason.
     pub(crate) fn is_behind(&self, epoch: Epoch, namespace: NamespaceId, head: Position) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_behind(epoch, namespace, head)
+    }
+
+    /// What has been seen of these journals until now: a snapshot that is taken after this has all of it.
+    pub(crate) fn of<'n>(&self, namespaces: impl Iterator<Item = &'n NamespaceId>) -> Seen {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        epoch == seen.epoch && seen.heads.get(&namespace).is_some_and(|known| head < *known)
+        let heads = namespaces.filter_map(|one| Some((*one, *seen.heads.get(one)?))).collect();
+        Seen { epoch: seen.epoch, heads }
+    }
+}
+
+impl Seen {
+    /// The same, for a snapshot that is younger than this.
+    pub(crate) fn is_behind(&self, epoch: Epoch, namespace: NamespaceId, head: Position) -> bool {
+        epoch == self.epoch && self.heads.get(&namespace).is_some_and(|known| head < *known)
+    }
+
+    /// Whether anything was seen of a journal.
+    pub(crate) fn knows(&self, namespace: NamespaceId) -> bool {
+        self.heads.contains_key(&namespace)
     }
 }
 
