@@ -93,6 +93,7 @@ pub const MUST_MEET: &[&str] = &[
     "blocks damaged on their way down",
     "server struck in a transfer",
     "files sent in a bundle",
+    "moved block made at the server",
     "edit amended",
     "amended edit accepted",
     "amended edit refused as stale",

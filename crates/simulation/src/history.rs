@@ -153,6 +153,11 @@ pub enum UserOp {
         path: String,
         content: Content,
     },
+    /// Writes before what the file holds, which moves all of it.
+    Prepend {
+        path: String,
+        content: Content,
+    },
     Truncate {
         path: String,
         len: u64,

@@ -56,6 +56,11 @@ impl Users {
                 bytes.extend(content.bytes());
                 self.write(device, disk, &path, bytes)
             }
+            UserOp::Prepend { path, content } => {
+                let path = local_path(path)?;
+                let bytes = [content.bytes(), disk.read(&path)?.to_vec()].concat();
+                self.write(device, disk, &path, bytes)
+            }
             UserOp::Truncate { path, len } => {
                 let path = local_path(path)?;
                 let mut bytes = disk.read(&path)?.to_vec();

@@ -332,6 +332,10 @@ impl Workload {
             3 => UserOp::BeginSlowWrite { path: self.any(disk), content: self.content(device) },
             4 if self.chance.happens(700) => UserOp::ContinueSlowWrite { content: self.content(device) },
             4 => UserOp::EndSlowWrite,
+            // Where contents resemble each other, a stream of its own decides, and other histories stay what they are.
+            5 if self.resembling_rate > 0 && self.resembling.happens(500) => {
+                UserOp::Prepend { path: self.existing(disk), content: self.content(device) }
+            }
             5 => UserOp::Append { path: self.existing(disk), content: self.content(device) },
             6 => UserOp::Truncate { path: self.existing(disk), len: self.chance.below(6) },
             7 => UserOp::Delete { path: self.existing(disk) },
