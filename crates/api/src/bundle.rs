@@ -3,7 +3,7 @@
 
 use crate::codec::{DecodeError, check_headers};
 use crate::messages::{BlockHeader, ChangesetHead};
-use crate::near::Before;
+use crate::near::{Before, NearNode};
 use crate::sent::{SentCommit, SentOperation};
 use crate::shift::Shift;
 use model::{
@@ -18,10 +18,11 @@ pub enum SentHead {
     Named(ChangesetHead),
     Bundle(Bundle),
     Shift(Shift),
+    Nameless(Nameless),
 }
 
-/// A changeset of small new files, each of one block. The blocks follow in the order of the files, and who receives them
-/// computes their names.
+/// A changeset of small new files, each of one block. The blocks of some follow in the order of the files, and who
+/// receives them computes their names; those of the others have come before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle {
     namespace: NamespaceId,
@@ -33,35 +34,49 @@ pub struct Bundle {
     content: ContentHash,
 }
 
+/// Small blocks without a commit. Who receives them computes their names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nameless {
+    lens: Vec<u32>,
+    /// Of the list of all blocks.
+    content: ContentHash,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Bundled {
     /// The creation of a file whose block follows.
-    File {
-        node: NodeId,
-        /// `None`: that of the file before.
-        parent: Option<NodeId>,
-        /// So many bytes of the name of the file before, and then the rest.
-        shared: u8,
-        rest: String,
-        size: u32,
-        executable: bool,
-        /// What it is more than that of the file before, in nanoseconds.
-        mtime: i64,
-    },
+    New(SmallFile),
+    /// The creation of a file whose block does not.
+    Known(SmallFile, BlockHash),
     Other(SentOperation),
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SmallFile {
+    node: NearNode,
+    /// `None`: that of the file before.
+    parent: Option<NodeId>,
+    /// So many bytes of the name of the file before, and then the rest.
+    shared: u8,
+    rest: String,
+    size: u32,
+    executable: bool,
+    /// What it is more than that of the file before, in nanoseconds.
+    mtime: i64,
+}
+
 impl SentHead {
-    /// The head as a bundle, if it can be one and that is shorter.
+    /// The head without the names of its blocks, if it can be told so and that is shorter.
     #[must_use]
     pub fn of(head: ChangesetHead) -> Self {
-        Bundle::of(&head).map_or(Self::Named(head), Self::Bundle)
+        let bundle = Bundle::of(&head).map(Self::Bundle);
+        bundle.or_else(|| Nameless::of(&head).map(Self::Nameless)).unwrap_or(Self::Named(head))
     }
 
     /// The head, with zeros in the place of the hashes that it leaves out.
     ///
     /// # Errors
-    /// Those of [`Bundle::headers`].
+    /// [`DecodeError`] for more operations, blocks or bytes than such a head may have.
     pub fn outline(&self) -> Result<ChangesetHead, DecodeError> {
         match self {
             Self::Named(head) => Ok(head.clone()),
@@ -71,70 +86,102 @@ impl SentHead {
                 shift.lens()?;
                 Ok(ChangesetHead { blocks: Vec::new(), bases: Some(shift.bases.clone()), commit: None })
             }
+            Self::Nameless(nameless) => {
+                Ok(ChangesetHead { blocks: unnamed(&nameless.lens)?, bases: None, commit: None })
+            }
+        }
+    }
+
+    /// The head that was meant, of the blocks that came; `None`: it names its blocks itself.
+    ///
+    /// # Errors
+    /// [`DecodeError::Malformed`] for other blocks, or what no such head says.
+    pub fn open(&self, blocks: &[BlockHeader]) -> Result<Option<ChangesetHead>, DecodeError> {
+        let content = match self {
+            Self::Named(_) | Self::Shift(_) => return Ok(None),
+            Self::Bundle(bundle) => bundle.content,
+            Self::Nameless(nameless) => nameless.content,
+        };
+        if content_of(blocks) != content {
+            return Err(DecodeError::Malformed);
+        }
+        match self {
+            Self::Bundle(bundle) => bundle.with(blocks).map(Some),
+            Self::Named(_) | Self::Shift(_) | Self::Nameless(_) => {
+                Ok(Some(ChangesetHead { blocks: blocks.to_vec(), bases: None, commit: None }))
+            }
         }
     }
 }
 
-impl Bundle {
-    /// All blocks of the head belong to new files of one block each that it creates, two or more, in their order.
+fn content_of(blocks: &[BlockHeader]) -> ContentHash {
+    content_hash(&blocks.iter().map(|block| block.hash).collect::<Vec<_>>())
+}
+
+/// Headers with zeros for hashes.
+fn unnamed(lens: &[u32]) -> Result<Vec<BlockHeader>, DecodeError> {
+    if lens.len() > limits::BLOCKS_PER_REQUEST || lens.iter().any(|len| *len > limits::NAMELESS_BLOCK) {
+        return Err(DecodeError::BlockTooLong);
+    }
+    let headers: Vec<BlockHeader> =
+        lens.iter().map(|len| BlockHeader { hash: BlockHash([0; 32]), len: *len }).collect();
+    check_headers(&headers)?;
+    Ok(headers)
+}
+
+impl Nameless {
     fn of(head: &ChangesetHead) -> Option<Self> {
-        let commit = head.commit.as_ref().filter(|_| head.bases.is_none() && head.blocks.len() >= 2)?;
+        if head.commit.is_some() || head.bases.is_some() || head.blocks.len() < 2 {
+            return None;
+        }
+        let lens: Vec<u32> = head.blocks.iter().map(|block| block.len).collect();
+        unnamed(&lens).ok()?;
+        Some(Self { lens, content: content_of(&head.blocks) })
+    }
+}
+
+impl Bundle {
+    /// All blocks of the head belong to new files of one block each that it creates, in their order.
+    fn of(head: &ChangesetHead) -> Option<Self> {
+        let commit = head.commit.as_ref().filter(|_| head.bases.is_none())?;
         let mut before = Before::below(commit.namespace.root());
         let mut blocks = head.blocks.iter().peekable();
         let operations = commit.operations.iter().map(|operation| {
-            let next = blocks.peek().copied();
-            match next.and_then(|header| Bundled::file(operation, *header, &mut before)) {
-                Some(file) => {
-                    blocks.next();
-                    file
-                }
-                None => Bundled::Other(operation.clone()),
+            let Some((file, hash)) = SmallFile::of(operation, &mut before) else {
+                return Bundled::Other(operation.clone());
+            };
+            match blocks.next_if(|next| next.hash == hash && next.len == file.size) {
+                Some(_) => Bundled::New(file),
+                None => Bundled::Known(file, hash),
             }
         });
-        let operations = operations.collect();
-        if blocks.next().is_some() {
+        let operations: Vec<Bundled> = operations.collect();
+        let small = operations.iter().filter(|operation| !matches!(operation, Bundled::Other(_))).count();
+        // The content hash is as long as one name.
+        if blocks.next().is_some() || (head.blocks.is_empty() && small < 2) {
             return None;
         }
-        let hashes: Vec<BlockHash> = head.blocks.iter().map(|header| header.hash).collect();
         let bundle = Self {
             namespace: commit.namespace,
             epoch: commit.epoch,
             key: commit.key,
             seen: commit.seen,
             operations,
-            content: content_hash(&hashes),
+            content: content_of(&head.blocks),
         };
         bundle.headers().is_ok().then_some(bundle)
     }
 
     /// How long the blocks are that follow; their hashes are zeros.
-    ///
-    /// # Errors
-    /// [`DecodeError`] for more operations, blocks or bytes than a bundle may have.
-    pub fn headers(&self) -> Result<Vec<BlockHeader>, DecodeError> {
+    fn headers(&self) -> Result<Vec<BlockHeader>, DecodeError> {
         if self.operations.len() > limits::COMMIT_OPERATIONS {
             return Err(DecodeError::Malformed);
         }
         let lens = self.operations.iter().filter_map(|operation| match operation {
-            Bundled::File { size, .. } => Some(*size),
-            Bundled::Other(_) => None,
+            Bundled::New(file) => Some(file.size),
+            Bundled::Known(..) | Bundled::Other(_) => None,
         });
-        let headers: Vec<BlockHeader> = lens.map(|len| BlockHeader { hash: BlockHash([0; 32]), len }).collect();
-        check_headers(&headers)?;
-        let total: u64 = headers.iter().map(|header| u64::from(header.len)).sum();
-        if total > limits::BUNDLE_BYTES { Err(DecodeError::BlockTooLong) } else { Ok(headers) }
-    }
-
-    /// The head that was meant, of the blocks that came.
-    ///
-    /// # Errors
-    /// [`DecodeError::Malformed`] for other blocks, or what no bundle says.
-    pub fn open(&self, blocks: &[BlockHeader]) -> Result<ChangesetHead, DecodeError> {
-        let hashes: Vec<BlockHash> = blocks.iter().map(|block| block.hash).collect();
-        if content_hash(&hashes) != self.content {
-            return Err(DecodeError::Malformed);
-        }
-        self.with(blocks)
+        unnamed(&lens.collect::<Vec<_>>())
     }
 
     fn with(&self, blocks: &[BlockHeader]) -> Result<ChangesetHead, DecodeError> {
@@ -150,8 +197,19 @@ impl Bundle {
 }
 
 impl Bundled {
-    /// The operation, if it creates a file of this block alone.
-    fn file(operation: &SentOperation, block: BlockHeader, before: &mut Before) -> Option<Self> {
+    /// The operation again, with the next of the blocks if it is about one.
+    fn open(&self, hashes: &mut impl Iterator<Item = BlockHash>, before: &mut Before) -> Option<SentOperation> {
+        match self {
+            Self::New(file) => file.open(hashes.next()?, before),
+            Self::Known(file, hash) => file.open(*hash, before),
+            Self::Other(operation) => Some(operation.clone()),
+        }
+    }
+}
+
+impl SmallFile {
+    /// The file and its block, if the operation creates one of a single block.
+    fn of(operation: &SentOperation, before: &mut Before) -> Option<(Self, BlockHash)> {
         let SentOperation::Whole(Operation::Create {
             node,
             parent,
@@ -161,30 +219,23 @@ impl Bundled {
         else {
             return None;
         };
-        if blocks.0 != [block.hash] || *size != u64::from(block.len) {
-            return None;
-        }
+        let ([hash], Ok(size)) = (blocks.0.as_slice(), u32::try_from(*size)) else { return None };
+        let node = before.meet(*node);
         let (parent, shared, rest) = before.go_to(*parent, name);
         let more = mtime.0.wrapping_sub(before.mtime);
         before.mtime = mtime.0;
-        let (node, size, executable) = (*node, block.len, *executable);
-        Some(Self::File { node, parent, shared, rest, size, executable, mtime: more })
+        Some((Self { node, parent, shared, rest, size, executable: *executable, mtime: more }, *hash))
     }
 
-    /// The operation again, with the next of the blocks if it is about one.
-    fn open(&self, hashes: &mut impl Iterator<Item = BlockHash>, before: &mut Before) -> Option<SentOperation> {
-        let (node, parent, shared, rest, size, executable, mtime) = match self {
-            Self::Other(operation) => return Some(operation.clone()),
-            Self::File { node, parent, shared, rest, size, executable, mtime } => {
-                (*node, *parent, *shared, rest, *size, *executable, *mtime)
-            }
-        };
-        let (parent, name) = before.follow(parent, shared, rest)?;
-        before.mtime = before.mtime.wrapping_add(mtime);
+    fn open(&self, hash: BlockHash, before: &mut Before) -> Option<SentOperation> {
+        let Self { node, parent, shared, rest, size, executable, mtime } = self;
+        let node = before.meet_said(*node);
+        let (parent, name) = before.follow(*parent, *shared, rest)?;
+        before.mtime = before.mtime.wrapping_add(*mtime);
         let body = Body::File {
-            blocks: Blocklist(vec![hashes.next()?]),
-            size: size.into(),
-            executable,
+            blocks: Blocklist(vec![hash]),
+            size: (*size).into(),
+            executable: *executable,
             mtime: Mtime(before.mtime),
         };
         Some(SentOperation::Whole(Operation::Create { node, parent, name, body }))
@@ -223,11 +274,23 @@ mod tests {
         ChangesetHead { blocks, bases: None, commit: Some(commit) }
     }
 
-    fn bundle(head: &ChangesetHead) -> Bundle {
-        match SentHead::of(head.clone()) {
-            SentHead::Bundle(bundle) => bundle,
-            SentHead::Named(_) | SentHead::Shift(_) => panic!("no bundle"),
-        }
+    fn bundle(head: &ChangesetHead) -> SentHead {
+        let sent = SentHead::of(head.clone());
+        assert!(matches!(sent, SentHead::Bundle(_)), "no bundle");
+        sent
+    }
+
+    /// As a peer might change it.
+    fn changed(sent: &SentHead, change: &dyn Fn(&mut Bundle)) -> SentHead {
+        let mut sent = sent.clone();
+        let SentHead::Bundle(bundle) = &mut sent else { panic!("no bundle") };
+        change(bundle);
+        sent
+    }
+
+    fn size(bundle: &mut Bundle) -> &mut u32 {
+        let Bundled::New(file) = &mut bundle.operations[0] else { panic!("a file") };
+        &mut file.size
     }
 
     fn two() -> ChangesetHead {
@@ -254,22 +317,50 @@ mod tests {
         ];
         let head = head(blocks.clone(), operations);
         let bundle = bundle(&head);
-        assert_eq!(bundle.headers().expect("fits").iter().map(|block| block.len).collect::<Vec<_>>(), [3, 6, 1]);
-        assert_eq!(bundle.open(&blocks), Ok(head.clone()));
-        let outline = SentHead::Bundle(bundle).outline().expect("fits");
+        assert_eq!(bundle.open(&blocks), Ok(Some(head.clone())));
+        let outline = bundle.outline().expect("fits");
+        assert_eq!(outline.blocks.iter().map(|block| block.len).collect::<Vec<_>>(), [3, 6, 1]);
         assert_eq!(outline.commit.expect("there").key, head.commit.expect("there").key);
     }
 
     #[test]
-    fn a_file_like_the_one_before_costs_its_node_and_little_more() {
-        let long = |files: u8| {
+    fn a_file_like_the_one_before_costs_little_and_its_block_s_name_if_that_came_before() {
+        let long = |files: u8, sent: u8| {
             let blocks: Vec<BlockHeader> = (0..files).map(|n| header(&[n; 1000])).collect();
-            let operation =
-                |n: u8| create(n, 1, &format!("one of many {n}"), blocks[usize::from(n)], 7_000 * i64::from(n));
+            let operation = |n: u8| {
+                let name = format!("one of many {n}");
+                let mut operation = create(n, 1, &name, blocks[usize::from(n)], 7_000 * i64::from(n));
+                let SentOperation::Whole(Operation::Create { node, .. }) = &mut operation else { panic!("a file") };
+                *node = NodeId([[0, 0, 0, n].as_slice(), &[7; 12]].concat().try_into().expect("as long"));
+                operation
+            };
             let operations = (0..files).map(operation).collect();
-            crate::encode(&SentHead::of(head(blocks, operations))).len()
+            crate::encode(&bundle(&head(blocks[..usize::from(sent)].to_vec(), operations))).len()
         };
-        assert_eq!(long(31) - long(30), 16 + 11);
+        assert_eq!(long(31, 31) - long(30, 30), 12);
+        assert_eq!(long(31, 0) - long(30, 0), 12 + 32);
+    }
+
+    #[test]
+    fn blocks_without_a_commit_cost_their_lengths_and_open_to_what_they_are() {
+        let blocks: Vec<BlockHeader> = (0..9).map(|n| header(&[n; 1000])).collect();
+        let head = ChangesetHead { blocks: blocks.clone(), bases: None, commit: None };
+        let sent = SentHead::of(head.clone());
+        assert_eq!(crate::encode(&sent).len(), 1 + 1 + 9 * 2 + 32);
+        assert!(sent.outline().expect("fits").blocks.iter().all(|block| block.len == 1000));
+        assert_eq!(sent.open(&blocks), Ok(Some(head)));
+        assert_eq!(sent.open(&blocks[..8]), Err(DecodeError::Malformed));
+    }
+
+    #[test]
+    fn one_file_whose_block_comes_along_is_a_bundle_and_one_whose_block_is_there_is_not() {
+        let block = header(b"one");
+        let whole = head(vec![block], vec![create(5, 1, "a", block, 1)]);
+        let sent = bundle(&whole);
+        assert!(crate::encode(&sent).len() + 34 <= crate::encode(&SentHead::Named(whole.clone())).len());
+        assert_eq!(sent.open(&[block]), Ok(Some(whole.clone())));
+        let there = ChangesetHead { blocks: Vec::new(), ..whole };
+        assert_eq!(SentHead::of(there.clone()), SentHead::Named(there));
     }
 
     #[test]
@@ -279,11 +370,12 @@ mod tests {
             change(&mut head);
             assert_eq!(SentHead::of(head.clone()), SentHead::Named(head));
         };
-        named(|head| head.commit = None);
         named(|head| head.blocks.push(BlockHeader { hash: BlockHash([7; 32]), len: 1 }));
         named(|head| head.blocks.swap(0, 1));
         named(|head| head.blocks[1].len += 1);
-        named(|head| head.blocks.truncate(1));
+        named(|head| head.blocks[1].len = limits::NAMELESS_BLOCK + 1);
+        named(|head| (head.commit, head.blocks[1].len) = (None, limits::NAMELESS_BLOCK + 1));
+        named(|head| (head.commit, head.blocks) = (None, head.blocks[..1].to_vec()));
         named(|head| head.bases = Some(crate::Bases { namespace: NamespaceId([1; 16]), blocks: Vec::new() }));
     }
 
@@ -292,12 +384,11 @@ mod tests {
         let head = two();
         let good = bundle(&head);
         let bad = |change: &dyn Fn(&mut Bundle)| {
-            let mut bad = good.clone();
-            change(&mut bad);
+            let bad = changed(&good, change);
             assert_eq!(bad.open(&head.blocks), Err(DecodeError::Malformed), "{bad:?}");
         };
         let file = |bundle: &mut Bundle, change: fn(&mut u8, &mut String)| {
-            let Bundled::File { shared, rest, .. } = &mut bundle.operations[1] else { panic!("a file") };
+            let Bundled::New(SmallFile { shared, rest, .. }) = &mut bundle.operations[1] else { panic!("a file") };
             change(shared, rest);
         };
         bad(&|bundle| bundle.content.0[0] ^= 1);
@@ -312,20 +403,26 @@ mod tests {
 
     #[test]
     fn a_bundle_promises_no_more_than_it_may_hold() {
-        let mut bundle = bundle(&two());
-        let resize = |bundle: &mut Bundle, to: u64| {
-            let Bundled::File { size, .. } = &mut bundle.operations[0] else { panic!("a file") };
-            *size = u32::try_from(to).expect("fits");
+        let good = bundle(&two());
+        let resized = |to: u32| changed(&good, &|bundle| *size(bundle) = to).outline().map(drop);
+        assert_eq!(resized(limits::NAMELESS_BLOCK), Ok(()));
+        assert_eq!(resized(limits::NAMELESS_BLOCK + 1), Err(DecodeError::BlockTooLong));
+        assert_eq!(resized(0), Err(DecodeError::BlockTooLong));
+        let many = |count: usize, len: u32| {
+            let many = |bundle: &mut Bundle| {
+                *size(bundle) = len;
+                bundle.operations = vec![bundle.operations[0].clone(); count];
+            };
+            changed(&good, &many).outline().map(drop)
         };
-        resize(&mut bundle, limits::BUNDLE_BYTES - 6);
-        assert!(bundle.headers().is_ok());
-        resize(&mut bundle, limits::BUNDLE_BYTES - 5);
-        assert_eq!(bundle.headers(), Err(DecodeError::BlockTooLong));
-        resize(&mut bundle, 0);
-        assert_eq!(bundle.headers(), Err(DecodeError::BlockTooLong));
-        resize(&mut bundle, 1);
-        bundle.operations = vec![bundle.operations[0].clone(); limits::COMMIT_OPERATIONS + 1];
-        assert_eq!(bundle.headers(), Err(DecodeError::Malformed));
+        assert_eq!(many(65, limits::NAMELESS_BLOCK), Err(DecodeError::BlockTooLong));
+        assert_eq!(many(limits::COMMIT_OPERATIONS, 1), Ok(()));
+        assert_eq!(many(limits::COMMIT_OPERATIONS + 1, 1), Err(DecodeError::Malformed));
+        let nameless = |lens: Vec<u32>| SentHead::Nameless(Nameless { lens, content: ContentHash([0; 32]) }).outline();
+        assert!(nameless(vec![1; limits::BLOCKS_PER_REQUEST]).is_ok());
+        assert_eq!(nameless(vec![1; limits::BLOCKS_PER_REQUEST + 1]), Err(DecodeError::BlockTooLong));
+        assert_eq!(nameless(vec![0]), Err(DecodeError::BlockTooLong));
+        assert_eq!(nameless(vec![limits::NAMELESS_BLOCK + 1]), Err(DecodeError::BlockTooLong));
     }
 
     proptest! {
@@ -335,7 +432,7 @@ mod tests {
             let files = names.iter().zip(&blocks);
             let operations = files.map(|(name, block)| create(3, 1, name, *block, 0)).collect();
             let head = head(blocks.clone(), operations);
-            prop_assert_eq!(bundle(&head).open(&blocks), Ok(head));
+            prop_assert_eq!(bundle(&head).open(&blocks), Ok(Some(head)));
         }
     }
 }

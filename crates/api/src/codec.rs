@@ -29,11 +29,19 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// # Errors
 /// [`DecodeError`]; hostile bytes cost no more memory than they are long.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (message, rest) = decode_first(bytes)?;
+    if rest.is_empty() { Ok(message) } else { Err(DecodeError::TrailingBytes) }
+}
+
+/// The message at the front of `bytes`, and what is behind it.
+///
+/// # Errors
+/// [`DecodeError`]; hostile bytes cost no more memory than they are long.
+pub fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     if bytes.len() > limits::MESSAGE_BYTES {
         return Err(DecodeError::TooLarge);
     }
-    let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Malformed)?;
-    if rest.is_empty() { Ok(message) } else { Err(DecodeError::TrailingBytes) }
+    postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Malformed)
 }
 
 /// A message that blocks follow: its length as a little-endian `u32`, then its bytes. The blocks come

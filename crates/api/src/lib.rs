@@ -13,14 +13,16 @@ mod entries;
 pub mod error;
 pub mod messages;
 mod near;
+mod news;
 pub mod sent;
 pub mod service;
 mod shift;
 
-pub use bundle::{Bundle, SentHead};
-pub use codec::{DecodeError, decode, encode};
+pub use bundle::{Bundle, Nameless, SentHead};
+pub use codec::{DecodeError, decode, decode_first, encode};
 pub use error::{ApiError, ErrorCode};
 pub use messages::*;
+pub use news::{NewsBundle, NewsBundleRequest};
 pub use sent::{AmendedList, SentCommit, SentOperation};
 pub use shift::{HashStart, Shift};
 

@@ -14,7 +14,7 @@ use std::fmt;
 pub struct Token(pub [u8; 32]);
 
 impl Token {
-    /// The token in the form in which it travels behind `Authorization: Bearer`.
+    /// The token in the form in which it is kept.
     #[must_use]
     pub fn to_hex(&self) -> String {
         BlockHash(self.0).to_string()
@@ -25,7 +25,44 @@ impl Token {
     pub fn from_hex(text: &str) -> Option<Self> {
         text.parse::<BlockHash>().ok().map(|bytes| Self(bytes.0))
     }
+
+    /// The token in the form in which it travels behind `Authorization: Bearer`: base64url, which is a third shorter.
+    #[must_use]
+    pub fn to_bearer(&self) -> String {
+        let sextet = |at: usize| {
+            let bits = |index: usize| u16::from(self.0.get(index).copied().unwrap_or_default());
+            let pair = bits(at * 6 / 8) << 8 | bits(at * 6 / 8 + 1);
+            char::from(SEXTETS[usize::from(pair >> (10 - at * 6 % 8) & 0x3f)])
+        };
+        (0..BEARER_CHARS).map(sextet).collect()
+    }
+
+    /// A token from either of its forms.
+    #[must_use]
+    pub fn from_bearer(text: &str) -> Option<Self> {
+        if text.len() != BEARER_CHARS {
+            return Self::from_hex(text);
+        }
+        let (mut bytes, mut filled, mut bits, mut kept) = ([0; 32], 0, 0_u16, 0);
+        for character in text.bytes() {
+            let sextet = SEXTETS.iter().position(|one| *one == character)?;
+            bits = bits << 6 | u16::try_from(sextet).ok()?;
+            kept += 6;
+            if kept >= 8 {
+                kept -= 8;
+                *bytes.get_mut(filled)? = u8::try_from(bits >> kept).ok()?;
+                bits &= (1 << kept) - 1;
+                filled += 1;
+            }
+        }
+        // One token has one text.
+        (bits == 0).then_some(Self(bytes))
+    }
 }
+
+/// Characters of a token in base64url without padding (RFC 4648, section 5).
+const BEARER_CHARS: usize = 43;
+const SEXTETS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// A secret must not end up in a log.
 impl fmt::Debug for Token {
@@ -443,5 +480,31 @@ pub fn describe_body(body: &Body) -> Option<(u64, ContentHash)> {
     match body {
         Body::File { blocks, size, .. } => Some((*size, blocks.content_hash())),
         Body::Directory | Body::Symlink { .. } | Body::Mount => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_two_forms_and_each_is_read() {
+        let token = Token(std::array::from_fn(|n| (n as u8).wrapping_mul(37).wrapping_sub(5)));
+        let text = token.to_bearer();
+        assert_eq!(text, "-yBFao-02f4jSG2St9wBJktwlbrfBClOc5i94gcsUXY");
+        assert!(Token::from_bearer(&text) == Some(token.clone()));
+        assert!(Token::from_bearer(&token.to_hex()) == Some(token));
+    }
+
+    #[test]
+    fn whatever_is_no_token_is_refused() {
+        let zeros = "A".repeat(43);
+        assert!(Token::from_bearer(&zeros) == Some(Token([0; 32])));
+        let ends_in = |end: char| format!("{}{end}", &zeros[1..]);
+        for text in
+            [ends_in('B'), ends_in('='), ends_in('+'), zeros[1..].to_owned(), format!("{zeros}A"), String::new()]
+        {
+            assert!(Token::from_bearer(&text).is_none(), "{text}");
+        }
     }
 }

@@ -1,6 +1,51 @@
 //! Things that are told by what is different from the one before.
 
 use model::{Name, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// A node after another. A device draws the ids of new nodes in runs, which have all but their first 32 bits in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum NearNode {
+    /// The one that follows.
+    Next,
+    /// So many are left out before it.
+    Further(u32),
+    Is(NodeId),
+}
+
+impl NearNode {
+    fn of(node: NodeId, before: NodeId) -> Self {
+        let ((place, run), (last, last_run)) = (split(node), split(before));
+        if run != last_run {
+            return Self::Is(node);
+        }
+        match place.wrapping_sub(last).wrapping_sub(1) {
+            0 => Self::Next,
+            skipped => Self::Further(skipped),
+        }
+    }
+
+    fn from(self, before: NodeId) -> NodeId {
+        let skipped = match self {
+            Self::Next => 0,
+            Self::Further(skipped) => skipped,
+            Self::Is(node) => return node,
+        };
+        let (last, run) = split(before);
+        let place = u128::from(last.wrapping_add(1).wrapping_add(skipped));
+        NodeId((place << RUN_BITS | run).to_be_bytes())
+    }
+}
+
+/// Bits of an id that tell its run.
+const RUN_BITS: u32 = 96;
+
+/// The place in its run, and which run.
+fn split(node: NodeId) -> (u32, u128) {
+    let number = u128::from_be_bytes(node.0);
+    let place = u32::try_from(number >> RUN_BITS).unwrap_or_default();
+    (place, number & ((1 << RUN_BITS) - 1))
+}
 
 /// A name after another: how many bytes they have in common at the front, and the rest.
 pub(crate) fn shorten(name: &Name, before: &str) -> (u8, String) {
@@ -16,9 +61,10 @@ pub(crate) fn lengthen(shared: u8, rest: &str, before: &str) -> Option<Name> {
     Name::parse(&[before.get(..shared.into())?, rest].concat()).ok()
 }
 
-/// The last file or folder that was told of.
+/// The last node, and the last file or folder, that was told of.
 #[derive(Debug, Clone)]
 pub(crate) struct Before {
+    node: NodeId,
     pub(crate) parent: NodeId,
     pub(crate) name: String,
     /// The modification time of the last file.
@@ -28,7 +74,18 @@ pub(crate) struct Before {
 impl Before {
     /// Before the first.
     pub(crate) const fn below(parent: NodeId) -> Self {
-        Self { parent, name: String::new(), mtime: 0 }
+        Self { node: parent, parent, name: String::new(), mtime: 0 }
+    }
+
+    /// Moves on to a node; what there is to say of it.
+    pub(crate) fn meet(&mut self, node: NodeId) -> NearNode {
+        NearNode::of(node, std::mem::replace(&mut self.node, node))
+    }
+
+    /// Moves on to a node of which this was said.
+    pub(crate) fn meet_said(&mut self, said: NearNode) -> NodeId {
+        self.node = said.from(self.node);
+        self.node
     }
 
     /// Moves on; what there is to say of the new place.
@@ -44,5 +101,27 @@ impl Before {
         let name = lengthen(shared, rest, &self.name)?;
         (self.parent, self.name) = (parent.unwrap_or(self.parent), name.as_str().to_owned());
         Some((self.parent, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_the_same_run_costs_a_byte_or_a_few() {
+        let node =
+            |place: u32| NodeId([place.to_be_bytes().as_slice(), &[9; 12]].concat().try_into().expect("as long"));
+        let said = |before, after| {
+            let said = NearNode::of(after, before);
+            assert_eq!(said.from(before), after);
+            crate::encode(&said).len()
+        };
+        assert_eq!(said(node(7), node(8)), 1);
+        assert_eq!(said(node(u32::MAX), node(0)), 1);
+        assert_eq!(said(node(7), node(9)), 2);
+        assert_eq!(said(node(7), node(7 + (1 << 20))), 4);
+        assert_eq!(said(node(8), node(7)), 6);
+        assert_eq!(said(node(7), NodeId([8; 16])), 17);
     }
 }

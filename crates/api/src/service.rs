@@ -284,6 +284,12 @@ pub trait Announce: Send + Sync {
     /// The namespace's journal reached a position.
     fn reached(&self, namespace: NamespaceId, position: Position);
 
+    /// The same, by commits of this device alone, which hears of them by their answers.
+    fn reached_by(&self, namespace: NamespaceId, position: Position, from: DeviceId) {
+        let _ = from;
+        self.reached(namespace, position);
+    }
+
     /// Blocks of a file that the device announced for the namespace have arrived. Nothing is lost with the
     /// word: whoever does not hear it fetches the file when it is committed.
     fn coming(&self, namespace: NamespaceId, from: DeviceId) {

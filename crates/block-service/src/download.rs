@@ -28,8 +28,20 @@ pub(crate) async fn body(
 ) -> Result<Body, ApiError> {
     let Offer { head, bases } = offer;
     let first = Bytes::from(codec::encode_head(&head));
-    let small = head.blocks.iter().map(|header| u64::from(header.len)).sum::<u64>() <= limits::SMALL_BODY;
-    let (outstanding, compressor) = (head.blocks.into(), None);
+    body_of(service, budget, tasks, first, head.blocks, bases).await
+}
+
+/// The same of blocks behind another head.
+pub(crate) async fn body_of(
+    service: Arc<BlockService>,
+    budget: Budget,
+    tasks: TaskTracker,
+    first: Bytes,
+    blocks: Vec<BlockHeader>,
+    bases: Vec<Base>,
+) -> Result<Body, ApiError> {
+    let small = blocks.iter().map(|header| u64::from(header.len)).sum::<u64>() <= limits::SMALL_BODY;
+    let (outstanding, compressor) = (blocks.into(), None);
     let mut reading = Reading { service, budget, tasks, bases: bases.into(), outstanding, compressor, next: None };
     reading.begin();
     if small {

@@ -8,13 +8,17 @@ use crate::unfinished::Unfinished;
 use crate::upload::UploadBudgets;
 use crate::{download, upload};
 use api::service::Identity;
-use api::{ApiError, BlocksRequest, CONTENT_TYPE, ChangesRequest, ErrorCode, PREFIX, SumsRequest, Token, codec};
+use api::{
+    ApiError, BlocksRequest, CONTENT_TYPE, ChangesRequest, ErrorCode, NewsBundleRequest, PREFIX, SumsRequest, Token,
+    codec,
+};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::post;
+use bytes::Bytes;
 use std::fmt::Display;
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
@@ -37,6 +41,7 @@ pub fn routes(service: Arc<BlockService>, unfinished: Option<Arc<Unfinished>>, t
         .route(&format!("{PREFIX}/prefetch"), post(prefetch))
         .route(&format!("{PREFIX}/sums"), post(sums))
         .route(&format!("{PREFIX}/news"), post(news))
+        .route(&format!("{PREFIX}/bundle"), post(news_bundle))
         .with_state(calls)
 }
 
@@ -137,11 +142,31 @@ async fn tell_news(calls: Calls, headers: HeaderMap, body: Body) -> Result<Respo
     Ok(message(StatusCode::OK, codec::encode(&reply)))
 }
 
+async fn news_bundle(State(calls): State<Calls>, headers: HeaderMap, body: Body) -> Response {
+    tell_news_bundle(calls, headers, body).await.unwrap_or_else(|error| refusal(&error))
+}
+
+async fn tell_news_bundle(calls: Calls, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let who = calls.authenticate(&headers).await?;
+    let bytes = BodyReader::new(body).remainder(limits::NEWS_REQUEST_BYTES).await.map_err(|error| malformed(&error))?;
+    let request: NewsBundleRequest = codec::decode(&bytes).map_err(|error| malformed(&error))?;
+    let service = calls.service.clone();
+    let told = move || {
+        let (news, blocks) = service.news_bundle(who, &request)?;
+        Ok((Bytes::from(codec::encode(&news)), blocks))
+    };
+    let (head, blocks) = blocking(&calls.service, told).await?;
+    let body = download::body_of(calls.service, calls.downloads, calls.tasks, head, blocks, Vec::new()).await?;
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    Ok(response)
+}
+
 fn bearer_token(headers: &HeaderMap) -> Result<Token, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value
         .and_then(|value| value.strip_prefix("Bearer "))
-        .and_then(Token::from_hex)
+        .and_then(Token::from_bearer)
         .ok_or_else(|| ApiError::new(ErrorCode::Unlinked, "the request has no device token"))
 }
 

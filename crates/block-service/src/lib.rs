@@ -13,6 +13,7 @@ mod clean_up;
 mod download;
 #[cfg(test)]
 mod failing_store;
+mod fresh;
 mod http;
 mod limits;
 mod news;

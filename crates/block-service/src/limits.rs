@@ -50,6 +50,10 @@ pub(crate) const ALONG_BYTES: usize = 32 * 1024;
 /// With more changes in a reply nothing goes along: they are fetched together.
 pub(crate) const ALONG_ENTRIES: usize = 32;
 
+/// Bytes of new files that come along with one reply to `bundle`: what one commit brings, as a rule.
+pub(crate) const NEWS_BYTES: u64 = 8 * 1024 * 1024;
+/// Small blocks that are remembered as having come a moment ago: some seconds of what a device uploads.
+pub(crate) const FRESH_BLOCKS: usize = 32 * 1024;
 /// Blocks of which it is looked whether they may go along.
 pub(crate) const ALONG_LOOKED_AT: usize = 8 * 1024;
 

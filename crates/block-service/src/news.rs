@@ -3,12 +3,15 @@
 use crate::limits;
 use crate::service::{Base, BlockService};
 use api::service::Identity;
-use api::{ApiError, BlockHeader, ChangesReply, ChangesRequest, HashStart, NewsReply, SmallContent};
+use api::{
+    ApiError, BlockHeader, ChangesReply, ChangesRequest, HashStart, NewsBundle, NewsBundleRequest, NewsReply,
+    SmallContent,
+};
 use bytes::Bytes;
 use delta::Script;
 use model::block::block_len;
-use model::limits::BASES_PER_REQUEST;
-use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Change, NamespaceId};
+use model::limits::{BASES_PER_REQUEST, NAMELESS_BLOCK};
+use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Change, JournalEntry, NamespaceId};
 use parcels::Form;
 use std::collections::BTreeSet;
 
@@ -52,6 +55,35 @@ impl BlockService {
         let changes = self.meta.changes(who, request)?;
         let contents = self.contents_along(who, &changes);
         Ok(NewsReply { changes, contents })
+    }
+
+    /// The same, in which the contents of new files that came a moment ago stand in the place of their names: and the blocks
+    /// that follow.
+    ///
+    /// # Errors
+    /// As those of [`Self::news`].
+    pub fn news_bundle(
+        &self,
+        who: Identity,
+        request: &NewsBundleRequest,
+    ) -> Result<(NewsBundle, Vec<BlockHeader>), ApiError> {
+        let mut changes = self.meta.changes(who, &request.changes)?;
+        let mut room = u64::from(request.room).min(limits::NEWS_BYTES);
+        let lacks = |entry: &JournalEntry| match &entry.change {
+            Change::Create { body: Body::File { blocks, size, .. }, .. } if entry.device != Some(who.device) => {
+                let fresh = blocks.0.first().is_some_and(|block| self.fresh.is_of(block, entry.node));
+                (blocks.0.len() == 1 && *size <= u64::from(NAMELESS_BLOCK) && fresh).then_some(*size)
+            }
+            _ => None,
+        };
+        end_where_it_fits(&mut changes, room, lacks);
+        let (mut news, blocks) = NewsBundle::of(changes, |entry, _| {
+            let left = lacks(entry).and_then(|size| room.checked_sub(size));
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        news.contents = self.contents_along(who, news.changes());
+        Ok((news, blocks))
     }
 
     fn contents_along(&self, who: Identity, changes: &ChangesReply) -> Vec<SmallContent> {
@@ -148,6 +180,27 @@ impl BlockService {
     }
 }
 
+/// Leaves out what is behind the last commit whose contents fit; the next question brings it. A first commit that does
+/// not fit stays, and the rest of its contents is fetched.
+fn end_where_it_fits(changes: &mut ChangesReply, room: u64, bytes: impl Fn(&JournalEntry) -> Option<u64>) {
+    let (mut total, mut is_first) = (0_u64, true);
+    let mut pages = changes.namespaces.iter_mut();
+    for page in pages.by_ref() {
+        let mut fits = 0;
+        // What one commit did has one time.
+        for commit in page.entries.chunk_by(|one, next| (one.device, one.time) == (next.device, next.time)) {
+            total = total.saturating_add(commit.iter().filter_map(&bytes).sum());
+            if total > room && !is_first {
+                page.entries.truncate(fits);
+                pages.for_each(|page| page.entries.clear());
+                return;
+            }
+            is_first = false;
+            fits += commit.len();
+        }
+    }
+}
+
 /// The blocks and the size of a file's new content.
 fn file(change: &Change) -> Option<(&Blocklist, u64)> {
     match change {
@@ -162,7 +215,7 @@ mod tests {
     use super::*;
     use crate::service::tests::{ANN, BOB, Meta, bytes, grown, head, header, service, upload};
     use api::NamespaceChanges;
-    use model::{Epoch, InstanceId, JournalEntry, Mtime, NodeId, Position, Role, Timestamp};
+    use model::{Epoch, InstanceId, Mtime, NodeId, Position, Role, Timestamp};
 
     /// An edit to a file of these blocks, by another device.
     fn edit(blocks: &[BlockHeader]) -> JournalEntry {
@@ -242,5 +295,55 @@ mod tests {
         assert_eq!(contents(&service).len(), 1, "each block once");
         tell(&meta, vec![edit(&[header(b"small")]); limits::ALONG_ENTRIES + 1]);
         assert_eq!(contents(&service), []);
+    }
+
+    /// A new file of this block, by another device at a time.
+    fn create(n: u8, block: BlockHeader, time: i64) -> JournalEntry {
+        let JournalEntry { change: Change::Edit { body }, .. } = edit(&[block]) else { panic!("an edit") };
+        let name = model::Name::parse(&n.to_string()).expect("legal");
+        let change = Change::Create { parent: NodeId([9; 16]), name, body };
+        let (position, node) = (Position(n.into()), NodeId([n; 16]));
+        JournalEntry { position, node, change, time: Timestamp(time), ..edit(&[]) }
+    }
+
+    /// The positions that are told of, and the blocks that follow.
+    fn bundled(service: &BlockService, room: usize) -> (Vec<u64>, Vec<BlockHeader>) {
+        let changes = ChangesRequest { instance: InstanceId([1; 16]), epoch: Epoch(1), cursor: [].into() };
+        let room = u32::try_from(room).expect("fits");
+        let (news, blocks) = service.news_bundle(ANN, &NewsBundleRequest { changes, room }).expect("answers");
+        let entries = news.changes().namespaces.iter().flat_map(|page| &page.entries);
+        (entries.map(|entry| entry.position.0).collect(), blocks)
+    }
+
+    #[test]
+    fn the_content_of_a_new_file_follows_as_long_as_it_has_just_come_for_it() {
+        let (service, _, meta) = service();
+        service.changeset(ANN, head(ANN, &[b"one", b"two"]), bytes(&[b"one", b"two"])).expect("commits");
+        let (one, two) = (header(b"one"), header(b"two"));
+        let own = JournalEntry { device: Some(ANN.device), ..create(1, one, 1) };
+        tell(
+            &meta,
+            vec![own, create(2, header(b"of long ago"), 1), create(3, one, 1), create(4, one, 1), create(5, two, 1)],
+        );
+        assert_eq!(bundled(&service, 100), (vec![1, 2, 3, 4, 5], vec![one, two]));
+        tell(&meta, vec![create(4, one, 1), edit(&[two])]);
+        assert_eq!(bundled(&service, 100).1, [], "a copy and an edit name what they have");
+        tell(&meta, vec![create(3, one, 1)]);
+        assert_eq!(bundled(&service, 100).1, [one], "another device that hears of the file lacks it too");
+        assert_eq!(bundled(&service, 2).1, [], "there is no room for it");
+    }
+
+    #[test]
+    fn news_end_behind_the_last_commit_whose_contents_there_is_room_for() {
+        let (service, _, meta) = service();
+        let three: [&[u8]; 3] = [b"one", b"two", b"six"];
+        service.changeset(ANN, head(ANN, &three), bytes(&three)).expect("commits");
+        let [one, two, six] = three.map(header);
+        tell(&meta, vec![create(1, one, 1), create(2, two, 2), create(3, six, 2)]);
+        assert_eq!(bundled(&service, 9), (vec![1, 2, 3], vec![one, two, six]));
+        assert_eq!(bundled(&service, 8), (vec![1], vec![one]));
+        assert_eq!(bundled(&service, 2), (vec![1], vec![]), "the first commit is told of in any case");
+        tell(&meta, vec![create(2, two, 2), create(3, six, 2)]);
+        assert_eq!(bundled(&service, 5), (vec![2, 3], vec![two]), "and what does not fit is named");
     }
 }

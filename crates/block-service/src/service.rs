@@ -1,15 +1,20 @@
 //! What the block service does, without HTTP.
 
+use crate::fresh::FreshBlocks;
 use crate::limits;
 use crate::recent::Recent;
 use api::service::{Identity, MetaForBlocks, StoredBlock};
-use api::{ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesetHead, ChangesetReply, ErrorCode, Token, codec};
+use api::{
+    ApiError, BlockHeader, BlocksHead, BlocksRequest, ChangesetHead, ChangesetReply, ErrorCode, SentHead, Token, codec,
+};
 use block_store::{Block, BlockError, BlockStore, StoreError};
 use bytes::Bytes;
 use delta::{Script, Writer};
 use model::BlockHash;
 use model::block::beginnings;
-use model::limits::{BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD};
+use model::limits::{
+    BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD, NAMELESS_BLOCK,
+};
 use parcels::{Compressor, Form, Opened};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -50,6 +55,7 @@ pub struct BlockService {
     /// Blocks as they were uploaded, for those who fetch them next.
     recent_forms: Recent<SentForm>,
     pub(crate) recent_bases: Recent<Bytes>,
+    pub(crate) fresh: FreshBlocks,
 }
 
 /// How a block came, when that was smaller than the block.
@@ -115,7 +121,13 @@ pub struct Upload {
     unmade: Vec<u32>,
     /// When the clean-up was first told of its blocks.
     renewed: Option<Instant>,
+    /// What was sent, if it leaves out the names of the blocks. The head then has those of the blocks that were dealt with,
+    /// and no commit.
+    nameless: Option<Meant>,
 }
+
+/// A head that leaves out the names of its blocks, and what is to be made of it when they are there.
+type Meant = (SentHead, fn(ChangesetHead) -> ChangesetHead);
 
 impl Upload {
     /// Whether the clean-up may have lost its respect for the first of the blocks.
@@ -146,6 +158,7 @@ impl BlockService {
             in_place: false,
             recent_forms: Recent::new(limits::RECENT_FORM_BYTES),
             recent_bases: Recent::new(limits::RECENT_BASE_BYTES),
+            fresh: FreshBlocks::new(limits::FRESH_BLOCKS),
         }
     }
 
@@ -182,7 +195,45 @@ impl BlockService {
     pub fn begin(&self, who: Identity, head: ChangesetHead) -> Result<Upload, ApiError> {
         codec::check_headers(&head.blocks).map_err(|error| bad_request(&error.to_string()))?;
         let bases = head.bases.as_ref().map_or_else(|| Ok(Vec::new()), |bases| self.permitted(who, bases))?;
-        Ok(Upload { who, head, bases, done: 0, stored: Vec::new(), unmade: Vec::new(), renewed: None })
+        let (stored, unmade) = (Vec::new(), Vec::new());
+        Ok(Upload { who, head, bases, done: 0, stored, unmade, renewed: None, nameless: None })
+    }
+
+    /// The same of a head as it travels; `as_wanted` of what it says. One that leaves out the names of its blocks says
+    /// nothing before all of them are there.
+    ///
+    /// # Errors
+    /// As those of [`Self::begin`].
+    pub fn begin_sent(
+        &self,
+        who: Identity,
+        sent: SentHead,
+        as_wanted: fn(ChangesetHead) -> ChangesetHead,
+    ) -> Result<Upload, ApiError> {
+        if let SentHead::Named(head) = sent {
+            return self.begin(who, as_wanted(head));
+        }
+        let outline = sent.outline().map_err(|error| bad_request(&error.to_string()))?;
+        let upload = self.begin(who, ChangesetHead { commit: None, ..outline })?;
+        Ok(Upload { nameless: Some((sent, as_wanted)), ..upload })
+    }
+
+    /// Ends an upload that was begun so.
+    ///
+    /// # Errors
+    /// `BadRequest` for other blocks than were meant, which are the account's all the same; as those of [`Self::finish`].
+    pub fn finish_sent(&self, mut upload: Upload) -> Result<ChangesetReply, ApiError> {
+        if let Some((sent, as_wanted)) = upload.nameless.take_if(|_| upload.done == upload.head.blocks.len()) {
+            match sent.open(&upload.head.blocks) {
+                Ok(Some(head)) => upload.head = as_wanted(head),
+                Ok(None) => {}
+                Err(error) => {
+                    self.break_off(&upload);
+                    return Err(bad_request(&error.to_string()));
+                }
+            }
+        }
+        self.finish(&upload)
     }
 
     /// A whole changeset at once, of blocks as they are. They may be fewer than the head promises, as when
@@ -220,6 +271,7 @@ impl BlockService {
             }
         }
         self.store(upload, &right)?;
+        self.fresh.came(right.iter().filter(|block| block.len() <= NAMELESS_BLOCK).map(Block::hash));
         verdict
     }
 
@@ -260,6 +312,16 @@ impl BlockService {
             }
         }
         let headers: Vec<BlockHeader> = arrived.iter().map(|(header, _)| *header).collect();
+        if upload.nameless.is_some() {
+            let blocks = Block::new_each(arrived.into_iter().map(|(_, bytes)| bytes));
+            for (header, block) in headers.iter().zip(blocks) {
+                let block = check(header, block)?;
+                upload.head.blocks[upload.done].hash = block.hash();
+                right.push(block);
+                upload.done += 1;
+            }
+            return verdict;
+        }
         let blocks = Block::expect_each(arrived.into_iter().map(|(header, bytes)| (header.hash, bytes)));
         for (header, block) in headers.iter().zip(blocks) {
             right.push(check(header, block)?);
@@ -283,6 +345,9 @@ impl BlockService {
         right: &mut Vec<Block>,
     ) -> Result<(), ApiError> {
         let [header] = headers else { return Err(too_many_blocks()) };
+        if upload.nameless.is_some() {
+            return Err(bad_request("a block without a name is a delta"));
+        }
         match self.make(upload, header, script)? {
             Some(block) => right.push(block),
             None => upload.leave_out(upload.done),

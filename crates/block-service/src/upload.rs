@@ -4,13 +4,13 @@ use crate::budget::{Budget, Share};
 use crate::http::{blocking, malformed};
 use crate::limits;
 use crate::receive::{BodyReader, ReceiveError};
-use crate::service::{BlockService, Parcel, Upload, bad_request, open};
+use crate::service::{BlockService, Parcel, Upload};
 use crate::shift;
 use api::service::Identity;
-use api::{ApiError, BlockHeader, Bundle, ChangesetHead, ChangesetReply, ErrorCode, SentHead, codec};
+use api::{ApiError, BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, SentHead, codec};
 use bytes::Bytes;
-use model::{BLOCK_SIZE, BlockHash};
-use parcels::{Form, Frame, Opened};
+use model::BLOCK_SIZE;
+use parcels::{Form, Frame};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -64,67 +64,13 @@ async fn receive_with(
     let len = prefix(body).await?;
     let _head_share = budgets.heads.take(len as u64).await?;
     let bytes = body.exactly(len).await.map_err(|error| broken(&error))?;
-    let head = match codec::decode(&bytes).map_err(|error| malformed(&error))? {
-        SentHead::Named(head) => as_wanted(head),
-        SentHead::Bundle(bundle) => {
-            return receive_bundle(service, &budgets.blocks, who, body, bundle, as_wanted).await;
-        }
-        SentHead::Shift(shift) => return shift::receive(service, &budgets.blocks, who, body, shift).await,
-    };
+    let sent: SentHead = codec::decode(&bytes).map_err(|error| malformed(&error))?;
+    if let SentHead::Shift(shift) = sent {
+        return shift::receive(service, &budgets.blocks, who, body, shift).await;
+    }
     let beginning = service.clone();
-    let upload = blocking(&service, move || beginning.begin(who, head)).await?;
+    let upload = blocking(&service, move || beginning.begin_sent(who, sent, as_wanted)).await?;
     Storing { service, upload: Some(upload), running: None }.run(&budgets.blocks, body).await
-}
-
-/// Receives a bundle: its blocks get their names when all are there, or the body has ended. They are few enough to be
-/// stored together.
-async fn receive_bundle(
-    service: Arc<BlockService>,
-    budget: &Budget,
-    who: Identity,
-    body: &mut BodyReader,
-    bundle: Bundle,
-    as_wanted: fn(ChangesetHead) -> ChangesetHead,
-) -> Result<ChangesetReply, ApiError> {
-    let headers = bundle.headers().map_err(|error| malformed(&error))?;
-    let _share = budget.take(headers.iter().map(|header| u64::from(header.len)).sum()).await?;
-    let (mut next, mut parcels, mut ended) = (headers.as_slice(), Vec::new(), Ok(()));
-    while !next.is_empty() && ended.is_ok() {
-        ended = receive_parcel(&mut next, body, &mut parcels).await.map(drop).map_err(|ended| ended.error);
-    }
-    if ended.is_ok() {
-        ended = body.end().await.map_err(|error| broken(&error));
-    }
-    let storing = service.clone();
-    blocking(&service, move || {
-        let blocks = plain_blocks(&headers, &parcels)?;
-        let hashes = BlockHash::of_each(&blocks.iter().map(|block| &**block).collect::<Vec<_>>());
-        let named = headers.iter().zip(hashes).map(|(header, hash)| BlockHeader { hash, ..*header });
-        let named: Vec<BlockHeader> = named.collect();
-        match ended.and_then(|()| bundle.open(&named).map_err(|error| malformed(&error))) {
-            Ok(head) => storing.changeset(who, as_wanted(head), blocks),
-            Err(error) => {
-                // They are the account's, whatever they were meant to be.
-                let arrived = ChangesetHead { blocks: named, bases: None, commit: None };
-                if let Err(error) = storing.changeset(who, arrived, blocks) {
-                    tracing::warn!(%error, "the blocks of a broken upload are not kept");
-                }
-                Err(error)
-            }
-        }
-    })
-    .await
-}
-
-fn plain_blocks(mut outstanding: &[BlockHeader], parcels: &[Parcel]) -> Result<Vec<Bytes>, ApiError> {
-    let mut plain = Vec::with_capacity(outstanding.len());
-    for parcel in parcels {
-        let (headers, opened) = open(outstanding, parcel)?;
-        let Opened::Blocks(blocks) = opened else { return Err(bad_request("a block without a name is a delta")) };
-        plain.extend(blocks);
-        outstanding = &outstanding[headers.len()..];
-    }
-    Ok(plain)
 }
 
 async fn prefix(body: &mut BodyReader) -> Result<usize, ApiError> {
@@ -152,7 +98,7 @@ impl Storing {
         let Some(upload) = self.upload else { return Err(lost()) };
         let service = self.service.clone();
         blocking(&self.service, move || match complete {
-            Ok(()) => service.finish(&upload),
+            Ok(()) => service.finish_sent(upload),
             Err(error) => {
                 service.break_off(&upload);
                 Err(error)
@@ -269,12 +215,12 @@ fn lost() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::tests::{ANN, framed, head, plain, service};
+    use crate::service::tests::{ANN, framed, head, header, plain, service};
     use api::SentOperation;
     use axum::body::Body as HttpBody;
     use block_store::BlockStore;
     use futures_util::{StreamExt, stream};
-    use model::{Blocklist, Body, Mtime, Name, NodeId, Operation};
+    use model::{BlockHash, Blocklist, Body, Mtime, Name, NodeId, Operation};
     use std::io;
     use std::time::Duration;
 
@@ -392,6 +338,23 @@ mod tests {
         assert_eq!(send(&service, more).await.expect_err("is refused").code, ErrorCode::BadRequest);
         assert!(meta.committed.lock().expect("not poisoned").is_empty());
         assert_eq!(meta.noted.lock().expect("not poisoned").len(), 2);
+    }
+
+    #[tokio::test]
+    async fn blocks_without_a_commit_need_no_names_either() {
+        let (service, store, meta) = service();
+        let blocks = [header(b"one"), header(b"three")].to_vec();
+        let sent = SentHead::of(ChangesetHead { blocks, bases: None, commit: None });
+        assert!(matches!(sent, SentHead::Nameless(_)));
+        let whole = [codec::encode_head(&sent), plain(&[b"one", b"three"])].concat();
+        assert_eq!(send(&service, whole).await.expect("is stored").outcome, None);
+        assert_eq!(store.list(None, 10).expect("lists").len(), 2);
+        assert_eq!(meta.noted.lock().expect("not poisoned").len(), 2);
+        let other = [codec::encode_head(&sent), plain(&[b"one", b"thrEe"])].concat();
+        assert_eq!(send(&service, other).await.expect_err("is refused").code, ErrorCode::BadRequest);
+        let script = Frame { form: Form::Delta, blocks: 1, len: 1 };
+        let delta = [codec::encode_head(&sent), script.to_bytes().to_vec(), vec![0]].concat();
+        assert_eq!(send(&service, delta).await.expect_err("is refused").code, ErrorCode::BadRequest);
     }
 
     #[tokio::test]

@@ -252,6 +252,7 @@ impl Thrift {
             kept_blocks: if self.kept_blocks { Tuning::default().kept_blocks } else { u64::MAX },
             move_from: if self.shifts && self.delta { Tuning::default().move_from } else { u32::MAX },
             near_blocks: if self.neighbours { Tuning::default().near_blocks } else { 0 },
+            contents_with_news: self.bundles && self.small_contents,
             ..Tuning::default()
         }
     }
@@ -360,8 +361,9 @@ impl Transport {
         match request {
             Request::Server => self.call("server", &()).await.map(Reply::Server),
             Request::Changes(request) => self.changes(request).await,
+            Request::News(request) => self.news(request).await,
             Request::Missing(request) => self.call("missing", &request).await.map(Reply::Missing),
-            Request::Commit(commit) => self.call("commit", &commit).await.map(Reply::Commit),
+            Request::Commit(commit) => self.commit(commit).await,
             Request::Changeset { blocks, former, commit } => self.changeset(blocks, former, commit, files).await,
             Request::Shift { blocks, before, by } => self.shift(blocks, before, by, files).await,
             Request::Fetch { namespace, blocks, bases } => self.fetch("blocks", namespace, blocks, bases, files).await,
@@ -489,7 +491,7 @@ impl Http {
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
-            Some(token) => request.bearer_auth(token.to_hex()),
+            Some(token) => request.bearer_auth(token.to_bearer()),
             None => request,
         }
     }

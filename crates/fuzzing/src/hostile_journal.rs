@@ -129,7 +129,7 @@ impl Device {
 
     fn answer(&self, id: RequestId, request: Request) -> Event {
         let reply = match request {
-            Request::Changes(request) => Ok(Reply::Changes(self.changes(&request.cursor))),
+            Request::Changes(request) | Request::News(request) => Ok(Reply::Changes(self.changes(&request.cursor))),
             Request::Server => Ok(Reply::Server(ServerReply {
                 instance: InstanceId([1; 16]),
                 epoch: Epoch(1),

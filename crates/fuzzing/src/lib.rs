@@ -35,6 +35,7 @@ pub const TARGETS: &[(&str, Harness)] = &[
     ("messages", wire::messages),
     ("block_stream", wire::block_stream),
     ("parcels", wire::parcels),
+    ("news_bundles", wire::news_bundles),
     ("delta_scripts", wire::delta_scripts),
     ("stored_values", wire::stored_values),
     ("cache_answers", wire::cache_answers),

@@ -67,6 +67,9 @@ fn ids(bytes: &[u8]) {
     if let Some(token) = Token::from_hex(text) {
         assert!(Token::from_hex(&token.to_hex()) == Some(token));
     }
+    if let Some(token) = Token::from_bearer(text) {
+        assert!(text == token.to_bearer() || Token::from_hex(text) == Some(token));
+    }
     if let Ok(notification) = text.parse::<Notification>() {
         assert_eq!(notification.to_string().parse(), Ok(notification));
     }

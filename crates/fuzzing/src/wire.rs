@@ -3,10 +3,11 @@
 use crate::Verdict;
 use api::codec::{check_headers, decode, encode, encode_head, head_len};
 use api::{BlockHeader, BlocksHead, SentHead};
+use bytes::Bytes;
 use cache::memcached::{Got, read_got};
 use delta::Script;
 use model::{BlockHash, Body, Change, CommitOutcome, limits};
-use parcels::{Frame, Opened, open};
+use parcels::{Frame, Opened, open, open_news};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -96,6 +97,21 @@ pub fn parcels(bytes: &[u8]) -> Verdict {
         Ok(Opened::Script(_)) => Verdict::Understood,
         Err(_) => Verdict::Refused,
     }
+}
+
+/// The reply to `bundle`: whatever is understood names the blocks that came, and leaves no file without its own.
+pub fn news_bundles(bytes: &[u8]) -> Verdict {
+    let Ok(news) = open_news(&Bytes::copy_from_slice(bytes)) else { return Verdict::Refused };
+    assert!(news.blocks.len() <= limits::BLOCKS_PER_REQUEST);
+    assert!(news.blocks.iter().all(|(header, bytes)| BlockHash::of(bytes) == header.hash));
+    for entry in news.changes.namespaces.iter().flat_map(|page| &page.entries) {
+        if let Change::Create { body: Body::File { blocks, size, .. }, .. }
+        | Change::Edit { body: Body::File { blocks, size, .. } } = &entry.change
+        {
+            assert!(*size == 0 || !blocks.0.is_empty());
+        }
+    }
+    Verdict::Understood
 }
 
 /// A script that should make 300 bytes of two bases.

@@ -203,7 +203,7 @@ fn run_one(
     if let Some(outcome) = tx.outcome(commit.namespace, who.device, commit.key)? {
         // Told once more: what was committed without an answer was committed without a word to the others.
         if let CommitOutcome::Accepted { head, .. } = outcome {
-            news.reached(commit.namespace, head);
+            news.reached(commit.namespace, head, None);
         }
         return Ok(Some(outcome));
     }
@@ -250,7 +250,10 @@ fn settle(
     match decide(&CommitView { tx, who, namespace: commit.namespace, now }, &terms, &whole)? {
         Decision::Reject(rejections) => Ok(CommitOutcome::Rejected(rejections)),
         Decision::Accept(effects) => {
-            write_effects(tx, commit.namespace, &effects, news)?;
+            write_entries(tx, commit.namespace, &effects)?;
+            if let Some(last) = effects.entries.last() {
+                news.reached(commit.namespace, last.position, Some(who.device));
+            }
             end_memberships(tx, who, &effects, news)?;
             let head = effects.entries.last().map_or(namespace.head, |entry| entry.position);
             news.epoch = Some(commit.epoch);
@@ -293,23 +296,31 @@ fn refuse_all(commit: &SentCommit) -> CommitOutcome {
     CommitOutcome::Rejected(indexes.map(|index| Rejection { index, reason: Reason::Forbidden }).collect())
 }
 
-/// Writes what a decision or the server itself changes in one namespace.
+/// Writes what the server itself changes in one namespace, of which every device has to hear.
 pub(crate) fn write_effects(
     tx: &dyn Transaction,
     namespace: NamespaceId,
     effects: &Effects,
     news: &mut News,
 ) -> Answer<()> {
-    let Some(last) = effects.entries.last() else { return Ok(()) };
+    write_entries(tx, namespace, effects)?;
+    if let Some(last) = effects.entries.last() {
+        news.reached(namespace, last.position, None);
+    }
+    Ok(())
+}
+
+fn write_entries(tx: &dyn Transaction, namespace: NamespaceId, effects: &Effects) -> Answer<()> {
+    if effects.entries.is_empty() {
+        return Ok(());
+    }
     for (position, nodes) in &effects.killed {
         tx.kill_nodes(namespace, nodes, *position)?;
     }
     tx.put_nodes(namespace, &effects.nodes)?;
     tx.set_live_nodes(namespace, effects.live_nodes)?;
     tx.add_named_blocks(namespace, &effects.blocks)?;
-    tx.append(namespace, &effects.entries)?;
-    news.reached(namespace, last.position);
-    Ok(())
+    tx.append(namespace, &effects.entries)
 }
 
 /// Who deletes the mount of another's shared folder leaves it.

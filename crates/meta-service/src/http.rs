@@ -134,7 +134,7 @@ fn answer<Q: DeserializeOwned, R: Serialize>(
 fn bearer(headers: &HeaderMap) -> Option<Token> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Token::from_hex(token.trim())).flatten()
+    scheme.eq_ignore_ascii_case("bearer").then(|| Token::from_bearer(token.trim())).flatten()
 }
 
 async fn read_body(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {

@@ -43,7 +43,8 @@ pub struct MetaService {
 /// What others are told once a transaction is durable.
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    pub(crate) reached: BTreeMap<NamespaceId, Position>,
+    /// ... and which device it was, if one alone.
+    pub(crate) reached: BTreeMap<NamespaceId, (Position, Option<DeviceId>)>,
     /// The epoch of the positions, if they are to be remembered.
     pub(crate) epoch: Option<Epoch>,
     pub(crate) memberships: BTreeSet<AccountId>,
@@ -52,9 +53,10 @@ pub(crate) struct News {
 
 impl News {
     /// A journal reached a position; an earlier one is no news.
-    pub(crate) fn reached(&mut self, namespace: NamespaceId, position: Position) {
-        let known = self.reached.entry(namespace).or_insert(position);
+    pub(crate) fn reached(&mut self, namespace: NamespaceId, position: Position, by: Option<DeviceId>) {
+        let (known, device) = self.reached.entry(namespace).or_insert((position, by));
         *known = position.max(*known);
+        *device = device.filter(|device| Some(*device) == by);
     }
 }
 
@@ -178,11 +180,14 @@ impl MetaService {
     }
 
     pub(crate) fn tell(&self, news: &News) {
-        for (namespace, position) in &news.reached {
+        for (namespace, (position, by)) in &news.reached {
             if let Some(epoch) = news.epoch {
                 self.watermarks.note(epoch, *namespace, *position);
             }
-            self.announce.reached(*namespace, *position);
+            match by {
+                Some(device) => self.announce.reached_by(*namespace, *position, *device),
+                None => self.announce.reached(*namespace, *position),
+            }
         }
         for account in &news.memberships {
             self.announce.memberships_changed(*account);
@@ -294,4 +299,23 @@ pub(crate) fn role(reading: &dyn Reading, who: Identity, namespace: NamespaceId)
 /// The time `life` before `now`.
 pub(crate) fn before(now: model::Timestamp, life: Duration) -> model::Timestamp {
     model::Timestamp(now.0.saturating_sub(i64::try_from(life.as_millis()).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_one_device_s_if_all_that_led_there_is() {
+        let (one, two) = (Some(DeviceId([1; 16])), Some(DeviceId([2; 16])));
+        let told = |commits: &[(u64, Option<DeviceId>)]| {
+            let (mut news, namespace) = (News::default(), NamespaceId([1; 16]));
+            commits.iter().for_each(|(position, by)| news.reached(namespace, Position(*position), *by));
+            news.reached[&namespace]
+        };
+        assert_eq!(told(&[(3, one), (5, one)]), (Position(5), one));
+        assert_eq!(told(&[(3, one), (5, two)]), (Position(5), None));
+        assert_eq!(told(&[(3, None), (5, two)]), (Position(5), None));
+        assert_eq!(told(&[(3, one), (5, None), (4, one)]), (Position(5), None));
+    }
 }

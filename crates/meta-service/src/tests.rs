@@ -40,6 +40,8 @@ struct Bench {
 #[derive(Default)]
 struct Heard {
     reached: Mutex<Vec<(NamespaceId, Position)>>,
+    /// By one device alone.
+    reached_by: Mutex<Vec<(Position, DeviceId)>>,
     memberships: Mutex<BTreeSet<AccountId>>,
     unlinked: Mutex<Vec<DeviceId>>,
     coming: Mutex<Vec<(NamespaceId, DeviceId)>>,
@@ -48,6 +50,10 @@ struct Heard {
 impl Announce for Heard {
     fn reached(&self, namespace: NamespaceId, position: Position) {
         self.reached.lock().expect("no panic").push((namespace, position));
+    }
+    fn reached_by(&self, namespace: NamespaceId, position: Position, from: DeviceId) {
+        self.reached(namespace, position);
+        self.reached_by.lock().expect("no panic").push((position, from));
     }
     fn memberships_changed(&self, account: AccountId) {
         self.memberships.lock().expect("no panic").insert(account);

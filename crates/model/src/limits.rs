@@ -32,8 +32,9 @@ pub const CHANGES_PAGE_BLOCKS: usize = 65_536;
 pub const BLOCKS_PER_REQUEST: usize = 4096;
 /// Bytes of blocks in one upload or download.
 pub const BLOCK_BYTES_PER_REQUEST: u64 = 16 * 1024 * 1024;
-/// Bytes of blocks that travel without their names: they are in memory together before they have any.
-pub const BUNDLE_BYTES: u64 = 512 * 1024;
+/// Bytes of one block that travels without its name. What arrived of a larger one when its transfer broke off is worth
+/// keeping, and to name that costs little beside it.
+pub const NAMELESS_BLOCK: u32 = 256 * 1024;
 /// Blocks in one pack: as many as one transaction notes without holding others up.
 pub const PACK_BLOCKS: usize = 1024;
 /// Blocks that the deltas of one upload or download may copy from.

@@ -264,7 +264,11 @@ impl Interest {
 
 impl Announce for Hub {
     fn reached(&self, namespace: NamespaceId, position: Position) {
-        self.state().announce(Notification { namespace, position });
+        self.state().announce(Notification { namespace, position }, None);
+    }
+
+    fn reached_by(&self, namespace: NamespaceId, position: Position, from: DeviceId) {
+        self.state().announce(Notification { namespace, position }, Some(from));
     }
 
     fn coming(&self, namespace: NamespaceId, from: DeviceId) {
@@ -368,9 +372,10 @@ impl State {
         self.forgotten + self.recent.len() as u64
     }
 
-    fn announce(&mut self, notification: Notification) {
+    /// `from`: who need not be told.
+    fn announce(&mut self, notification: Notification, from: Option<DeviceId>) {
         for id in self.followers.get(&notification.namespace).into_iter().flatten() {
-            if let Some(stream) = self.streams.get_mut(id) {
+            if let Some(stream) = self.streams.get_mut(id).filter(|stream| Some(stream.who.device) != from) {
                 stream.hear(notification);
                 stream.wake();
             }
@@ -556,6 +561,21 @@ mod tests {
         assert_eq!(subscription.take(), None);
         hub.reached(ONE, Position(6));
         assert_eq!(subscription.take(), reached(&[(ONE, 6)]));
+    }
+
+    #[test]
+    fn a_device_is_not_told_what_the_answer_to_its_commit_tells_it() {
+        let hub = Hub::new();
+        let heads = [(ONE, Position(5))];
+        let (own, other) = (hub.subscribe(who(1), &heads), hub.subscribe(who(2), &heads));
+        assert_eq!((own.take(), other.take()), (reached(&[(ONE, 5)]), reached(&[(ONE, 5)])));
+        hub.reached_by(ONE, Position(6), who(1).device);
+        assert_eq!((own.take(), other.take()), (None, reached(&[(ONE, 6)])));
+        hub.reached(ONE, Position(7));
+        assert_eq!((own.take(), other.take()), (reached(&[(ONE, 7)]), reached(&[(ONE, 7)])));
+        hub.reached_by(ONE, Position(9), who(1).device);
+        hub.reached_by(ONE, Position(8), who(2).device);
+        assert_eq!(own.take(), reached(&[(ONE, 8)]), "what came before its own may be another's");
     }
 
     #[test]

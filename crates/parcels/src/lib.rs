@@ -10,10 +10,12 @@
 
 mod compression;
 mod frame;
+mod news;
 mod open;
 
 pub use compression::{Compressor, Effort, inflate};
 pub use frame::{Form, Frame};
+pub use news::{News, NewsError, open_news};
 pub use open::{Opened, ParcelError, open};
 
 /// Blocks below this many bytes travel together.

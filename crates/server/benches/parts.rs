@@ -249,7 +249,7 @@ impl Driver {
 
     fn reply(&mut self, request: Request) -> Option<Reply> {
         match request {
-            Request::Changes(_) => {
+            Request::Changes(_) | Request::News(_) => {
                 let (role, entries, head) = (Some(Role::Owner), Vec::new(), Position(self.head));
                 let namespaces = vec![NamespaceChanges { namespace: ROOT, role, entries, head }];
                 Some(Reply::Changes(ChangesReply { namespaces }))

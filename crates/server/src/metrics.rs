@@ -161,6 +161,11 @@ impl Announce for CountedAnnounce {
         self.inner.reached(namespace, position);
     }
 
+    fn reached_by(&self, namespace: NamespaceId, position: Position, from: DeviceId) {
+        self.metrics.journals_grown.fetch_add(1, Ordering::Relaxed);
+        self.inner.reached_by(namespace, position, from);
+    }
+
     fn coming(&self, namespace: NamespaceId, from: DeviceId) {
         self.inner.coming(namespace, from);
     }

@@ -94,6 +94,7 @@ pub const MUST_MEET: &[&str] = &[
     "server struck in a transfer",
     "files sent in a bundle",
     "moved block made at the server",
+    "contents came in the place of their names",
     "edit amended",
     "amended edit accepted",
     "amended edit refused as stale",

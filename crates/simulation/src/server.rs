@@ -184,7 +184,7 @@ impl Server {
     /// When the block service cannot be called, or fails in a way that is its own fault.
     pub fn answer(&self, token: &Token, sent: &Sent) -> Result<Answered, String> {
         match sent.call.as_str() {
-            "changeset" | "blocks" | "prefetch" | "sums" | "news" => self.post(token, sent),
+            "changeset" | "blocks" | "prefetch" | "sums" | "news" | "bundle" => self.post(token, sent),
             _ if !sent.whole => Ok(Answered::of::<()>(Err(malformed()))),
             call => Ok(match self.meta.identify(token) {
                 Ok(who) => self.ask_meta(who, call, &sent.body),

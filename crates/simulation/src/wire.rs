@@ -2,8 +2,8 @@
 
 use api::{
     AnnounceRequest, ApiError, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply,
-    ComingReply, ComingRequest, ErrorCode, MissingReply, MissingRequest, NewsReply, SentCommit, SentHead, ServerReply,
-    SmallContent, SumsReply, SumsRequest, codec,
+    ComingReply, ComingRequest, ErrorCode, MissingReply, MissingRequest, NewsBundle, NewsBundleRequest, NewsReply,
+    SentCommit, SentHead, ServerReply, SmallContent, SumsReply, SumsRequest, codec,
 };
 use bytes::{Bytes, BytesMut};
 use model::CommitOutcome;
@@ -67,6 +67,7 @@ impl Sent {
         match self.call.as_str() {
             "server" => Some(Call::Server),
             "changes" | "news" => decoded(body).map(Call::Changes),
+            "bundle" => decoded::<NewsBundleRequest>(body).map(|request| Call::Changes(request.changes)),
             "missing" => decoded(body).map(Call::Missing),
             "commit" => decoded(body).map(Call::Commit),
             "changeset" => changeset(body).map(|(head, _)| Call::Changeset(head)),
@@ -82,7 +83,7 @@ impl Sent {
     /// Whether its blocks are not named.
     #[must_use]
     pub fn is_bundle(&self) -> bool {
-        self.call == "changeset" && matches!(head(&self.body), Some((SentHead::Bundle(_), _)))
+        self.call == "changeset" && matches!(head(&self.body), Some((SentHead::Bundle(_) | SentHead::Nameless(_), _)))
     }
 
     /// Whether it is of blocks that are made of what moved, and how many they are.
@@ -90,7 +91,7 @@ impl Sent {
     pub fn shifted(&self) -> Option<usize> {
         match head(&self.body).filter(|_| self.call == "changeset")? {
             (SentHead::Shift(shift), _) => Some(shift.blocks.len()),
-            (SentHead::Named(_) | SentHead::Bundle(_), _) => None,
+            (SentHead::Named(_) | SentHead::Bundle(_) | SentHead::Nameless(_), _) => None,
         }
     }
 
@@ -132,6 +133,7 @@ impl Answered {
             "server" => decoded(body).map(Answer::Server),
             "changes" => decoded(body).map(|changes| Answer::Changes(changes, Vec::new())),
             "news" => decoded(body).map(|NewsReply { changes, contents }| Answer::Changes(changes, contents)),
+            "bundle" => parcels::open_news(body).ok().map(|news| Answer::Changes(news.changes, news.contents)),
             "missing" => decoded(body).map(Answer::Missing),
             "commit" => decoded(body).map(Answer::Commit),
             "changeset" => decoded(body).map(Answer::Changeset),
@@ -142,6 +144,11 @@ impl Answered {
             _ => None,
         };
         answer.ok_or_else(unreadable)
+    }
+
+    /// Whether contents stand in it in the place of their names.
+    pub(crate) fn is_bundle_of_news(&self) -> bool {
+        parcels::open_news(&self.body).is_ok_and(|news| !news.blocks.is_empty())
     }
 
     /// The forms of the blocks in it, if it is an answer of blocks.
@@ -162,6 +169,14 @@ pub(crate) fn damaged(call: &str, body: &Bytes, mut place: impl FnMut(usize) -> 
     match call {
         "changeset" | "blocks" | "prefetch" => {
             let at = parcels_at(body)?;
+            let mut bytes = BytesMut::from(&body[..]);
+            let at = at + place(bytes.len() - at);
+            bytes[at] ^= 1 << place(8);
+            Some(bytes.freeze())
+        }
+        "bundle" => {
+            let (_, parcels) = codec::decode_first::<NewsBundle>(body).ok()?;
+            let at = (!parcels.is_empty()).then(|| body.len() - parcels.len())?;
             let mut bytes = BytesMut::from(&body[..]);
             let at = at + place(bytes.len() - at);
             bytes[at] ^= 1 << place(8);

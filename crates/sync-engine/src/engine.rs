@@ -85,6 +85,8 @@ pub struct Tuning {
     /// With so many new blocks one behind the other in an edited file they may be old ones that have moved. Fewer are
     /// compared as they are sent.
     pub move_from: u32,
+    /// The contents of small new files may come along with the news of them.
+    pub contents_with_news: bool,
 }
 
 impl Default for Tuning {
@@ -99,6 +101,7 @@ impl Default for Tuning {
             kept_blocks: 2,
             near_blocks: 4,
             move_from: 3,
+            contents_with_news: true,
         }
     }
 }

@@ -464,6 +464,8 @@ pub struct FetchBlock {
 pub enum Request {
     Server,
     Changes(ChangesRequest),
+    /// The same, where small new files that are told of are not here yet: their contents may come along.
+    News(ChangesRequest),
     Missing(MissingRequest),
     /// Without blocks.
     Commit(SentCommit),

@@ -250,7 +250,7 @@ impl Observer {
             self.look_failed(folder, Look { extent: Extent::Names(BTreeSet::from([name.clone()])), deep });
         }
         let mut matched = BTreeSet::new();
-        for found in &listing.entries {
+        for found in ids::in_order(&listing.entries) {
             let Some(name) = self.acceptable(folder, found) else { continue };
             let matched_child = if folder == PARKED {
                 Some(self.take_parked(trees, &name, found, random))

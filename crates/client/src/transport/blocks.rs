@@ -411,12 +411,21 @@ impl Writer {
             Form::Delta => headers.iter().map(|header| header.hash).collect(),
             Form::Plain | Form::Zstd => BlockHash::of_each(&blocks.iter().map(|bytes| &**bytes).collect::<Vec<_>>()),
         };
-        let held = (headers.len() > 1).then(|| self.files.held()).flatten();
+        let (named, damaged) = match headers.iter().zip(&hashes).position(|(header, hash)| header.hash != *hash) {
+            Some(wrong) => (wrong, headers.get(wrong)),
+            None => (headers.len(), None),
+        };
+        self.write_named(headers.iter().copied().zip(blocks).take(named).collect(), written);
+        if written.disk.is_none() {
+            written.damaged = damaged.map(|header| header.hash);
+        }
+    }
+
+    /// Writes blocks that are what their names say.
+    pub(super) fn write_named(&self, blocks: Vec<(BlockHeader, Bytes)>, written: &mut Written) {
+        let held = (blocks.len() > 1).then(|| self.files.held()).flatten();
         let files = held.as_ref().unwrap_or(&self.files);
-        for ((header, bytes), hash) in headers.iter().zip(blocks).zip(hashes) {
-            if hash != header.hash {
-                return written.damaged = Some(header.hash);
-            }
+        for (header, bytes) in blocks {
             let Some(target) = self.wanted.get(&header.hash) else { continue };
             let claims = if bytes.len() > PIECE_BYTES { self.places.claim(target) } else { Vec::new() };
             let result = files.write(target, 0, &bytes);

@@ -2,10 +2,11 @@ use super::*;
 use crate::bandwidth::Limits;
 use api::{
     BlockHeader, BlocksHead, ChangesReply, ChangesRequest, ChangesetHead, ChangesetReply, HashStart, NamespaceChanges,
-    NewsReply, SentHead, ServerReply, SmallContent, codec,
+    NewsBundle, NewsReply, SentCommit, SentHead, ServerReply, SmallContent, codec,
 };
 use model::{
-    BlockHash, Body, Change, Epoch, InstanceId, JournalEntry, Mtime, NamespaceId, NodeId, Position, Role, Timestamp,
+    BlockHash, Blocklist, Body, Change, Commit, CommitKey, CommitOutcome, Epoch, InstanceId, JournalEntry, Mtime, Name,
+    NamespaceId, NodeId, Operation, Position, Role, Timestamp,
 };
 use parcels::{Form, Frame};
 use std::sync::Mutex;
@@ -75,9 +76,10 @@ fn reply() -> ServerReply {
 async fn a_call_carries_the_token_and_brings_the_reply() {
     let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &api::encode(&reply()))).await;
     assert_eq!(transport(server).call("server", &()).await, Ok(reply()));
-    let request = String::from_utf8_lossy(&task.await.expect("served")).to_lowercase();
-    assert!(request.starts_with("post /sync/v1/server http/1.1"), "{request}");
-    assert!(request.contains(&format!("authorization: bearer {}", "ab".repeat(32))), "{request}");
+    let request = String::from_utf8_lossy(&task.await.expect("served")).into_owned();
+    assert!(request.starts_with("POST /sync/v1/server HTTP/1.1"), "{request}");
+    let bearer = Token([0xab; 32]).to_bearer();
+    assert!(request.contains(&format!("authorization: Bearer {bearer}\r\n")), "{request}");
 }
 
 #[tokio::test]
@@ -246,9 +248,41 @@ async fn an_upload_sends_head_and_blocks() {
         commit: None,
     };
     let frame = Frame { form: Form::Plain, blocks: 2, len: 11 };
-    let head = codec::encode_head(&SentHead::Named(head));
+    let head = codec::encode_head(&SentHead::of(head));
     let body = [head.as_slice(), &frame.to_bytes(), b"firstsecond"].concat();
     assert!(received.ends_with(&body));
+    assert!(!body.windows(32).any(|bytes| bytes == BlockHash::of(b"first").0), "no block is named");
+}
+
+#[tokio::test]
+async fn a_commit_of_small_files_whose_blocks_are_there_is_a_bundle_of_which_none_follows() {
+    let outcome = CommitOutcome::Accepted { head: Position(9), time: Timestamp(7) };
+    let body = api::encode(&ChangesetReply { outcome: Some(outcome.clone()), unmade: Vec::new() });
+    let file = |n: u8| {
+        let body =
+            Body::File { blocks: Blocklist(vec![BlockHash([n; 32])]), size: 5, executable: false, mtime: Mtime(0) };
+        let name = Name::parse(&n.to_string()).expect("legal");
+        Operation::Create { node: NodeId([n; 16]), parent: NodeId([1; 16]), name, body }
+    };
+    let (namespace, key) = (NamespaceId([1; 16]), CommitKey([4; 16]));
+    let commit = |files: &[u8]| {
+        let operations = files.iter().map(|n| file(*n)).collect();
+        SentCommit::from(Commit { namespace, epoch: Epoch(1), key, seen: Position(3), operations })
+    };
+    let files = Arc::new(MemoryFiles::default());
+    let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
+    let reply = transport(server).perform(Request::Commit(commit(&[1, 2])), files.clone()).await;
+    assert_eq!(reply, Ok(Reply::Commit(outcome.clone())));
+    assert!(task.await.expect("served").starts_with(b"POST /sync/v1/changeset "));
+
+    let without = Thrift { bundles: false, ..Thrift::default() };
+    for (thrift, files_of) in [(Thrift::default(), [1].as_slice()), (without, &[1, 2])] {
+        let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &api::encode(&outcome))).await;
+        let transport = transport(server).with_thrift(thrift);
+        let reply = transport.perform(Request::Commit(commit(files_of)), files.clone()).await;
+        assert_eq!(reply, Ok(Reply::Commit(outcome.clone())));
+        assert!(task.await.expect("served").starts_with(b"POST /sync/v1/commit "));
+    }
 }
 
 #[tokio::test]
@@ -342,6 +376,58 @@ async fn what_came_along_is_not_asked_for() {
     assert_eq!(*files.written.lock().expect("not poisoned"), [b"first".to_vec()]);
     let again = transport.perform(fetch(b"first"), files.clone()).await;
     assert!(matches!(again, Err(TransportError::Unreachable(_))), "it serves once");
+}
+
+/// A reply to `bundle` that tells of a new file and brings `content` for it; and what it tells.
+fn bundled(content: &[u8]) -> (Vec<u8>, ChangesReply) {
+    let blocks = Blocklist(vec![BlockHash::of(b"first")]);
+    let body = Body::File { blocks, size: 5, executable: false, mtime: Mtime(0) };
+    let change = Change::Create { parent: NodeId([1; 16]), name: Name::parse("a").expect("legal"), body };
+    let entry = JournalEntry { position: Position(1), node: NodeId([2; 16]), change, device: None, time: Timestamp(0) };
+    let (namespace, role) = (NamespaceId([1; 16]), Some(Role::Owner));
+    let page = NamespaceChanges { namespace, role, entries: vec![entry], head: Position(1) };
+    let told = ChangesReply { namespaces: vec![page] };
+    let head = api::encode(&NewsBundle::of(told.clone(), |_, _| true).0);
+    let frame = Frame { form: Form::Plain, blocks: 1, len: 5 };
+    ([head.as_slice(), &frame.to_bytes(), content].concat(), told)
+}
+
+#[tokio::test]
+async fn what_came_in_the_place_of_its_name_is_written_as_it_came() {
+    let (body, told) = bundled(b"first");
+    let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
+    let (transport, files) = (transport(server), Arc::new(MemoryFiles::default()));
+    let request = ChangesRequest { instance: InstanceId([1; 16]), epoch: Epoch(1), cursor: [].into() };
+    assert_eq!(transport.perform(Request::News(request), files.clone()).await, Ok(Reply::Changes(told)));
+    assert!(task.await.expect("served").starts_with(b"POST /sync/v1/bundle "));
+    let blocks = vec![FetchBlock { hash: BlockHash::of(b"first"), len: 5, to: Vec::new() }];
+    let fetch = Request::Fetch { namespace: NamespaceId([1; 16]), blocks, bases: Vec::new() };
+    assert_eq!(transport.perform(fetch, files.clone()).await, fetched(&[b"first"], None));
+    assert_eq!(*files.written.lock().expect("not poisoned"), [b"first".to_vec()]);
+}
+
+#[tokio::test]
+async fn what_came_in_the_place_of_another_name_is_not_believed_and_the_journal_read_without_it() {
+    let (body, _) = bundled(b"fIrst");
+    let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &body)).await;
+    let (transport, files) = (transport(server), Arc::new(MemoryFiles::default()));
+    let request = ChangesRequest { instance: InstanceId([1; 16]), epoch: Epoch(1), cursor: [].into() };
+    // The second call, for `news`, finds nobody: that it was made is what counts.
+    let reply = transport.perform(Request::News(request.clone()), files.clone()).await;
+    assert!(matches!(reply, Err(TransportError::Unreachable(_))), "{reply:?}");
+    assert!(task.await.expect("served").starts_with(b"POST /sync/v1/bundle "));
+
+    let reply = NewsReply { changes: ChangesReply { namespaces: Vec::new() }, contents: Vec::new() };
+    for thrift in
+        [Thrift { bundles: false, ..Thrift::default() }, Thrift { small_contents: false, ..Thrift::default() }]
+    {
+        let (server, task) = serve_once(response("200 OK", api::CONTENT_TYPE, &api::encode(&reply))).await;
+        let other = Transport::new(server, None, Arc::new(Bandwidth::new(Limits::default())))
+            .expect("a client")
+            .with_thrift(thrift);
+        other.perform(Request::News(request.clone()), files.clone()).await.ok();
+        assert!(!task.await.expect("served").starts_with(b"POST /sync/v1/bundle "));
+    }
 }
 
 #[tokio::test]

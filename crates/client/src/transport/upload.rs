@@ -24,6 +24,25 @@ const SMALL_BODY: usize = 256 * 1024;
 const PACKING: usize = 2;
 
 impl Transport {
+    /// A commit without blocks. One of many small files is told as a bundle of which no block follows.
+    pub(super) async fn commit(&self, commit: SentCommit) -> Result<Reply, TransportError> {
+        let head = ChangesetHead { blocks: Vec::new(), bases: None, commit: Some(commit) };
+        match self.sent_head(head) {
+            SentHead::Named(ChangesetHead { commit: Some(commit), .. }) => {
+                self.call("commit", &commit).await.map(Reply::Commit)
+            }
+            bundle => {
+                let reply: ChangesetReply = self.call_with("changeset", codec::encode_head(&bundle).into()).await?;
+                let no_outcome = || TransportError::NotSyncline("it says nothing of a commit".into());
+                reply.outcome.map(Reply::Commit).ok_or_else(no_outcome)
+            }
+        }
+    }
+
+    fn sent_head(&self, head: ChangesetHead) -> SentHead {
+        if self.thrift().bundles { SentHead::of(head) } else { SentHead::Named(head) }
+    }
+
     /// `changeset`: blocks from local files, and the commit that names them.
     pub(super) async fn changeset(
         &self,
@@ -88,8 +107,7 @@ impl Transport {
             bases: upload.deltas.bases.clone(),
             commit: upload.commit.clone(),
         };
-        let head = if self.thrift().bundles { SentHead::of(head) } else { SentHead::Named(head) };
-        let head = Bytes::from(codec::encode_head(&head));
+        let head = Bytes::from(codec::encode_head(&self.sent_head(head)));
         let packing = upload.parcels(self.thrift().compress.then(|| Arc::clone(&self.link)));
         let progress = Arc::new(self.progress());
         let plain: usize = packing.iter().map(|parcel| parcel.bytes.iter().map(Bytes::len).sum::<usize>()).sum();

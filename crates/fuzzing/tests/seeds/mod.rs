@@ -3,8 +3,8 @@
 use api::codec::{encode, encode_head};
 use api::{
     Bases, BlockHeader, BlocksHead, BlocksRequest, ChangesReply, ChangesRequest, ChangesetHead, ErrorCode, HashStart,
-    HistoryRequest, LinkRequest, MissingReply, MissingRequest, NamespaceChanges, Notification, SentCommit, SentHead,
-    SentOperation, ServerReply, ShareRequest, Shift, Stretch, SumsReply, SumsRequest, Token,
+    HistoryRequest, LinkRequest, MissingReply, MissingRequest, NamespaceChanges, NewsBundle, Notification, SentCommit,
+    SentHead, SentOperation, ServerReply, ShareRequest, Shift, Stretch, SumsReply, SumsRequest, Token,
 };
 use client::Config;
 use client::control::protocol::{Command, Failure, Reply, Request, VERSION, WirePath};
@@ -27,6 +27,7 @@ pub(crate) fn all() -> Vec<Seed> {
     add("messages", messages());
     add("block_stream", block_stream());
     add("parcels", parcels());
+    add("news_bundles", news_bundles());
     add("delta_scripts", delta_scripts());
     add("stored_values", stored_values());
     add("cache_answers", cache_answers());
@@ -141,6 +142,38 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Two new files, one of which follows without its name, and an edit.
+fn news_bundles() -> Vec<(&'static str, Vec<u8>)> {
+    let entry = |n: u8, content: &[u8]| {
+        let blocks = Blocklist(vec![BlockHash::of(content)]);
+        let body = Body::File { blocks, size: content.len() as u64, executable: false, mtime: Mtime(n.into()) };
+        let change = match n {
+            3 => Change::Edit { body },
+            _ => Change::Create { parent: NodeId([3; 16]), name: name(&format!("a{n}")), body },
+        };
+        let position = Position(n.into());
+        JournalEntry { position, node: NodeId([n; 16]), change, device: None, time: Timestamp(1) }
+    };
+    let entries = vec![entry(1, b"first"), entry(2, b"second"), entry(3, b"third")];
+    let page =
+        NamespaceChanges { namespace: NamespaceId([3; 16]), role: Some(Role::Owner), entries, head: Position(3) };
+    let told = ChangesReply { namespaces: vec![page] };
+    let framed = |bytes: &[u8]| {
+        let frame = Frame { form: Form::Plain, blocks: 1, len: u32::try_from(bytes.len()).expect("short") };
+        [frame.to_bytes().as_slice(), bytes].concat()
+    };
+    let head = encode(&NewsBundle::of(told.clone(), |entry, _| entry.position == Position(1)).0);
+    let without = encode(&NewsBundle::of(told, |_, _| false).0);
+    vec![
+        ("one-follows", [head.clone(), framed(b"first")].concat()),
+        ("none-follows", without.clone()),
+        ("another-follows", [head.clone(), framed(b"fIrst")].concat()),
+        ("torn", [head.clone(), framed(b"fir")].concat()),
+        ("cut-off", head),
+        ("too-much", [without, b"x".to_vec()].concat()),
+    ]
+}
+
 fn parcels() -> Vec<(&'static str, Vec<u8>)> {
     let framed = |form, blocks, body: &[u8]| {
         let frame = Frame { form, blocks, len: u32::try_from(body.len()).expect("short") };
@@ -208,9 +241,12 @@ fn block_stream() -> Vec<(&'static str, Vec<u8>)> {
         SentHead::Named(head)
     };
     let download = BlocksHead { blocks: vec![header(4)], unavailable: vec![BlockHash([8; 32])] };
+    let nameless = SentHead::of(ChangesetHead { blocks: vec![header(3), header(4)], bases: None, commit: None });
+    assert!(matches!(nameless, SentHead::Nameless(_)));
     vec![
         ("bundle", [encode_head(&bundle()), b"onetwo2".to_vec()].concat()),
         ("shift", encode_head(&shift())),
+        ("nameless", [encode_head(&nameless), b"onetwo2".to_vec()].concat()),
         ("upload", [encode_head(&head(3)), b"onetwo23".to_vec()].concat()),
         ("download", [encode_head(&download), b"four".to_vec()].concat()),
         ("too-long-a-block", encode_head(&head(u32::MAX))),

@@ -20,6 +20,7 @@ fn a_commit_appears_whole_with_dense_positions_and_is_announced() {
     assert_eq!(head, Position(2));
     assert_eq!(bench.tree(ns), ["d/", "d/f=1"]);
     assert_eq!(*bench.heard.reached.lock().expect("no panic"), [(ns, Position(2))]);
+    assert_eq!(*bench.heard.reached_by.lock().expect("no panic"), [(Position(2), me.who.device)]);
     bench.check(ns);
 }
 

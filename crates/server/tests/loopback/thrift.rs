@@ -492,3 +492,62 @@ async fn a_download_goes_on_where_it_broke_off() {
         assert!(thrift.delta || down > 4 * MIB, "left off, all of it comes again");
     }
 }
+
+/// What fifty new files of a kilobyte cost the device that makes them, and the one that hears of them.
+async fn small_files(thrift: Thrift) -> (u64, u64) {
+    const LEN: usize = 1024;
+    let mut pair = Pair::start(thrift, ServerThrift::default()).await;
+    let whole = noise(3, 50 * LEN);
+    pair.folders[0].write(&whole);
+    let root = pair.device.link.root;
+    let source = |(number, bytes): (u64, &[u8])| BlockSource {
+        hash: BlockHash::of(bytes),
+        len: LEN as u32,
+        path: LocalPath::root(),
+        offset: number * LEN as u64,
+    };
+    let blocks: Vec<BlockSource> = (0..).zip(whole.chunks(LEN)).map(source).collect();
+    let file = |(n, block): (u8, &BlockSource)| {
+        let body =
+            Body::File { blocks: Blocklist(vec![block.hash]), size: LEN as u64, executable: false, mtime: Mtime(0) };
+        let node = model::NodeId([[0, 0, 0, n].as_slice(), &[7; 12]].concat().try_into().expect("as long"));
+        let name = model::Name::parse(&format!("one of many {n}")).expect("legal");
+        Operation::Create { node, parent: root.root(), name, body }
+    };
+    let mut commit = pair.device.file("a", &[]);
+    commit.operations = (0..).zip(&blocks).map(file).collect();
+    let (told, instance, epoch) = (commit.seen, pair.device.link.instance, commit.epoch);
+    let request = Request::Changeset { blocks: blocks.clone(), former: Vec::new(), commit: Some(commit.into()) };
+    let reply = pair.perform(0, request).await;
+    assert!(matches!(reply, Reply::Changeset { outcome: Some(CommitOutcome::Accepted { .. }) }), "{reply:?}");
+    let (up, _) = pair.wires[0].take();
+
+    let request = ChangesRequest { instance, epoch, cursor: [(root, told)].into() };
+    let Reply::Changes(changes) = pair.perform(1, Request::News(request)).await else { panic!("no news") };
+    let named: Vec<BlockHash> = changes.namespaces[0]
+        .entries
+        .iter()
+        .flat_map(|entry| match &entry.change {
+            model::Change::Create { body, .. } => body.blocks().to_vec(),
+            _ => Vec::new(),
+        })
+        .collect();
+    assert_eq!(named, blocks.iter().map(|block| block.hash).collect::<Vec<_>>());
+    let to = |block: &BlockSource| vec![BlockTarget { temp: TempName("t".into()), offset: block.offset }];
+    let wanted = blocks.iter().map(|block| FetchBlock { hash: block.hash, len: block.len, to: to(block) }).collect();
+    let reply = pair.perform(1, Request::Fetch { namespace: root, blocks: wanted, bases: Vec::new() }).await;
+    assert!(matches!(&reply, Reply::Fetched { written, .. } if written.len() == 50), "{reply:?}");
+    assert!(pair.folders[1].downloaded() == whole, "the second device has other bytes");
+    let (asked, down) = pair.wires[1].take();
+    (up, asked + down)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_travel_without_the_names_of_their_blocks() {
+    let (up, down) = small_files(Thrift::default()).await;
+    let (named_up, named_down) = small_files(Thrift { bundles: false, ..Thrift::default() }).await;
+    // A name is 32 bytes: up it stands in the list of blocks and in the commit, down in the journal, the question and its
+    // answer.
+    assert!(up + 50 * 2 * 32 < named_up, "{up} and {named_up} bytes up");
+    assert!(down + 50 * 3 * 32 < named_down, "{down} and {named_down} bytes down");
+}

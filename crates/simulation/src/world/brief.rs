@@ -81,6 +81,7 @@ pub(super) fn brief_request(request: &Request) -> String {
     match request {
         Request::Server => "server".to_owned(),
         Request::Changes(request) => format!("changes {}", request.cursor.len()),
+        Request::News(request) => format!("news {}", request.cursor.len()),
         Request::Missing(request) => format!("missing {}", request.blocks.len()),
         Request::Commit(commit) => format!("commit {:?} {}", commit.key, commit.operations.len()),
         Request::Changeset { blocks, commit, .. } => {

@@ -155,7 +155,10 @@ impl World {
         let mut chance = self.chance(&[6, number as u64, self.devices[number].life]);
         let mut moving = self.chance(&[28, number as u64, self.devices[number].life]);
         let mut amending = self.chance(&[27, number as u64, self.devices[number].life]);
+        let whole = Tuning::default();
+        let mut running = self.chance(&[29, number as u64, self.devices[number].life]);
         Tuning {
+            contents_with_news: running.happens(800),
             read_closed_at_once: chance.happens(800),
             prefetch: chance.happens(800),
             pacing: chance.happens(800),
@@ -164,7 +167,7 @@ impl World {
             ahead_from: if chance.happens(500) { 1 } else { Tuning::default().ahead_from },
             kept_blocks: if self.knobs.thrift && amending.happens(800) { 0 } else { Tuning::default().kept_blocks },
             move_from: if self.knobs.thrift && moving.happens(700) { 1 } else { Tuning::default().move_from },
-            ..Tuning::default()
+            ..whole
         }
     }
 

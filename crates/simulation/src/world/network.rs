@@ -57,6 +57,7 @@ impl What {
             Request::Fetch { .. } | Request::Prefetch { .. } => Self::Fetches,
             Request::Server
             | Request::Changes(_)
+            | Request::News(_)
             | Request::Missing(_)
             | Request::Commit(_)
             | Request::Announce(_)
@@ -280,6 +281,9 @@ impl World {
                 }
             }
             (Some(Call::Changes(_)), Ok(Answer::Changes(_, contents))) => {
+                if answered.is_bundle_of_news() {
+                    self.cover("contents came in the place of their names");
+                }
                 for content in contents {
                     let delta = !content.bases.is_empty();
                     self.cover(if delta { "small delta came along" } else { "small content came along" });

@@ -53,6 +53,8 @@ pub(super) struct ServerWork {
     pub(super) heads: BTreeMap<NamespaceId, Position>,
     /// Whether the journal was read to its end since the start and since the last namespace was added.
     journal_read: bool,
+    /// Whether it ever was since the start, or since the server began a new epoch.
+    caught_up: bool,
     committing: bool,
     /// What may be the echo of the commit under way: not asked about before then.
     echo: Option<Echo>,
@@ -178,8 +180,14 @@ impl Engine {
             epoch: self.state.epoch,
             cursor: self.state.cursor.clone(),
         };
-        let id = self.send(Request::Changes(request));
+        let id = self.send(if self.lacks_what_is_new() { Request::News(request) } else { Request::Changes(request) });
         self.transfers.requests.insert(id, RequestKind::Changes);
+    }
+
+    /// Whether new files in the journal are, as a rule, not here and wanted: a device that is being linked may have them all,
+    /// and one that leaves something out does not want them all.
+    fn lacks_what_is_new(&self) -> bool {
+        self.tuning.contents_with_news && self.server.caught_up && self.state.excluded.is_empty()
     }
 
     pub(super) fn replied(&mut self, id: RequestId, result: Result<Reply, RequestError>, env: &mut Environment<'_>) {
@@ -344,6 +352,7 @@ impl Engine {
         self.server.forget_calls();
         self.server.heads.clear();
         self.server.journal_read = false;
+        self.server.caught_up = false;
         self.server.pull_wanted = true;
         self.state_touched = true;
         self.transfers.forget_server();
@@ -385,6 +394,7 @@ impl Engine {
             }
         } else {
             self.server.journal_read = true;
+            self.server.caught_up = true;
             self.server.pulls = self.server.asked;
         }
         self.finish_accepted_commit();

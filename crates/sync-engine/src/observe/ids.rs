@@ -1,5 +1,6 @@
 //! The ids of new files.
 
+use crate::io::Found;
 use model::NodeId;
 
 /// Ids of which each follows the one before. A run is not told from another one's by its first four bytes
@@ -28,6 +29,13 @@ impl Ids {
         self.last = Some(id);
         id
     }
+}
+
+/// Entries in the order in which their ids are drawn: a name after one that begins as it does is short to tell.
+pub(super) fn in_order(entries: &[Found]) -> Vec<&Found> {
+    let mut entries: Vec<&Found> = entries.iter().collect();
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    entries
 }
 
 #[cfg(test)]

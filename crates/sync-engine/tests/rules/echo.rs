@@ -20,7 +20,7 @@ fn hear(script: &mut Script, position: u64) {
 }
 
 fn asks(script: &mut Script) -> bool {
-    script.request(|request| matches!(request, Request::Changes(_)).then_some(())).is_some()
+    script.request(|request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(())).is_some()
 }
 
 fn accept(script: &mut Script, id: RequestId, head: u64) {

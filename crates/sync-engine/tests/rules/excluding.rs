@@ -68,7 +68,7 @@ fn it_stays_while_the_server_cannot_be_asked() {
     let mut script = excluding();
     let (id, _) = mark(&mut script);
     marked(&mut script, id, Ok(()));
-    let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+    let asked = script.request(|request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(()));
     script.lose(asked.expect("asks").0);
     assert!(!removes(&mut script));
     script.wake();

@@ -16,7 +16,7 @@ use sync_engine::tree::{Content, NodeRow, Seen};
 #[test]
 fn a_file_is_read_once_while_the_server_is_lost_in_the_middle_of_a_journal() {
     let mut script = Script::at_rest(state(), Vec::new(), &[found_file("b", print(12, 4))]);
-    let asks = |request: &Request| matches!(request, Request::Changes(_)).then_some(());
+    let asks = |request: &Request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(());
     script.tell(Event::StreamOpened);
     let (id, ()) = script.request(asks).expect("it asks for changes");
     let create = Change::Create { parent: ROOT.root(), name: name("c"), body: Body::Directory };
@@ -113,7 +113,7 @@ fn what_is_moved_out_of_a_share_that_the_user_could_only_view_is_read_and_sent()
     let folder = || found("d", FileKind::Directory, print(12, 0));
     let file = || vec![found_file("f", print(13, 5))];
     let mut script = Script::start(viewing, vec![(A, mount)]);
-    let asks = |request: &Request| matches!(request, Request::Changes(_)).then_some(());
+    let asks = |request: &Request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(());
     let (id, ()) = script.request(asks).expect("it asks for changes");
     let part =
         |namespace, role| NamespaceChanges { namespace, role: Some(role), entries: Vec::new(), head: Position(1) };

@@ -8,6 +8,7 @@ mod echo;
 mod excluding;
 mod looking;
 mod meeting;
+mod news;
 mod observing;
 mod ordering;
 mod power;

@@ -22,7 +22,7 @@ fn about_to_look() -> Script {
 }
 
 fn asked_for_changes(script: &mut Script) -> Option<RequestId> {
-    script.request(|request| matches!(request, Request::Changes(_)).then_some(())).map(|(id, ())| id)
+    script.request(|request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(())).map(|(id, ())| id)
 }
 
 /// The engine hears of another epoch, asks who is there, and hears this.
@@ -93,7 +93,11 @@ fn a_journal_that_lacks_the_next_entry_is_not_asked_for_again_at_once() {
     for _ in 0..10 {
         script.answer_changes(vec![entry(3, A, Change::Delete)]);
         assert!(asked_for_changes(&mut script).is_none(), "it waits");
-        while !script.actions.iter().any(|action| matches!(action, Action::Send(_, Request::Changes(_)))) {
+        while !script
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::Send(_, Request::Changes(_) | Request::News(_))))
+        {
             script.wake();
         }
     }

@@ -391,7 +391,7 @@ fn deletions_of_most_files_wait_for_a_person() {
 fn a_server_that_fails_is_not_asked_again_at_once_even_when_chance_says_so() {
     let mut script = Script::start(state(), Vec::new());
     for _ in 0..10 {
-        let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+        let asked = script.request(|request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(()));
         script.lose(asked.expect("asks").0);
         script.answer_scans(&[]);
         assert!(script.request(|_| Some(())).is_none(), "not in the same moment");
@@ -444,7 +444,7 @@ fn an_answer_from_before_the_server_was_restored_decides_nothing_after_it() {
         let mut script = edited();
         let (late, _) = script.commit().expect("the edit is sent");
         script.tell(Event::StreamOpened);
-        let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+        let asked = script.request(|request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(()));
         script.reply(asked.expect("asks").0, refused(ErrorCode::EpochChanged));
         let asked = script.request(|request| matches!(request, Request::Server).then_some(()));
         let server = ServerReply { instance: InstanceId([1; 16]), epoch: Epoch(2), version: String::new() };
@@ -657,7 +657,7 @@ fn a_folder_stays_the_folder_that_it_is_while_a_batch_puts_something_into_it() {
 #[test]
 fn what_only_this_device_may_have_makes_way_as_soon_as_its_name_is_taken() {
     let viewer = |script: &mut Script, entries: Vec<JournalEntry>| {
-        let asked = script.request(|request| matches!(request, Request::Changes(_)).then_some(()));
+        let asked = script.request(|request| matches!(request, Request::Changes(_) | Request::News(_)).then_some(()));
         let head = entries.last().map_or(Position(1), |entry| entry.position);
         let part = NamespaceChanges { namespace: ROOT, role: Some(model::Role::Viewer), entries, head };
         script.reply(asked.expect("asks").0, Ok(Reply::Changes(ChangesReply { namespaces: vec![part] })));

@@ -165,7 +165,9 @@ impl Script {
     /// Answers the question for changes with these entries.
     pub(crate) fn answer_changes(&mut self, entries: Vec<JournalEntry>) {
         let asked = self.request(|request| match request {
-            Request::Changes(request) => Some(request.cursor.get(&ROOT).copied().unwrap_or_default()),
+            Request::Changes(request) | Request::News(request) => {
+                Some(request.cursor.get(&ROOT).copied().unwrap_or_default())
+            }
             _ => None,
         });
         let (id, cursor) = asked.expect("the engine asks for changes");

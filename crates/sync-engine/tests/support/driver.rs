@@ -155,7 +155,7 @@ impl Device {
                 epoch: Epoch(1),
                 version: String::new(),
             }),
-            Request::Changes(request) => Reply::Changes(server.changes(&request, 7)),
+            Request::Changes(request) | Request::News(request) => Reply::Changes(server.changes(&request, 7)),
             Request::Missing(request) => Reply::Missing(server.missing(&request)),
             Request::Commit(commit) => {
                 self.commits += 1;

@@ -38,8 +38,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "bundles-unchecked",
         about: "blocks that were not named are taken for those that were meant",
         file: BUNDLE,
-        old: "if content_hash(&hashes) != self.content {",
-        new: "if false && content_hash(&hashes) != self.content {",
+        old: "if content_of(blocks) != content {",
+        new: "if false && content_of(blocks) != content {",
         suites: &[BlockService],
     },
     Mutant {
@@ -241,8 +241,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "damage-on-the-way-is-written",
         about: "blocks that came plain or compressed are written as they came",
         file: DOWNLOAD,
-        old: "if hash != header.hash {",
-        new: "if form != Form::Delta && bytes.len() != header.len as usize {",
+        old: "position(|(header, hash)| header.hash != *hash)",
+        new: "position(|(header, _)| form == Form::Delta && header.len == 0)",
         suites: &[Simulation],
     },
     Mutant {
