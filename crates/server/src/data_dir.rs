@@ -5,11 +5,15 @@ use block_service::Unfinished;
 use block_store::{DiskBlockReader, DiskBlockStore, DiskOptions, StoreError};
 use metadata_store::SqliteStore;
 use model::InstanceId;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+/// What is kept free for a start on a full disk, in bytes; where there is not so much, less. SQLite needs some room
+/// beside each of the two databases to open it at all.
+const RESERVES: [u64; 3] = [512 * 1024, 256 * 1024, 128 * 1024];
 
 /// The directory of one server.
 #[derive(Debug, Clone)]
@@ -44,11 +48,46 @@ impl DataDir {
 
     pub(crate) fn metadata(&self) -> Result<SqliteStore, ServerError> {
         let path = self.metadata_path();
-        SqliteStore::open(&path).map_err(|error| match error {
+        let unusable = |error| match error {
             metadata_store::StoreError::NewerFormat { .. } => ServerError::NewerFormat { path: self.path.clone() },
             metadata_store::StoreError::DiskFull => ServerError::DiskFull { path: self.path.clone() },
             other => ServerError::Metadata { place: path.display().to_string(), source: other.into() },
-        })
+        };
+        self.in_reserve(|| SqliteStore::open(&path).map_err(unusable))
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.path.join("reserve")
+    }
+
+    /// Opens something; on a full disk once more, in the room that was kept for that.
+    fn in_reserve<T>(&self, open: impl Fn() -> Result<T, ServerError>) -> Result<T, ServerError> {
+        match open() {
+            Err(ServerError::DiskFull { .. }) if fs::remove_file(self.reserve()).is_ok() => {
+                tracing::error!(
+                    path = %self.path.display(),
+                    "the disk is full: what is there can be read, and nothing new is taken"
+                );
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    /// Keeps room for the next start, as much as there is.
+    pub(crate) fn keep_reserve(&self) {
+        let path = self.reserve();
+        let keep = |bytes: u64| -> io::Result<()> {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            if file.metadata()?.len() < bytes {
+                fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+            }
+            Ok(())
+        };
+        if !RESERVES.into_iter().any(|bytes| keep(bytes).is_ok()) {
+            tracing::warn!(path = %path.display(), "no room can be kept for a start on a full disk");
+            fs::remove_file(&path).ok();
+        }
     }
 
     pub(crate) fn metadata_path(&self) -> PathBuf {
@@ -57,8 +96,10 @@ impl DataDir {
 
     pub(crate) fn blocks(&self, instance: InstanceId) -> Result<DiskBlockStore, ServerError> {
         let path = self.path.join("blocks");
-        let opened = DiskBlockStore::open(&path, instance, DiskOptions::default());
-        opened.map_err(|error| self.unusable_blocks(&path, error))
+        self.in_reserve(|| {
+            let opened = DiskBlockStore::open(&path, instance, DiskOptions::default());
+            opened.map_err(|error| self.unusable_blocks(&path, error))
+        })
     }
 
     /// The blocks, for looking alone while a server has them open.
@@ -93,5 +134,30 @@ impl DataDir {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ServerError::DiskFull { path },
             _ => ServerError::DataDirNotWritable { path, source },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn what_finds_a_full_disk_is_opened_once_more_in_the_room_that_was_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = DataDir::prepare(&folder.path().join("data")).expect("makes it");
+        let tries = Cell::new(0);
+        let open = || {
+            tries.set(tries.get() + 1);
+            let is_full = data_dir.reserve().exists() || tries.get() > 2;
+            if is_full { Err(ServerError::DiskFull { path: data_dir.path.clone() }) } else { Ok(()) }
+        };
+        data_dir.keep_reserve();
+        assert_eq!(fs::metadata(data_dir.reserve()).expect("is kept").len(), RESERVES[0]);
+        data_dir.in_reserve(open).expect("opens");
+        assert_eq!(tries.get(), 2);
+        // Nothing is left to give back.
+        assert!(matches!(data_dir.in_reserve(open), Err(ServerError::DiskFull { .. })));
+        assert_eq!(tries.get(), 3);
     }
 }

@@ -109,6 +109,7 @@ impl Part {
         let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
         let unfinished = take_up_unfinished(&data_dir, config, &blocks).await?;
+        data_dir.keep_reserve();
         let streams = hub.clone();
         metrics.gauge("syncline_streams", "Open notification streams", move || streams.streams() as u64);
         let need = Need::Database(meta.clone());
@@ -139,6 +140,9 @@ impl Part {
         let publisher = Publisher::new(links, config.services.hubs.clone());
         let announce = Arc::new(CountedAnnounce { inner: publisher.clone(), metrics: metrics.clone() });
         let meta = Arc::new(with_cache(open_meta(&data_dir, &config.metadata, announce)?, &config.cache, metrics));
+        if lock.is_some() {
+            data_dir.keep_reserve();
+        }
         let (failed, dropped) = (publisher.clone(), publisher.clone());
         metrics.gauge("syncline_hub_calls_failed", "Calls to hubs that failed since the start", move || {
             failed.counts().failed.load(Ordering::Relaxed)
@@ -175,6 +179,9 @@ impl Part {
         let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta).with_thrift(config.thrift));
         let unfinished = take_up_unfinished(&data_dir, config, &blocks).await?;
+        if lock.is_some() {
+            data_dir.keep_reserve();
+        }
         let need = Need::Meta(upstream.clone());
         let calls = router([block_service::routes(blocks, unfinished, tasks.clone()), client_health(need.clone())]);
         Ok(Self {

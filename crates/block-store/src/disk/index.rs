@@ -116,6 +116,12 @@ impl Index {
         read().map_err(failed("read", &self.path))
     }
 
+    /// Whether anything of the pack has been entered.
+    pub(super) fn knows_pack(&self, pack: u32) -> Result<bool, StoreError> {
+        let know = || self.connection.prepare_cached("SELECT 1 FROM packs WHERE pack = ?")?.exists([pack]);
+        know().map_err(failed("read", &self.path))
+    }
+
     pub(super) fn find(&self, hash: &BlockHash) -> Result<Option<Entry>, StoreError> {
         find(&self.connection, hash).map_err(failed("read", &self.path))
     }

@@ -82,7 +82,8 @@ fn catch_up(layout: &Layout, index: &mut Index, pack: u32, from: u64, role: Role
     if role == Role::Last && len < PACK_HEADER {
         return Ok(Tail::Begin { pack });
     }
-    let mut replay = Replay { layout, index, pack, end: from.max(PACK_HEADER), held: Vec::new(), ready: Vec::new() };
+    let end = from.max(PACK_HEADER);
+    let mut replay = Replay { layout, index, pack, indexed: from, end, held: Vec::new(), ready: Vec::new() };
     while let Some((found, end)) = scan.next()? {
         replay.take(found, end)?;
     }
@@ -108,6 +109,8 @@ struct Replay<'a> {
     layout: &'a Layout,
     index: &'a mut Index,
     pack: u32,
+    /// What the index says of the pack.
+    indexed: u64,
     /// The end of the last record that is to be kept.
     end: u64,
     /// Damaged blocks with nothing whole behind them yet: the last write, torn, or bit rot.
@@ -133,7 +136,10 @@ impl Replay<'_> {
             self.ready.append(&mut self.held);
             self.end = len;
         }
-        self.flush(self.end)?;
+        // A disk that is full has no room to note what is known.
+        if !self.ready.is_empty() || self.end > self.indexed.max(PACK_HEADER) {
+            self.flush(self.end)?;
+        }
         Ok(self.end)
     }
 

@@ -226,11 +226,17 @@ impl Writer {
     }
 
     /// Appends to this pack no more, because it is full, or because a write or sync failed: then nobody
-    /// knows which bytes of it will last. What is in the index stays; the next group begins a new pack.
+    /// knows which bytes of it will last. What is in the index stays; the next group begins a new pack. One that
+    /// never held anything goes: a full disk would get another for every upload that it refuses.
     fn leave_pack(&mut self) {
-        if let Some(pack) = self.pack.take()
-            && let Err(error) = pack.cut_behind_end()
-        {
+        let Some(pack) = self.pack.take() else { return };
+        let left = match self.index.knows_pack(pack.number) {
+            Ok(false) if pack.end <= PACK_HEADER => {
+                std::fs::remove_file(&pack.path).map_err(StoreError::io("remove", &pack.path))
+            }
+            Ok(_) | Err(_) => pack.cut_behind_end(),
+        };
+        if let Err(error) = left {
             tracing::warn!(pack = %pack.path.display(), %error, "a pack could not be cut behind its end");
         }
     }
@@ -359,5 +365,27 @@ pub(super) fn give_back(layout: &Layout, place: Place) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
         Err(error) => tracing::warn!(pack = %path.display(), %error, "space of a removed block is not given back"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::block;
+
+    /// A full disk got one for every upload that it refused.
+    #[test]
+    fn a_pack_that_never_held_anything_goes_and_the_others_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::prepare(folder.path()).expect("prepares");
+        let index = Index::create(&layout.index()).expect("makes it");
+        let mut writer = Writer::new(layout.clone(), index, Tail::Begin { pack: 1 }, DiskOptions::default());
+        writer.pack_with_room(0).expect("begins");
+        assert!(layout.pack(1).exists());
+        writer.leave_pack();
+        assert!(!layout.pack(1).exists());
+        writer.put(vec![block(0, 500)]).expect("puts");
+        writer.leave_pack();
+        assert!(layout.pack(2).exists());
     }
 }
