@@ -150,7 +150,8 @@ pub(super) fn a_server_on_a_full_disk_keeps_all_and_goes_on(trial: &mut Trial<'_
 
     disk.fill(0)?;
     trial.save(&b, "too much", MEDIUM_BYTES)?;
-    trial.save(&a, "unread", SMALL_BYTES)?;
+    // The end of a pack may have had room for it.
+    let last = trial.save(&a, "unread", SMALL_BYTES)?;
     trial.wait_for("word of the full server on both", &b, || Ok(is_told_of_server(&a)? && is_told_of_server(&b)?))?;
     // What it kept free for that is enough to start, and for what is there to be read.
     for _ in 0..FULL_STARTS {
@@ -159,7 +160,7 @@ pub(super) fn a_server_on_a_full_disk_keeps_all_and_goes_on(trial: &mut Trial<'_
     }
     c.start()?;
     trial.wait_for("what can be read of a server that was started on a full disk", &c, || {
-        Ok(shown(&c, "unread") == Some(known) && shown(&c, "small") == Some(small))
+        Ok([Some(known), Some(last)].contains(&shown(&c, "unread")) && shown(&c, "small") == Some(small))
     })?;
     ensure!(empty_packs(server.data())? == 0, "refused uploads left packs with nothing in them");
     disk.make_room()?;
