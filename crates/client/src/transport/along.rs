@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sync_engine::io::{BlockSource, FetchBlock, Reply};
 
 /// Bytes of contents that are kept until somebody wants them; most are wanted at once.
-const KEPT_BYTES: usize = 24 * 1024 * 1024;
+const KEPT_BYTES: usize = 12 * 1024 * 1024;
 /// ... and how many contents.
 const KEPT: usize = 16 * 1024;
 /// Replies with contents after which one that nobody has wanted goes.
