@@ -65,15 +65,32 @@ impl Chance {
         Ok(Self { generator: ChaCha12Rng::from_seed(seed) })
     }
 
-    /// The next 16 random bytes.
+    /// The next 16 random bytes. A virtual machine that is put back to a snapshot goes on with the generator that it had
+    /// then, and what is drawn must not be what was drawn the other time: the server would take another commit for one
+    /// that it knows. So the system adds to it, which is told of such a thing by its host and mixes in what happens.
     pub fn bytes(&mut self) -> [u8; 16] {
-        let mut bytes = [0; 16];
+        let (mut bytes, mut fresh) = ([0; 16], [0; 16]);
         self.generator.fill_bytes(&mut bytes);
+        // It gave some when the generator was made; should it give none now, what the generator gives is random as well.
+        if SysRng.try_fill_bytes(&mut fresh).is_ok() {
+            bytes.iter_mut().zip(fresh).for_each(|(byte, fresh)| *byte ^= fresh);
+        }
         bytes
     }
 
     /// A number that is uniform in 0 to 1.
     pub fn fraction(&mut self) -> f64 {
         self.generator.random::<f64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generator_that_was_put_back_gives_other_bytes_than_before() {
+        let put_back = || Chance { generator: ChaCha12Rng::from_seed([7; 32]) }.bytes();
+        assert_ne!(put_back(), put_back());
     }
 }
