@@ -410,8 +410,7 @@ impl Observer {
     }
 
     fn create(&mut self, trees: &mut Trees, newcomer: Newcomer, random: &mut dyn FnMut() -> [u8; 16]) {
-        // A folder may become a namespace, whose id others see: from it nobody is to guess another's.
-        let id = if newcomer.found.kind == FileKind::Directory { NodeId(random()) } else { self.ids.next(random) };
+        let id = self.ids.next(newcomer.found.kind, self.begun, random);
         self.check_former_owner(trees, id, &newcomer.found);
         self.put(trees, id, newcomer);
         self.doubt(trees, id);
