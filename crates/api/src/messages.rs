@@ -2,6 +2,8 @@
 
 use crate::sent::SentCommit;
 use crate::shift::HashStart;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use model::{
     AccountId, BlockHash, Body, CommitOutcome, ContentHash, Cursor, DeviceId, Epoch, InstanceId, JournalEntry, Name,
     NamespaceId, NodeId, Position, Role, Timestamp,
@@ -29,40 +31,16 @@ impl Token {
     /// The token in the form in which it travels behind `Authorization: Bearer`: base64url, which is a third shorter.
     #[must_use]
     pub fn to_bearer(&self) -> String {
-        let sextet = |at: usize| {
-            let bits = |index: usize| u16::from(self.0.get(index).copied().unwrap_or_default());
-            let pair = bits(at * 6 / 8) << 8 | bits(at * 6 / 8 + 1);
-            char::from(SEXTETS[usize::from(pair >> (10 - at * 6 % 8) & 0x3f)])
-        };
-        (0..BEARER_CHARS).map(sextet).collect()
+        URL_SAFE_NO_PAD.encode(self.0)
     }
 
     /// A token from either of its forms.
     #[must_use]
     pub fn from_bearer(text: &str) -> Option<Self> {
-        if text.len() != BEARER_CHARS {
-            return Self::from_hex(text);
-        }
-        let (mut bytes, mut filled, mut bits, mut kept) = ([0; 32], 0, 0_u16, 0);
-        for character in text.bytes() {
-            let sextet = SEXTETS.iter().position(|one| *one == character)?;
-            bits = bits << 6 | u16::try_from(sextet).ok()?;
-            kept += 6;
-            if kept >= 8 {
-                kept -= 8;
-                *bytes.get_mut(filled)? = u8::try_from(bits >> kept).ok()?;
-                bits &= (1 << kept) - 1;
-                filled += 1;
-            }
-        }
-        // One token has one text.
-        (bits == 0).then_some(Self(bytes))
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).or_else(|| Self::from_hex(text))
     }
 }
-
-/// Characters of a token in base64url without padding (RFC 4648, section 5).
-const BEARER_CHARS: usize = 43;
-const SEXTETS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// A secret must not end up in a log.
 impl fmt::Debug for Token {
