@@ -87,7 +87,7 @@ impl SentHead {
                 Ok(ChangesetHead { blocks: Vec::new(), bases: Some(shift.bases.clone()), commit: None })
             }
             Self::Nameless(nameless) => {
-                Ok(ChangesetHead { blocks: unnamed(&nameless.lens)?, bases: None, commit: None })
+                Ok(ChangesetHead { blocks: unnamed(nameless.lens.iter().copied())?, bases: None, commit: None })
             }
         }
     }
@@ -114,17 +114,25 @@ impl SentHead {
     }
 }
 
-fn content_of(blocks: &[BlockHeader]) -> ContentHash {
+/// The content hash of the list of all these blocks.
+pub(crate) fn content_of(blocks: &[BlockHeader]) -> ContentHash {
     content_hash(&blocks.iter().map(|block| block.hash).collect::<Vec<_>>())
 }
 
-/// Headers with zeros for hashes.
-fn unnamed(lens: &[u32]) -> Result<Vec<BlockHeader>, DecodeError> {
-    if lens.len() > limits::BLOCKS_PER_REQUEST || lens.iter().any(|len| *len > limits::NAMELESS_BLOCK) {
+/// Headers of blocks of these lengths that travel without their names, with zeros for hashes.
+///
+/// # Errors
+/// [`DecodeError::BlockTooLong`] for more than may travel so.
+pub(crate) fn unnamed(lens: impl IntoIterator<Item = impl Into<u64>>) -> Result<Vec<BlockHeader>, DecodeError> {
+    let header = |len: u64| {
+        let len = u32::try_from(len).ok().filter(|len| *len <= limits::NAMELESS_BLOCK);
+        len.map(|len| BlockHeader { hash: BlockHash([0; 32]), len }).ok_or(DecodeError::BlockTooLong)
+    };
+    let lens = lens.into_iter().take(limits::BLOCKS_PER_REQUEST + 1);
+    let headers: Vec<BlockHeader> = lens.map(|len| header(len.into())).collect::<Result<_, _>>()?;
+    if headers.len() > limits::BLOCKS_PER_REQUEST {
         return Err(DecodeError::BlockTooLong);
     }
-    let headers: Vec<BlockHeader> =
-        lens.iter().map(|len| BlockHeader { hash: BlockHash([0; 32]), len: *len }).collect();
     check_headers(&headers)?;
     Ok(headers)
 }
@@ -135,7 +143,7 @@ impl Nameless {
             return None;
         }
         let lens: Vec<u32> = head.blocks.iter().map(|block| block.len).collect();
-        unnamed(&lens).ok()?;
+        unnamed(lens.iter().copied()).ok()?;
         Some(Self { lens, content: content_of(&head.blocks) })
     }
 }
@@ -181,7 +189,7 @@ impl Bundle {
             Bundled::New(file) => Some(file.size),
             Bundled::Known(..) | Bundled::Other(_) => None,
         });
-        unnamed(&lens.collect::<Vec<_>>())
+        unnamed(lens)
     }
 
     fn with(&self, blocks: &[BlockHeader]) -> Result<ChangesetHead, DecodeError> {

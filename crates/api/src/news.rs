@@ -1,8 +1,9 @@
 //! What changed, with the contents of small new files in the place of their blocks' names.
 
-use crate::codec::{DecodeError, check_headers};
+use crate::bundle::{content_of, unnamed};
+use crate::codec::DecodeError;
 use crate::messages::{BlockHeader, ChangesReply, ChangesRequest, SmallContent};
-use model::{BlockHash, Body, Change, ContentHash, JournalEntry, content_hash, limits};
+use model::{Body, Change, ContentHash, JournalEntry, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -44,7 +45,7 @@ impl NewsBundle {
                 }
             }
         }
-        let content = content_of(&blocks);
+        let content = content_if_any(&blocks);
         (Self { changes, content, contents: Vec::new() }, blocks)
     }
 
@@ -60,15 +61,7 @@ impl NewsBundle {
     /// [`DecodeError::BlockTooLong`] for more than may follow.
     pub fn headers(&self) -> Result<Vec<BlockHeader>, DecodeError> {
         let entries = self.changes.namespaces.iter().flat_map(|page| &page.entries);
-        let lens: Vec<u64> = entries.filter_map(|entry| hollow(&entry.change)).collect();
-        let fits = |len: &u64| *len <= u64::from(limits::NAMELESS_BLOCK);
-        if lens.len() > limits::BLOCKS_PER_REQUEST || !lens.iter().all(fits) {
-            return Err(DecodeError::BlockTooLong);
-        }
-        let header = |len: &u64| BlockHeader { hash: BlockHash([0; 32]), len: u32::try_from(*len).unwrap_or(u32::MAX) };
-        let headers: Vec<BlockHeader> = lens.iter().map(header).collect();
-        check_headers(&headers)?;
-        Ok(headers)
+        unnamed(entries.filter_map(|entry| hollow(&entry.change)))
     }
 
     /// What changed, by the blocks that came.
@@ -76,7 +69,7 @@ impl NewsBundle {
     /// # Errors
     /// [`DecodeError::Malformed`] for other blocks.
     pub fn open(self, blocks: &[BlockHeader]) -> Result<ChangesReply, DecodeError> {
-        if content_of(blocks) != self.content {
+        if content_if_any(blocks) != self.content {
             return Err(DecodeError::Malformed);
         }
         let (mut changes, mut blocks) = (self.changes, blocks.iter());
@@ -93,9 +86,8 @@ impl NewsBundle {
     }
 }
 
-fn content_of(blocks: &[BlockHeader]) -> Option<ContentHash> {
-    let hashes: Vec<BlockHash> = blocks.iter().map(|block| block.hash).collect();
-    (!hashes.is_empty()).then(|| content_hash(&hashes))
+fn content_if_any(blocks: &[BlockHeader]) -> Option<ContentHash> {
+    (!blocks.is_empty()).then(|| content_of(blocks))
 }
 
 /// The block of a new file that has but one, if it may travel without its name.
@@ -118,7 +110,7 @@ fn hollow(change: &Change) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::NamespaceChanges;
-    use model::{Blocklist, DeviceId, Mtime, Name, NamespaceId, NodeId, Position, Role, Timestamp};
+    use model::{BlockHash, Blocklist, DeviceId, Mtime, Name, NamespaceId, NodeId, Position, Role, Timestamp};
 
     fn header(bytes: &[u8]) -> BlockHeader {
         BlockHeader { hash: BlockHash::of(bytes), len: u32::try_from(bytes.len()).expect("short") }
