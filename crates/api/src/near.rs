@@ -3,7 +3,7 @@
 use model::{Name, NodeId};
 use serde::{Deserialize, Serialize};
 
-/// A node after another. A device draws the ids of new nodes in runs, which have all but their first 32 bits in common.
+/// A node after another. A device draws the ids of new files in runs, which have all but their first 32 bits in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum NearNode {
     /// The one that follows.
@@ -15,36 +15,20 @@ pub(crate) enum NearNode {
 
 impl NearNode {
     fn of(node: NodeId, before: NodeId) -> Self {
-        let ((place, run), (last, last_run)) = (split(node), split(before));
-        if run != last_run {
-            return Self::Is(node);
-        }
-        match place.wrapping_sub(last).wrapping_sub(1) {
-            0 => Self::Next,
-            skipped => Self::Further(skipped),
+        match node.places_after(before) {
+            None => Self::Is(node),
+            Some(1) => Self::Next,
+            Some(places) => Self::Further(places.wrapping_sub(1)),
         }
     }
 
     fn from(self, before: NodeId) -> NodeId {
-        let skipped = match self {
-            Self::Next => 0,
-            Self::Further(skipped) => skipped,
-            Self::Is(node) => return node,
-        };
-        let (last, run) = split(before);
-        let place = u128::from(last.wrapping_add(1).wrapping_add(skipped));
-        NodeId((place << RUN_BITS | run).to_be_bytes())
+        match self {
+            Self::Next => before.successor(),
+            Self::Further(skipped) => before.further(skipped.wrapping_add(1)),
+            Self::Is(node) => node,
+        }
     }
-}
-
-/// Bits of an id that tell its run.
-const RUN_BITS: u32 = 96;
-
-/// The place in its run, and which run.
-fn split(node: NodeId) -> (u32, u128) {
-    let number = u128::from_be_bytes(node.0);
-    let place = u32::try_from(number >> RUN_BITS).unwrap_or_default();
-    (place, number & ((1 << RUN_BITS) - 1))
 }
 
 /// A name after another: how many bytes they have in common at the front, and the rest.

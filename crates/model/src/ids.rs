@@ -124,16 +124,33 @@ impl NodeId {
         NamespaceId(self.0)
     }
 
-    /// The next id of a run: the number in the first four bytes, the highest first, is one more, and begins again at
-    /// zero after the greatest. The other twelve are the run's own.
+    /// The next id of a run.
     #[must_use]
     pub fn successor(self) -> Self {
-        let Self([a, b, c, d, own @ ..]) = self;
-        let [a, b, c, d] = u32::from_be_bytes([a, b, c, d]).wrapping_add(1).to_be_bytes();
-        let mut next = [0; 16];
-        next[..4].copy_from_slice(&[a, b, c, d]);
-        next[4..].copy_from_slice(&own);
-        Self(next)
+        self.further(1)
+    }
+
+    /// The id so many places further in its run: the number in the first four bytes, the highest first, is so much
+    /// more, and begins again at zero after the greatest. The other twelve are the run's own.
+    #[must_use]
+    pub fn further(self, places: u32) -> Self {
+        let (place, run) = self.split();
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&place.wrapping_add(places).to_be_bytes());
+        bytes[4..].copy_from_slice(&run);
+        Self(bytes)
+    }
+
+    /// How many places further than another id of the same run; `None`: it is of another run.
+    #[must_use]
+    pub fn places_after(self, other: Self) -> Option<u32> {
+        let ((place, run), (before, its_run)) = (self.split(), other.split());
+        (run == its_run).then(|| place.wrapping_sub(before))
+    }
+
+    const fn split(self) -> (u32, [u8; 12]) {
+        let Self([a, b, c, d, run @ ..]) = self;
+        (u32::from_be_bytes([a, b, c, d]), run)
     }
 }
 
@@ -184,6 +201,9 @@ mod tests {
         assert_eq!(id([0, 0, 0, 0xff]).successor(), id([0, 0, 1, 0]));
         assert_eq!(id([0xff; 4]).successor(), id([0; 4]));
         assert!(id([1, 2, 3, 4]) < id([1, 2, 3, 4]).successor());
+        assert_eq!(id([0, 0, 2, 1]).places_after(id([0, 0, 1, 0])), Some(257));
+        assert_eq!(id([0, 0, 1, 0]).further(257), id([0, 0, 2, 1]));
+        assert_eq!(id([1, 2, 3, 4]).places_after(NodeId([1; 16])), None);
     }
 
     #[test]
