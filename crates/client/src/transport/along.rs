@@ -22,6 +22,8 @@ const KEPT_BYTES: usize = 12 * 1024 * 1024;
 const KEPT: usize = 16 * 1024;
 /// Replies with contents after which one that nobody has wanted goes.
 const KEPT_FOR: u64 = 16;
+/// ... and after which what is left of one no longer keeps all of it in memory.
+const WHOLE_FOR: u64 = 2;
 /// Bytes of contents that one reply may bring.
 const AT_ONCE: usize = 8 * 1024 * 1024;
 /// With less room than this, contents are left to be fetched.
@@ -64,7 +66,13 @@ impl Along {
             let reply = kept.replies;
             kept.contents.push_back((reply, content));
         }
-        kept.replies += u64::from(kept.contents.len() > before);
+        if kept.contents.len() > before {
+            kept.replies += 1;
+            let old = kept.replies.saturating_sub(WHOLE_FOR);
+            for (_, content) in kept.contents.iter_mut().filter(|(reply, _)| reply + 1 == old) {
+                content.bytes = Bytes::copy_from_slice(&content.bytes);
+            }
+        }
         while let Some((reply, _)) = kept.contents.front() {
             let full = kept.contents.len() > KEPT || kept.bytes > KEPT_BYTES;
             if !full && reply + KEPT_FOR > kept.replies {
@@ -228,4 +236,26 @@ fn write_one(
     let Some(bases) = content.bases.iter().map(here).collect() else { return };
     let mut writer = Writer::new(Arc::clone(wanted), bases, Arc::clone(files), Arc::clone(places));
     writer.take_parcel(vec![content.block], content.form, content.bytes, written);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_an_old_reply_does_not_keep_all_of_it_in_memory() {
+        let along = Along::default();
+        let brought = |reply: &Bytes| {
+            let bytes = reply.slice(..3);
+            let block = BlockHeader { hash: BlockHash::of(&bytes), len: 3 };
+            along.keep(std::iter::once(Content { block, form: Form::Plain, bases: Vec::new(), bytes, named: true }));
+        };
+        let replies = [b"first", b"other", b"third"].map(|text| Bytes::from(text.to_vec()));
+        let whole = || replies.each_ref().map(|reply| !reply.is_unique());
+        brought(&replies[0]);
+        brought(&replies[1]);
+        assert_eq!(whole(), [true, true, false]);
+        brought(&replies[2]);
+        assert_eq!(whole(), [false, true, true]);
+    }
 }
