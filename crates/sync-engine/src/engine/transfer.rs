@@ -378,11 +378,7 @@ impl Engine {
             if asked.len() >= limits::BLOCKS_PER_REQUEST {
                 break;
             }
-            let known = transfers.present.contains(hash)
-                || transfers.absent.contains(hash)
-                || transfers.must_send.contains(hash)
-                || transfers.moving.concerns(hash);
-            if !known && transfers.asking.insert(*hash) {
+            if !transfers.is_decided(hash) && transfers.asking.insert(*hash) {
                 asked.push(*hash);
             }
         }

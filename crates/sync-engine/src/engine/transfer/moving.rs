@@ -2,7 +2,7 @@
 //! back or in front as the file has grown or shrunk.
 
 use super::super::Engine;
-use super::{RequestKind, UPLOADS};
+use super::{RequestKind, Transfers, UPLOADS};
 use crate::io::{BlockSource, Environment, Former, FormerBlock, Request};
 use crate::tree::{Content, FileContent, Seen};
 use model::block::block_len;
@@ -42,6 +42,16 @@ impl Moving {
     }
 }
 
+impl Transfers {
+    /// Whether it is known what is to be done about a block that may have to be sent, or found out already.
+    pub(super) fn is_decided(&self, block: &BlockHash) -> bool {
+        self.present.contains(block)
+            || self.absent.contains(block)
+            || self.must_send.contains(block)
+            || self.moving.concerns(block)
+    }
+}
+
 impl Engine {
     /// Notes which blocks of an upload have probably moved: where many that follow each other are new in an edited
     /// file of another size.
@@ -52,12 +62,7 @@ impl Engine {
         }
         let transfers = &mut self.transfers;
         let open = |hash: &BlockHash| {
-            !transfers.present.contains(hash)
-                && !transfers.absent.contains(hash)
-                && !transfers.must_send.contains(hash)
-                && !transfers.asking.contains(hash)
-                && !transfers.sending.contains(hash)
-                && !transfers.moving.concerns(hash)
+            !transfers.is_decided(hash) && !transfers.asking.contains(hash) && !transfers.sending.contains(hash)
         };
         let open: Vec<u32> = wanted.iter().filter(|(_, hash)| open(hash)).map(|(number, _)| *number).collect();
         for run in runs(&open).into_iter().filter(|run| run.len() >= self.tuning.move_from as usize) {
