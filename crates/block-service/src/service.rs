@@ -32,11 +32,13 @@ pub struct Thrift {
     /// Whether what has come of an upload counts when the server is killed before the upload's end. Whoever makes the
     /// [`Unfinished`](crate::Unfinished) looks at it.
     pub keep_unfinished: bool,
+    /// Whether large blocks go to the disk past the page cache. Whoever opens the store looks at it.
+    pub direct_writes: bool,
 }
 
 impl Thrift {
     /// Every saving.
-    pub const ALL: Self = Self { relay_deltas: true, compress: true, keep_unfinished: true };
+    pub const ALL: Self = Self { relay_deltas: true, compress: true, keep_unfinished: true, direct_writes: true };
 }
 
 impl Default for Thrift {

@@ -14,6 +14,7 @@ mod memory;
 mod recent;
 
 pub use block::{Block, BlockError};
+pub use direct_io::PageCache;
 pub use disk::{Counters, DiskBlockReader, DiskBlockStore, DiskOptions};
 pub use error::StoreError;
 pub use memory::MemoryBlockStore;

@@ -27,6 +27,7 @@ pub enum Setting {
     KeptBlocks(bool),
     Bundles(bool),
     Shifts(bool),
+    DirectWrites(bool),
 }
 
 /// All settings.
@@ -38,7 +39,7 @@ pub struct Settings {
 }
 
 /// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 16] = [
+pub const KEYS: [&str; 17] = [
     "delete-guard",
     "upload-limit",
     "download-limit",
@@ -55,6 +56,7 @@ pub const KEYS: [&str; 16] = [
     "kept-blocks",
     "bundles",
     "shifts",
+    "direct-writes",
 ];
 
 /// A setting that cannot be made.
@@ -109,6 +111,7 @@ impl Setting {
             "kept-blocks" => parse_switch(value).map(Self::KeptBlocks).ok_or_else(|| bad(KEYS[13])),
             "bundles" => parse_switch(value).map(Self::Bundles).ok_or_else(|| bad(KEYS[14])),
             "shifts" => parse_switch(value).map(Self::Shifts).ok_or_else(|| bad(KEYS[15])),
+            "direct-writes" => parse_switch(value).map(Self::DirectWrites).ok_or_else(|| bad(KEYS[16])),
             _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
     }
@@ -133,6 +136,7 @@ impl Setting {
             Self::KeptBlocks(on) => thrift.kept_blocks = on,
             Self::Bundles(on) => thrift.bundles = on,
             Self::Shifts(on) => thrift.shifts = on,
+            Self::DirectWrites(on) => thrift.direct_writes = on,
         }
     }
 }
@@ -140,7 +144,7 @@ impl Setting {
 impl Settings {
     /// Names and values as text, in the order of [`KEYS`].
     #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 16] {
+    pub fn texts(&self) -> [(&'static str, String); 17] {
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
         let [
@@ -160,6 +164,7 @@ impl Settings {
             kept_blocks,
             bundles,
             shifts,
+            direct_writes,
         ] = KEYS;
         [
             (guard, guard_text(self.guard)),
@@ -178,6 +183,7 @@ impl Settings {
             (kept_blocks, switch(self.thrift.kept_blocks)),
             (bundles, switch(self.thrift.bundles)),
             (shifts, switch(self.thrift.shifts)),
+            (direct_writes, switch(self.thrift.direct_writes)),
         ]
     }
 }

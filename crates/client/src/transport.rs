@@ -239,6 +239,8 @@ pub struct Thrift {
     pub bundles: bool,
     /// Whether what an edit has moved is made at the server of what it has, unasked.
     pub shifts: bool,
+    /// Whether large downloads are written past the page cache.
+    pub direct_writes: bool,
 }
 
 impl Thrift {
@@ -274,6 +276,7 @@ impl Default for Thrift {
             kept_blocks: true,
             bundles: true,
             shifts: true,
+            direct_writes: true,
         }
     }
 }

@@ -237,6 +237,10 @@ fn shown(setting: Setting) -> (&'static str, String) {
             thrift.shifts = on;
             15
         }
+        Setting::DirectWrites(on) => {
+            thrift.direct_writes = on;
+            16
+        }
     };
     settings.texts()[place].clone()
 }

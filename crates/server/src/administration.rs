@@ -87,6 +87,6 @@ fn parts(config: &Config, purpose: BlocksFor) -> Result<Parts, AdministrationErr
     let data_dir = DataDir::prepare(&config.data_dir)?;
     let meta = Arc::new(open_meta(&data_dir, &config.metadata, Hub::new())?);
     let instance = meta.server().map_err(AdministrationError::Meta)?.instance;
-    let store = open_blocks(&data_dir, &config.blocks, instance, meta.clone(), purpose)?;
+    let store = open_blocks(&data_dir, config, instance, meta.clone(), purpose)?;
     Ok((meta, store))
 }

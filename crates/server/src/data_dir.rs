@@ -94,10 +94,10 @@ impl DataDir {
         self.path.join("meta.sqlite")
     }
 
-    pub(crate) fn blocks(&self, instance: InstanceId) -> Result<DiskBlockStore, ServerError> {
+    pub(crate) fn blocks(&self, instance: InstanceId, options: DiskOptions) -> Result<DiskBlockStore, ServerError> {
         let path = self.path.join("blocks");
         self.in_reserve(|| {
-            let opened = DiskBlockStore::open(&path, instance, DiskOptions::default());
+            let opened = DiskBlockStore::open(&path, instance, options);
             opened.map_err(|error| self.unusable_blocks(&path, error))
         })
     }

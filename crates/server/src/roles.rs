@@ -19,7 +19,7 @@ use api::ApiError;
 use api::service::{Announce, CleanUpMode, MetaForStart, PackIndex};
 use axum::Router;
 use block_service::{BlockService, CleanUp, CleanUpReport, Unfinished};
-use block_store::{BlockStore, RecentBlocks, StoreError};
+use block_store::{BlockStore, DiskOptions, PageCache, RecentBlocks, StoreError};
 use block_store_s3::S3BlockStore;
 use cache::{Cache, InProcessCache, MemcachedCache};
 use meta_service::MetaService;
@@ -104,7 +104,7 @@ impl Part {
         let announce = Arc::new(CountedAnnounce { inner: hub.clone(), metrics: metrics.clone() });
         let meta = Arc::new(with_cache(open_meta(&data_dir, &config.metadata, announce)?, &config.cache, metrics));
         let instance = meta.server().map_err(|error| unusable(&data_dir, &config.metadata, error))?.instance;
-        let store = open_blocks(&data_dir, &config.blocks, instance, meta.clone(), BlocksFor::Everything)?;
+        let store = open_blocks(&data_dir, config, instance, meta.clone(), BlocksFor::Everything)?;
         let store = Arc::new(RecentBlocks::new(store, RECENT_BLOCK_BYTES));
         let clean_up = Arc::new(CleanUp::new(store.clone(), meta.clone()));
         let blocks = Arc::new(BlockService::new(store, meta.clone()).with_thrift(config.thrift));
@@ -169,9 +169,9 @@ impl Part {
         let lock = matches!(config.blocks, Blocks::InDataDir).then(|| data_dir.lock()).transpose()?;
         let (upstream, meta) = remote_meta(config, links);
         let instance = ask_which_server(meta.clone()).await?;
-        let (blocks, index, directory) = (config.blocks.clone(), meta.clone(), data_dir.clone());
+        let (settings, index, directory) = (config.clone(), meta.clone(), data_dir.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            open_blocks(&directory, &blocks, instance, index, BlocksFor::Everything)
+            open_blocks(&directory, &settings, instance, index, BlocksFor::Everything)
         });
         let opened = opened.await;
         let store = opened.map_err(|panic| ServerError::Runtime { source: std::io::Error::other(panic) })??;
@@ -332,14 +332,16 @@ pub(crate) enum BlocksFor {
 /// The configured block store.
 pub(crate) fn open_blocks(
     data_dir: &DataDir,
-    blocks: &Blocks,
+    config: &Config,
     instance: InstanceId,
     index: Arc<dyn PackIndex>,
     purpose: BlocksFor,
 ) -> Result<Arc<dyn BlockStore>, ServerError> {
-    let (options, credentials) = match blocks {
+    let (options, credentials) = match &config.blocks {
         Blocks::InDataDir => {
-            return match data_dir.blocks(instance) {
+            let page_cache = PageCache::direct(config.thrift.direct_writes);
+            let options = DiskOptions { page_cache, ..DiskOptions::default() };
+            return match data_dir.blocks(instance, options) {
                 // Else it is opened in full: what its last process wrote at its end may have to be found again.
                 Err(ServerError::AlreadyRunning { .. }) if purpose == BlocksFor::Looking => {
                     Ok(Arc::new(data_dir.blocks_to_look_at(instance)?))

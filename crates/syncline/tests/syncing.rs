@@ -56,6 +56,7 @@ fn whatever_saves_bytes_or_time_can_be_left_off_and_all_converges() {
         "kept-blocks",
         "bundles",
         "shifts",
+        "direct-writes",
     ];
     let noise = |seed: u32, len: u32| -> String {
         let mix = |n: u32| (n ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(15).wrapping_mul(0x85eb_ca6b);

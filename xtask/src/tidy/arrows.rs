@@ -10,6 +10,7 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     // words
     ("sha256-lanes", &[]),
+    ("direct-io", &[]),
     ("model", &["sha256-lanes"]),
     ("delta", &[]),
     // meaning
@@ -20,9 +21,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cache", &[]),
     ("metadata-store", &["model", "cache"]),
     ("metadata-store-mysql", &["model", "metadata-store"]),
-    ("block-store", &["model"]),
+    ("block-store", &["direct-io", "model"]),
     ("block-store-s3", &["model", "api", "block-store"]),
-    ("local-files", &["sha256-lanes", "model", "sync-engine"]),
+    ("local-files", &["sha256-lanes", "direct-io", "model", "sync-engine"]),
     // calls between processes
     ("service-calls", &["model", "api"]),
     // drivers; no service sees another

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 /// Small packs, so that a few blocks fill several.
-const SMALL: DiskOptions = DiskOptions { pack_bytes: 256 * 1024 };
+const SMALL: DiskOptions = DiskOptions { pack_bytes: 256 * 1024, page_cache: PageCache::Past };
 const BLOCKS: u64 = 1000;
 
 /// A thousand small blocks over several packs, of which one in ten is still wanted.
@@ -56,7 +56,7 @@ fn the_space_of_removed_blocks_comes_back_however_small_they_were() {
 #[test]
 fn a_pack_without_blocks_is_removed() {
     let home = Home::new();
-    let store = home.try_open(DiskOptions { pack_bytes: 1 }).expect("opens");
+    let store = home.try_open(DiskOptions { pack_bytes: 1, ..DiskOptions::default() }).expect("opens");
     let hashes: Vec<BlockHash> = (0..4).map(|seed| block(seed, 500).hash()).collect();
     (0..4).for_each(|seed| store.put(&[block(seed, 500)]).expect("puts"));
     store.remove(&hashes[..3]).expect("removes");
@@ -68,7 +68,7 @@ fn a_pack_without_blocks_is_removed() {
 #[test]
 fn the_contract_holds_after_a_compaction() {
     let home = Home::new();
-    let store = home.try_open(DiskOptions { pack_bytes: 1 }).expect("opens");
+    let store = home.try_open(DiskOptions { pack_bytes: 1, ..DiskOptions::default() }).expect("opens");
     store.put(&[block(100, 10)]).expect("puts");
     store.remove(&[block(100, 10).hash()]).expect("removes");
     store.compact().expect("compacts");
@@ -125,7 +125,7 @@ fn a_crash_in_a_compaction_loses_nothing() {
 #[test]
 fn a_pack_with_a_damaged_block_is_left_as_it_is() {
     let home = Home::new();
-    let store = home.try_open(DiskOptions { pack_bytes: 2000 }).expect("opens");
+    let store = home.try_open(DiskOptions { pack_bytes: 2000, ..DiskOptions::default() }).expect("opens");
     let blocks: Vec<_> = (0..3).map(|seed| block(seed, 900)).collect();
     blocks.iter().for_each(|block| store.put(std::slice::from_ref(block)).expect("puts"));
     store.remove(&[blocks[0].hash()]).expect("removes");

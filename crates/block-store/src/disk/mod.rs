@@ -30,6 +30,7 @@ mod writer;
 
 use crate::{Block, BlockStore, Compaction, StoreError};
 use bytes::Bytes;
+use direct_io::PageCache;
 use group::GroupQueue;
 use index::{Entry, IndexReaders, Place};
 use layout::Layout;
@@ -53,11 +54,13 @@ const GROUP_BATCHES: usize = 1024;
 pub struct DiskOptions {
     /// Bytes after which a new pack is begun.
     pub pack_bytes: u64,
+    /// Which way long records go to the disk.
+    pub page_cache: PageCache,
 }
 
 impl Default for DiskOptions {
     fn default() -> Self {
-        Self { pack_bytes: PACK_BYTES }
+        Self { pack_bytes: PACK_BYTES, page_cache: PageCache::default() }
     }
 }
 

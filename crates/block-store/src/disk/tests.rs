@@ -85,7 +85,7 @@ fn the_contract_holds() {
 #[test]
 fn the_contract_holds_when_every_batch_begins_a_pack() {
     let home = Home::new();
-    contract::check(&home.try_open(DiskOptions { pack_bytes: 1 }).expect("opens"));
+    contract::check(&home.try_open(DiskOptions { pack_bytes: 1, ..DiskOptions::default() }).expect("opens"));
     assert!(home.pack(5).exists());
 }
 
@@ -181,10 +181,10 @@ fn a_record_torn_at_any_byte_takes_nothing_before_it_along() {
 #[test]
 fn a_new_pack_torn_in_its_header_is_begun_again() {
     let home = Home::new();
-    put(&home.try_open(DiskOptions { pack_bytes: 1 }).expect("opens"), 0);
+    put(&home.try_open(DiskOptions { pack_bytes: 1, ..DiskOptions::default() }).expect("opens"), 0);
     for len in 0..16 {
         fs::write(home.pack(2), &pack::pack_header(2)[..len]).expect("writes");
-        let store = home.try_open(DiskOptions { pack_bytes: 1 }).expect("opens");
+        let store = home.try_open(DiskOptions { pack_bytes: 1, ..DiskOptions::default() }).expect("opens");
         put(&store, 100 + len as u64);
         assert!(has(&store, 0) && has(&store, 100 + len as u64));
         drop(store);
@@ -238,7 +238,7 @@ fn a_block_that_is_there_costs_no_bytes() {
 #[test]
 fn a_full_pack_keeps_no_echoes() {
     let home = Home::new();
-    let store = home.try_open(DiskOptions { pack_bytes: 800 }).expect("opens");
+    let store = home.try_open(DiskOptions { pack_bytes: 800, ..DiskOptions::default() }).expect("opens");
     put(&store, 0);
     let before = home.pack_len(1);
     store.put(&[block(1, 300), block(0, 500)]).expect("puts");

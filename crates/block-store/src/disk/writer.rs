@@ -6,13 +6,13 @@ use super::pack::{PACK_HEADER, PackReaders, RECORD_HEADER, block_header, pack_he
 use super::recovery::Tail;
 use super::{Counters, DiskOptions, Job};
 use crate::{Block, StoreError};
+use direct_io::PageCache;
 use model::BlockHash;
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem;
-use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -20,11 +20,6 @@ use std::path::PathBuf;
 const GATHER_BELOW: usize = 64 * 1024;
 /// Bytes gathered before they are written.
 const GATHER_BYTES: usize = 1024 * 1024;
-/// Bytes of one write. For a larger one the kernel takes pages of its largest sizes, which on a virtual machine are
-/// those that its host has to find first: 4 MiB at a time took five times as long as this.
-const WRITE_PIECE: usize = 256 * 1024;
-/// Bytes from which on the kernel is asked to begin to put them on the disk while what follows is written.
-const BEGIN_WRITE_BACK: usize = 1024 * 1024;
 
 /// Writes to the packs and to the index.
 #[derive(Debug)]
@@ -46,6 +41,8 @@ struct OpenPack {
     number: u32,
     /// Everything before is durable and in the index.
     end: u64,
+    /// Which way long records go.
+    page_cache: PageCache,
 }
 
 impl Writer {
@@ -62,7 +59,7 @@ impl Writer {
                     .open(&path)
                     .map_err(|error| tracing::warn!(path = %path.display(), %error, "a pack cannot be continued"))
                     .ok()
-                    .map(|file| OpenPack { file, path, number: pack, end });
+                    .map(|file| OpenPack { file, path, number: pack, end, page_cache: options.page_cache });
             }
         }
         writer
@@ -216,7 +213,7 @@ impl Writer {
             Some(open) => open,
             None => {
                 self.leave_pack();
-                let open = OpenPack::begin(&self.layout, self.next_pack)?;
+                let open = OpenPack::begin(&self.layout, self.next_pack, self.options.page_cache)?;
                 self.next_pack += 1;
                 open
             }
@@ -255,7 +252,7 @@ type Sorted = Vec<(Block, Option<Entry>)>;
 impl OpenPack {
     /// Makes a pack whose existence is durable. A file of this number can only be one whose making
     /// was interrupted before its first record.
-    fn begin(layout: &Layout, number: u32) -> Result<Self, StoreError> {
+    fn begin(layout: &Layout, number: u32, page_cache: PageCache) -> Result<Self, StoreError> {
         let path = layout.pack(number);
         let create = || {
             let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
@@ -264,7 +261,7 @@ impl OpenPack {
         };
         let file = create().map_err(StoreError::io("create", &path))?;
         sync_directory(&layout.packs())?;
-        Ok(Self { file, path, number, end: PACK_HEADER })
+        Ok(Self { file, path, number, end: PACK_HEADER, page_cache })
     }
 
     /// Ends the file where its last kept record ends.
@@ -342,15 +339,8 @@ impl Gather<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let began = self.at;
-        for piece in bytes.chunks(WRITE_PIECE) {
-            self.pack.file.write_all_at(piece, self.at)?;
-            self.at += piece.len() as u64;
-        }
-        if bytes.len() >= BEGIN_WRITE_BACK {
-            // Linux begins to write what is not on the disk yet, and keeps it in memory until it is there.
-            fadvise(&self.pack.file, began, NonZeroU64::new(bytes.len() as u64), Advice::DontNeed).ok();
-        }
+        direct_io::write_all_at(&self.pack.file, bytes, self.at, self.pack.page_cache)?;
+        self.at += bytes.len() as u64;
         Ok(())
     }
 }

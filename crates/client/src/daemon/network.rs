@@ -22,6 +22,7 @@ const CALLS: usize = 16;
 /// The caller of the engine's requests.
 pub(super) struct Network {
     transport: Transport,
+    disk: Arc<Disk>,
     files: Arc<dyn BlockFiles>,
     hashed: Arc<HashedFiles>,
     events: Sender<Input>,
@@ -40,13 +41,14 @@ impl Network {
         tasks: TaskTracker,
         cancelled: CancellationToken,
     ) -> Self {
-        let files = Arc::new(FolderBlocks::new(disk, Arc::clone(&hashed)));
+        let files = Arc::new(FolderBlocks::new(Arc::clone(&disk) as _, Arc::clone(&hashed)));
         let (permits, runtime) = (Arc::new(Semaphore::new(CALLS)), tokio::runtime::Handle::current());
-        Self { transport, files, hashed, events, tasks, cancelled, permits, runtime }
+        Self { transport, disk, files, hashed, events, tasks, cancelled, permits, runtime }
     }
 
     /// From now on, with or without what saves bytes.
     pub(super) fn set_thrift(&self, thrift: Thrift) {
+        self.disk.set_direct_writes(thrift.direct_writes);
         self.hashed.set_on(thrift.hash_once);
         self.transport.set_thrift(thrift);
     }

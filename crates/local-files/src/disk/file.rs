@@ -1,16 +1,16 @@
 //! Files that were opened, and what the kernel says of files.
 
-use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use direct_io::PageCache;
 use model::Mtime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    Advice, AtFlags, CWD, FileType, Mode, SeekFrom, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
-    UTIME_OMIT, fadvise, fchmod, fdatasync, ftruncate, futimens, makedev, seek, statx,
+    AtFlags, CWD, FileType, Mode, SeekFrom, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT,
+    fchmod, fdatasync, ftruncate, futimens, makedev, seek, statx,
 };
-use rustix::io::{self, Errno, pread, pwrite, retry_on_intr};
+use rustix::io::{self, pread, retry_on_intr};
 use sync_engine::io::{FileKind, Fingerprint, LocalPath};
 
 use super::errno::Call;
@@ -18,12 +18,6 @@ use crate::fs::{FsError, OpenFile, Stat, TempFile};
 
 const PERMISSIONS: u32 = 0o7777;
 const OWNER_EXECUTES: u32 = 0o100;
-/// Bytes of one write. For a larger one the kernel takes pages of its largest sizes, which on a virtual machine are
-/// those that its host has to find first: 4 MiB at a time took five times as long as this.
-const WRITE_PIECE: usize = 256 * 1024;
-/// Bytes from which on the kernel is asked to begin to put them on the disk at once, so that it is busy while what
-/// follows is prepared.
-const BEGIN_WRITE_BACK: usize = 1024 * 1024;
 
 /// An open regular file.
 pub(super) struct DiskFile {
@@ -32,12 +26,14 @@ pub(super) struct DiskFile {
     path: LocalPath,
     /// What it was then; `None` of one that was made, which nobody asks for.
     first: Option<Stat>,
+    /// Which way large writes go.
+    page_cache: PageCache,
 }
 
 impl DiskFile {
     /// Takes what was opened, if it is a regular file.
-    pub(super) fn new(fd: OwnedFd, path: &LocalPath) -> Result<Self, FsError> {
-        let mut file = Self::made(fd, path);
+    pub(super) fn new(fd: OwnedFd, path: &LocalPath, page_cache: PageCache) -> Result<Self, FsError> {
+        let mut file = Self::made(fd, path, page_cache);
         let first = file.stat()?;
         file.first = Some(first);
         match first.kind {
@@ -49,8 +45,8 @@ impl DiskFile {
     }
 
     /// Takes what was made to be opened: that is a regular file.
-    pub(super) fn made(fd: OwnedFd, path: &LocalPath) -> Self {
-        Self { fd, path: path.clone(), first: None }
+    pub(super) fn made(fd: OwnedFd, path: &LocalPath, page_cache: PageCache) -> Self {
+        Self { fd, path: path.clone(), first: None, page_cache }
     }
 
     fn call(&self, what: &'static str) -> Call<'_> {
@@ -99,20 +95,8 @@ impl OpenFile for DiskFile {
 
 impl TempFile for DiskFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), FsError> {
-        let mut written = 0;
-        while written < bytes.len() {
-            let piece = &bytes[written..bytes.len().min(written + WRITE_PIECE)];
-            let result = match retry_on_intr(|| pwrite(&self.fd, piece, offset + written as u64)) {
-                Ok(0) => Err(Errno::IO),
-                result => result,
-            };
-            written += result.map_err(|errno| self.call("pwrite").error(errno))?;
-        }
-        if written >= BEGIN_WRITE_BACK {
-            // Linux begins to write what is not on the disk yet, and keeps it in memory until it is there.
-            fadvise(&self.fd, offset, NonZeroU64::new(written as u64), Advice::DontNeed).ok();
-        }
-        Ok(())
+        let written = direct_io::write_all_at(&self.fd, bytes, offset, self.page_cache);
+        written.map_err(|errno| self.call("pwrite").error(errno))
     }
 
     fn set_len(&self, len: u64) -> Result<(), FsError> {

@@ -15,9 +15,11 @@ mod way;
 use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use direct_io::PageCache;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, mkdirat, openat, readlinkat, statvfs, symlinkat, syncfs, unlinkat};
 use rustix::io::{self, Errno, retry_on_intr};
@@ -64,6 +66,8 @@ struct Linked {
     checked: Mutex<Option<CheckedRoot>>,
     /// A device, and whether it tells changes apart; `None` before that was tried out.
     grain: Mutex<Option<(u64, bool)>>,
+    /// Large writes go through the page cache.
+    cached_writes: AtomicBool,
 }
 
 /// A folder whose marker was right.
@@ -141,7 +145,14 @@ impl Disk {
     #[must_use]
     pub fn open(path: &Path, id: RootId) -> Self {
         let boot = fs::read_to_string(BOOT_ID).ok().and_then(|text| boot_id(&text)).unwrap_or_default();
-        let folder = Linked { path: path.to_owned(), id, boot, checked: Mutex::new(None), grain: Mutex::new(None) };
+        let folder = Linked {
+            path: path.to_owned(),
+            id,
+            boot,
+            checked: Mutex::new(None),
+            grain: Mutex::new(None),
+            cached_writes: AtomicBool::new(false),
+        };
         Self { folder: Arc::new(folder), way: None }
     }
 
@@ -156,6 +167,11 @@ impl Disk {
             Ok(Marker::Illegible) | Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(Call::new("read the marker of", &LocalPath::root()).error(errno)),
         }
+    }
+
+    /// From now on large temporary files are written past the page cache where the file system can, or not.
+    pub fn set_direct_writes(&self, on: bool) {
+        self.folder.cached_writes.store(!on, Ordering::Relaxed);
     }
 
     /// Where the folder is.
@@ -221,9 +237,10 @@ impl Disk {
         let (parent, name) = self.parent(path)?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(NEW_FILE_PERMISSIONS);
+        let page_cache = PageCache::direct(!self.folder.cached_writes.load(Ordering::Relaxed));
         match retry_on_intr(|| openat(&parent, name, flags, mode)) {
-            Ok(fd) if flags.contains(OFlags::CREATE | OFlags::EXCL) => Ok(DiskFile::made(fd, path)),
-            Ok(fd) => DiskFile::new(fd, path),
+            Ok(fd) if flags.contains(OFlags::CREATE | OFlags::EXCL) => Ok(DiskFile::made(fd, path, page_cache)),
+            Ok(fd) => DiskFile::new(fd, path, page_cache),
             // A socket.
             Err(Errno::NXIO) => Err(FsError::NotFound),
             Err(errno) => Err(Call::new("open", path).naming_error(errno)),

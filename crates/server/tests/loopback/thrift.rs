@@ -420,7 +420,7 @@ async fn text_is_compressed_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_saving_the_bytes_are_the_same_and_all_of_them_travel() {
     let plain = Thrift { delta: false, compress: false, ..Thrift::default() };
-    let on_server = ServerThrift { relay_deltas: false, compress: false, keep_unfinished: false };
+    let on_server = ServerThrift { relay_deltas: false, compress: false, keep_unfinished: false, direct_writes: false };
     let mut pair = Pair::start(plain, on_server).await;
     let mut bytes = vec![b'x'; 1 << 20];
     pair.save(&bytes).await;
