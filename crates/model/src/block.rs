@@ -31,6 +31,12 @@ impl BlockHash {
     pub fn of_each(blocks: &[&[u8]]) -> Vec<Self> {
         sha256_lanes::digests(blocks).into_iter().map(Self).collect()
     }
+
+    /// The same of blocks that lie in pieces.
+    #[must_use]
+    pub fn of_pieces(blocks: &[Vec<&[u8]>]) -> Vec<Self> {
+        sha256_lanes::digests_of_pieces(blocks).into_iter().map(Self).collect()
+    }
 }
 
 /// The beginnings of a block in multiples of [`limits::BEGINNING_BYTES`], the shortest first, without the block

@@ -9,6 +9,7 @@
 mod x86;
 
 use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
 
 /// Messages that are hashed side by side, at most.
 pub const LANES: usize = 2;
@@ -37,6 +38,34 @@ pub fn digests(messages: &[&[u8]]) -> Vec<[u8; 32]> {
         }
     }
     found
+}
+
+/// The SHA-256 of each message, of which the pieces are given. They are hashed side by side as far as the pieces lie
+/// alike: each has to begin a multiple of [`UNIT`] behind its message's first byte.
+#[must_use]
+pub fn digests_of_pieces(messages: &[Vec<&[u8]>]) -> Vec<[u8; 32]> {
+    let mut rests: Vec<VecDeque<&[u8]>> = messages.iter().map(|pieces| pieces.iter().copied().collect()).collect();
+    let mut hashers = Hashers::new(messages.len());
+    loop {
+        rests.iter_mut().for_each(|rest| while rest.pop_front_if(|piece| piece.is_empty()).is_some() {});
+        let shortest = rests.iter().map(|rest| rest.front().map_or(0, |piece| piece.len())).min().unwrap_or(0);
+        let len = shortest / UNIT * UNIT;
+        if len == 0 {
+            break;
+        }
+        let mut heads = Vec::with_capacity(rests.len());
+        for piece in rests.iter_mut().filter_map(VecDeque::front_mut) {
+            let (head, rest) = piece.split_at(len);
+            heads.push(head);
+            *piece = rest;
+        }
+        hashers.update(&heads);
+    }
+    hashers
+        .split()
+        .zip(rests)
+        .map(|(hasher, rest)| hasher.finish(&rest.into_iter().collect::<Vec<_>>().concat()))
+        .collect()
 }
 
 /// Messages of one length that come piece by piece, all at the same pace.
@@ -173,6 +202,22 @@ mod tests {
         ) {
             let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
             prop_assert_eq!(digests(&messages), one_by_one(&messages));
+        }
+
+        #[test]
+        fn messages_cut_anywhere_have_their_hashes(
+            messages in proptest::collection::vec(
+                proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..8), 0..4),
+            unit in prop_oneof![Just(1), Just(UNIT)],
+        ) {
+            let units = |piece: &[u8]| piece.len() / unit * unit;
+            let cut: Vec<Vec<&[u8]>> = messages
+                .iter()
+                .map(|pieces| pieces.iter().map(|piece| &piece[..units(piece)]).collect())
+                .collect();
+            let whole: Vec<Vec<u8>> = cut.iter().map(|pieces| pieces.concat()).collect();
+            let whole: Vec<&[u8]> = whole.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(digests_of_pieces(&cut), one_by_one(&whole));
         }
     }
 }

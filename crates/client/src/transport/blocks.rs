@@ -10,7 +10,6 @@ use local_files::fs::{Fs, temp_path};
 use local_files::hashed::HashedFiles;
 use local_files::room::Room;
 use local_files::temps::{self, Turns};
-use model::block::BlockHasher;
 use model::{BlockHash, NamespaceId, limits};
 use parcels::{Form, Frame, Opened, ParcelError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +25,8 @@ const WRITE_QUEUE: usize = 4;
 /// Bytes of a large block that go to the disk while the rest of it is on its way: what is there when a download
 /// breaks off need not come again.
 const PIECE_BYTES: usize = 2 * limits::BEGINNING_BYTES;
+/// Whole blocks whose pieces stay in memory until they are hashed, side by side.
+const HASHED_TOGETHER: usize = 2;
 /// Bases that one delta may copy from; each may be a block in memory.
 const BASES_AT_ONCE: usize = 8;
 /// Bases that stay in memory for the next delta.
@@ -305,16 +306,19 @@ pub(super) struct Writer {
     read: VecDeque<(usize, Vec<u8>)>,
     /// The block that comes in pieces.
     open: Option<OpenBlock>,
+    /// Those that came so and are written, but not hashed yet.
+    unnamed: Vec<OpenBlock>,
     /// Who may write pieces where.
     places: Arc<Places>,
     /// Another download has taken over the place of the block that comes in pieces.
     overtaken: bool,
 }
 
-/// A block of which the first pieces are written.
+/// A block of which the first pieces are written, or all of them.
 struct OpenBlock {
+    /// What it is to be.
     hash: BlockHash,
-    hasher: BlockHasher,
+    pieces: Vec<Bytes>,
     claims: Vec<Claim>,
 }
 
@@ -325,7 +329,7 @@ impl Writer {
         files: Arc<dyn BlockFiles>,
         places: Arc<Places>,
     ) -> Self {
-        Self { wanted, bases, files, read: VecDeque::new(), open: None, places, overtaken: false }
+        Self { wanted, bases, files, read: VecDeque::new(), open: None, unnamed: Vec::new(), places, overtaken: false }
     }
 
     /// A parcel that came by itself.
@@ -339,11 +343,18 @@ impl Writer {
         while let Some(batch) = receiver.recv().await {
             (self, written) = way.blocking(move || self.take_all(batch, written)).await?;
             if written.is_broken() || self.overtaken {
-                return Ok(written);
+                break;
             }
         }
-        written.begun = self.open.take().and_then(|open| self.beginning(open));
-        Ok(written)
+        way.blocking(move || self.finish(written)).await
+    }
+
+    fn finish(mut self, mut written: Written) -> Written {
+        self.name_blocks(&mut written);
+        if !written.is_broken() && !self.overtaken {
+            written.begun = self.open.take().and_then(|open| self.beginning(open));
+        }
+        written
     }
 
     fn take_all(mut self, batch: Vec<Arrival>, mut written: Written) -> (Self, Written) {
@@ -364,9 +375,9 @@ impl Writer {
         let Some(block) = self.wanted.get(&header.hash).cloned() else { return };
         let mut open = match self.open.take().filter(|open| *offset > 0 && open.hash == header.hash) {
             Some(open) => open,
-            None => OpenBlock { hash: header.hash, hasher: BlockHasher::new(), claims: self.places.claim(&block) },
+            None => OpenBlock { hash: header.hash, pieces: Vec::new(), claims: self.places.claim(&block) },
         };
-        open.hasher.update(bytes);
+        open.pieces.push(bytes.clone());
         let Some(result) = hold_all(&open.claims, &|| self.files.write(&block, u64::from(*offset), bytes)) else {
             // Another download of this block is under way, and what comes here is of no use.
             return self.overtaken = true;
@@ -378,11 +389,25 @@ impl Writer {
             self.open = Some(open);
             return;
         }
-        self.places.release(open.claims);
-        if open.hasher.finish().0.0 == [header.hash] {
-            written.blocks.push(header.hash);
-        } else {
-            written.damaged = Some(header.hash);
+        self.unnamed.push(open);
+        if self.unnamed.len() >= HASHED_TOGETHER {
+            self.name_blocks(written);
+        }
+    }
+
+    /// Whether the blocks that came in pieces are what they are to be.
+    fn name_blocks(&mut self, written: &mut Written) {
+        let blocks = mem::take(&mut self.unnamed);
+        let pieces: Vec<Vec<&[u8]>> =
+            blocks.iter().map(|block| block.pieces.iter().map(|piece| &**piece).collect()).collect();
+        let hashes = BlockHash::of_pieces(&pieces);
+        for (block, hash) in blocks.into_iter().zip(hashes) {
+            self.places.release(block.claims);
+            if block.hash == hash {
+                written.blocks.push(hash);
+            } else {
+                written.damaged = Some(block.hash);
+            }
         }
     }
 
@@ -390,8 +415,8 @@ impl Writer {
     fn beginning(&self, open: OpenBlock) -> Option<(BlockHash, BlockSource)> {
         self.places.release(open.claims);
         let target = self.wanted.get(&open.hash)?.to.first()?;
-        let (blocks, len) = open.hasher.finish();
-        let (hash, len) = (*blocks.0.first()?, u32::try_from(len).ok()?);
+        let hash = BlockHash::of_pieces(&[open.pieces.iter().map(|piece| &**piece).collect()]).pop()?;
+        let len = u32::try_from(open.pieces.iter().map(Bytes::len).sum::<usize>()).ok()?;
         let path = temp_path(&target.temp).ok()?;
         Some((open.hash, BlockSource { hash, len, path, offset: target.offset }))
     }
