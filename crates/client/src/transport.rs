@@ -448,7 +448,9 @@ impl Transport {
     }
 
     async fn whole_body(&self, mut response: Response, progress: &Progress) -> Result<Vec<u8>, TransportError> {
-        let mut body = Vec::new();
+        // What the server announces is only an announcement.
+        let announced = response.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+        let mut body = Vec::with_capacity(announced.min(limits::MESSAGE_BYTES));
         while let Some(piece) = self.piece(&mut response, progress).await? {
             if body.len() + piece.len() > limits::MESSAGE_BYTES {
                 return Err(TransportError::NotSyncline("its answer is too long".into()));

@@ -36,7 +36,11 @@ impl Effort {
 }
 
 /// Compresses one parcel after the other.
-pub struct Compressor(zstd::bulk::Compressor<'static>);
+pub struct Compressor {
+    whole: zstd::bulk::Compressor<'static>,
+    /// Without what finds repetitions far back, which takes most of the time where there are none.
+    probe: zstd::bulk::Compressor<'static>,
+}
 
 impl Compressor {
     /// A context to be used for many parcels.
@@ -44,10 +48,10 @@ impl Compressor {
     /// # Errors
     /// Want of memory.
     pub fn new(effort: Effort) -> io::Result<Self> {
-        let mut context = zstd::bulk::Compressor::new(effort.level())?;
-        context.window_log(WINDOW_LOG)?;
-        context.long_distance_matching(true)?;
-        Ok(Self(context))
+        let mut whole = zstd::bulk::Compressor::new(effort.level())?;
+        whole.window_log(WINDOW_LOG)?;
+        whole.long_distance_matching(true)?;
+        Ok(Self { whole, probe: zstd::bulk::Compressor::new(effort.level())? })
     }
 
     /// The compressed form of `plain`; `None` when it is not worth it.
@@ -61,12 +65,12 @@ impl Compressor {
                 return None;
             }
         }
-        let compressed = self.0.compress(plain).ok()?;
+        let compressed = self.whole.compress(plain).ok()?;
         pays(&compressed, plain).then_some(compressed)
     }
 
     fn pays(&mut self, plain: &[u8]) -> bool {
-        self.0.compress(plain).is_ok_and(|compressed| pays(&compressed, plain))
+        self.probe.compress(plain).is_ok_and(|compressed| pays(&compressed, plain))
     }
 }
 

@@ -275,7 +275,7 @@ impl OpenPack {
     /// Writes blocks and makes them durable. Returns the places of the fresh ones and their end.
     fn append(&self, fresh: &Sorted, echoes: &Sorted) -> Result<(Vec<Place>, u64), StoreError> {
         let write = || {
-            let mut out = Gather { pack: self, at: self.end, gathered: Vec::new() };
+            let mut out = Gather::new(self);
             let places = fresh.iter().map(|(block, _)| out.block(block)).collect::<io::Result<Vec<_>>>()?;
             let end = out.end();
             echoes.iter().try_for_each(|(block, _)| out.block(block).map(drop))?;
@@ -289,7 +289,7 @@ impl OpenPack {
     /// Writes removals and makes them durable. Returns their end.
     fn append_removals(&self, gone: &[(BlockHash, Place)]) -> Result<u64, StoreError> {
         let write = || {
-            let mut out = Gather { pack: self, at: self.end, gathered: Vec::new() };
+            let mut out = Gather::new(self);
             for (hash, place) in gone {
                 let record = removal_record(self.number, out.end(), hash, *place);
                 out.small(&record)?;
@@ -310,7 +310,11 @@ struct Gather<'a> {
     gathered: Vec<u8>,
 }
 
-impl Gather<'_> {
+impl<'a> Gather<'a> {
+    fn new(pack: &'a OpenPack) -> Self {
+        Self { pack, at: pack.end, gathered: Vec::new() }
+    }
+
     fn end(&self) -> u64 {
         self.at + self.gathered.len() as u64
     }
@@ -329,13 +333,20 @@ impl Gather<'_> {
     }
 
     fn small(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.gathered.len() + bytes.len() > GATHER_BYTES {
+            self.flush()?;
+        }
         self.gathered.extend_from_slice(bytes);
-        if self.gathered.len() < GATHER_BYTES { Ok(()) } else { self.flush() }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let gathered = mem::take(&mut self.gathered);
-        self.write(&gathered)
+        let mut gathered = mem::take(&mut self.gathered);
+        self.write(&gathered)?;
+        // Its memory serves for the next.
+        gathered.clear();
+        self.gathered = gathered;
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
