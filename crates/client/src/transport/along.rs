@@ -1,7 +1,6 @@
 //! Small contents that came along with what the server told of changes: they need not be asked for.
 
 use super::blocks::{BlockFiles, Writer, Written};
-use super::resume::Places;
 use super::{Transport, TransportError};
 use api::{
     ApiError, BlockHeader, ChangesReply, ChangesRequest, ErrorCode, HashStart, NewsBundleRequest, NewsReply,
@@ -209,33 +208,22 @@ impl Transport {
         let write = move || {
             let mut written = Written::default();
             let (named, told): (Vec<Content>, Vec<Content>) = contents.into_iter().partition(|content| content.named);
-            let writer = Writer::new(Arc::clone(&wanted), Vec::new(), Arc::clone(&files), Arc::clone(&places));
+            let mut writer = Writer::new(wanted, Vec::new(), files, places);
             writer.write_named(named.into_iter().map(|one| (one.block, one.bytes)).collect(), &mut written);
             for content in told {
                 if written.disk.is_some() {
                     break;
                 }
-                write_one(content, &wanted, &bases, &files, &places, &mut written);
+                let here = |start: &HashStart| bases.iter().find(|base| start.is_of(&base.hash)).cloned();
+                if let Some(bases) = content.bases.iter().map(here).collect() {
+                    writer.take_parcel(content.block, content.form, bases, content.bytes, &mut written);
+                }
             }
             written.forget_unmade();
             written
         };
         self.way.blocking(write).await
     }
-}
-
-fn write_one(
-    content: Content,
-    wanted: &Arc<BTreeMap<BlockHash, FetchBlock>>,
-    bases: &[BlockSource],
-    files: &Arc<dyn BlockFiles>,
-    places: &Arc<Places>,
-    written: &mut Written,
-) {
-    let here = |start: &HashStart| bases.iter().find(|base| start.is_of(&base.hash)).cloned();
-    let Some(bases) = content.bases.iter().map(here).collect() else { return };
-    let mut writer = Writer::new(Arc::clone(wanted), bases, Arc::clone(files), Arc::clone(places));
-    writer.take_parcel(vec![content.block], content.form, content.bytes, written);
 }
 
 #[cfg(test)]

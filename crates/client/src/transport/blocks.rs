@@ -303,7 +303,7 @@ pub(super) struct Writer {
     bases: Vec<BlockSource>,
     files: Arc<dyn BlockFiles>,
     /// Bases that were read, the newest last: the next delta most likely copies from them too.
-    read: VecDeque<(usize, Vec<u8>)>,
+    read: VecDeque<(BlockHash, Vec<u8>)>,
     /// The block that comes in pieces.
     open: Option<OpenBlock>,
     /// Those that came so and are written, but not hashed yet.
@@ -332,9 +332,17 @@ impl Writer {
         Self { wanted, bases, files, read: VecDeque::new(), open: None, unnamed: Vec::new(), places, overtaken: false }
     }
 
-    /// A parcel that came by itself.
-    pub(super) fn take_parcel(&mut self, headers: Vec<BlockHeader>, form: Form, bytes: Bytes, written: &mut Written) {
-        self.take(Received { headers, form, bytes }, written);
+    /// A parcel that came by itself, with what its delta copies from.
+    pub(super) fn take_parcel(
+        &mut self,
+        block: BlockHeader,
+        form: Form,
+        bases: Vec<BlockSource>,
+        bytes: Bytes,
+        written: &mut Written,
+    ) {
+        self.bases = bases;
+        self.take(Received { headers: vec![block], form, bytes }, written);
     }
 
     /// Goes on until the channel ends, the disk fails, or a block is not what it says.
@@ -470,13 +478,16 @@ impl Writer {
             return None;
         }
         for number in &needed {
-            if !self.read.iter().any(|(read, _)| read == number) {
-                let base = self.bases.get(*number)?;
+            let base = self.bases.get(*number)?;
+            if !self.read.iter().any(|(read, _)| *read == base.hash) {
                 let bytes = self.files.read_stretch(&base.path, base.offset, base.len as usize);
-                self.read.push_back((*number, bytes));
+                self.read.push_back((base.hash, bytes));
             }
         }
-        let base = |number| self.read.iter().find(|(read, _)| *read == number).map(|(_, bytes)| bytes.as_slice());
+        let base = |number: usize| {
+            let hash = self.bases.get(number)?.hash;
+            self.read.iter().find(|(read, _)| *read == hash).map(|(_, bytes)| bytes.as_slice())
+        };
         let made = script.apply(base).ok();
         while self.read.len() > BASES_KEPT {
             self.read.pop_front();
