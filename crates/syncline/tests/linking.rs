@@ -253,6 +253,7 @@ fn settings_can_be_changed_with_and_without_a_daemon() {
         "kept-blocks     on",
         "bundles         on",
         "shifts          on",
+        "direct-writes   on",
     ];
     assert_eq!(rest.lines().collect::<Vec<_>>(), expected);
 }
