@@ -1,7 +1,5 @@
 //! Which way large downloads go to the disk.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
 use std::fs::{self, File};
 use std::io::IoSliceMut;
 
