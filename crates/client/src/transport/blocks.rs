@@ -322,6 +322,12 @@ struct OpenBlock {
     claims: Vec<Claim>,
 }
 
+impl OpenBlock {
+    fn slices(&self) -> Vec<&[u8]> {
+        self.pieces.iter().map(|piece| &**piece).collect()
+    }
+}
+
 impl Writer {
     pub(super) const fn new(
         wanted: Arc<BTreeMap<BlockHash, FetchBlock>>,
@@ -406,9 +412,7 @@ impl Writer {
     /// Whether the blocks that came in pieces are what they are to be.
     fn name_blocks(&mut self, written: &mut Written) {
         let blocks = mem::take(&mut self.unnamed);
-        let pieces: Vec<Vec<&[u8]>> =
-            blocks.iter().map(|block| block.pieces.iter().map(|piece| &**piece).collect()).collect();
-        let hashes = BlockHash::of_pieces(&pieces);
+        let hashes = BlockHash::of_pieces(&blocks.iter().map(OpenBlock::slices).collect::<Vec<_>>());
         for (block, hash) in blocks.into_iter().zip(hashes) {
             self.places.release(block.claims);
             if block.hash == hash {
@@ -420,10 +424,10 @@ impl Writer {
     }
 
     /// What the next try may go on behind.
-    fn beginning(&self, open: OpenBlock) -> Option<(BlockHash, BlockSource)> {
-        self.places.release(open.claims);
+    fn beginning(&self, mut open: OpenBlock) -> Option<(BlockHash, BlockSource)> {
+        self.places.release(mem::take(&mut open.claims));
         let target = self.wanted.get(&open.hash)?.to.first()?;
-        let hash = BlockHash::of_pieces(&[open.pieces.iter().map(|piece| &**piece).collect()]).pop()?;
+        let hash = BlockHash::of_pieces(&[open.slices()]).pop()?;
         let len = u32::try_from(open.pieces.iter().map(Bytes::len).sum::<usize>()).ok()?;
         let path = temp_path(&target.temp).ok()?;
         Some((open.hash, BlockSource { hash, len, path, offset: target.offset }))
@@ -477,8 +481,9 @@ impl Writer {
         if needed.len() > BASES_AT_ONCE {
             return None;
         }
-        for number in &needed {
-            let base = self.bases.get(*number)?;
+        // Nothing is read, and kept, for a script that names a base that is not here.
+        let needed: Vec<&BlockSource> = needed.iter().map(|number| self.bases.get(*number)).collect::<Option<_>>()?;
+        for base in needed {
             if !self.read.iter().any(|(read, _)| *read == base.hash) {
                 let bytes = self.files.read_stretch(&base.path, base.offset, base.len as usize);
                 self.read.push_back((base.hash, bytes));

@@ -66,8 +66,8 @@ struct Linked {
     checked: Mutex<Option<CheckedRoot>>,
     /// A device, and whether it tells changes apart; `None` before that was tried out.
     grain: Mutex<Option<(u64, bool)>>,
-    /// Large writes go through the page cache.
-    cached_writes: AtomicBool,
+    /// Large writes go past the page cache.
+    direct_writes: AtomicBool,
 }
 
 /// A folder whose marker was right.
@@ -151,7 +151,7 @@ impl Disk {
             boot,
             checked: Mutex::new(None),
             grain: Mutex::new(None),
-            cached_writes: AtomicBool::new(false),
+            direct_writes: AtomicBool::new(true),
         };
         Self { folder: Arc::new(folder), way: None }
     }
@@ -171,7 +171,7 @@ impl Disk {
 
     /// From now on large temporary files are written past the page cache where the file system can, or not.
     pub fn set_direct_writes(&self, on: bool) {
-        self.folder.cached_writes.store(!on, Ordering::Relaxed);
+        self.folder.direct_writes.store(on, Ordering::Relaxed);
     }
 
     /// Where the folder is.
@@ -237,7 +237,7 @@ impl Disk {
         let (parent, name) = self.parent(path)?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(NEW_FILE_PERMISSIONS);
-        let page_cache = PageCache::direct(!self.folder.cached_writes.load(Ordering::Relaxed));
+        let page_cache = PageCache::direct(self.folder.direct_writes.load(Ordering::Relaxed));
         match retry_on_intr(|| openat(&parent, name, flags, mode)) {
             Ok(fd) if flags.contains(OFlags::CREATE | OFlags::EXCL) => Ok(DiskFile::made(fd, path, page_cache)),
             Ok(fd) => DiskFile::new(fd, path, page_cache),
