@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 /// Reviews at the same time.
 const REVIEWERS: usize = 4;
@@ -116,7 +116,8 @@ impl Edge {
             let edge = self.clone();
             tasks.spawn(async move { edge.review().await });
         }
-        let mut turns = interval(REVIEW_INTERVAL);
+        // A stream that begins is due by itself.
+        let mut turns = interval_at(Instant::now() + REVIEW_INTERVAL, REVIEW_INTERVAL);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
