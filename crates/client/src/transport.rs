@@ -60,6 +60,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 const POOL_IDLE: Duration = Duration::from_secs(90);
 /// How many of them: those of a burst of transfers would each be closed with four packets of their own.
 const POOL_SIZE: usize = 2;
+/// Bytes for which there is room at once when an answer's length is not announced, as with contents that come along.
+const UNANNOUNCED: usize = 8 * 1024 * 1024;
 /// No advice to wait counts for more than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 /// Characters of a foreign answer's description that are passed on.
@@ -448,8 +450,8 @@ impl Transport {
     }
 
     async fn whole_body(&self, mut response: Response, progress: &Progress) -> Result<Vec<u8>, TransportError> {
-        // What the server announces is only an announcement.
-        let announced = response.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+        // What the server announces is only an announcement. Room that is not used takes no memory.
+        let announced = response.content_length().map_or(UNANNOUNCED, |len| usize::try_from(len).unwrap_or(usize::MAX));
         let mut body = Vec::with_capacity(announced.min(limits::MESSAGE_BYTES));
         while let Some(piece) = self.piece(&mut response, progress).await? {
             if body.len() + piece.len() > limits::MESSAGE_BYTES {

@@ -125,6 +125,18 @@ pub(crate) struct RemoteRow<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// The folder on disk in a packed row, without a look at the rest.
+    pub(crate) fn local_parent(bytes: &[u8], numbers: &dyn Numbers) -> Option<NodeId> {
+        let (head, rest) = bytes.split_at_checked(3)?;
+        let mut reader = Unpacker { head: [head[0], head[1], head[2]], bytes: rest, numbers };
+        reader.has(0, head::LOCAL).then(|| reader.folder())
+    }
+
+    /// Whether the server has the node of a packed row.
+    pub(crate) fn has_remote(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|head| head & head::REMOTE != 0)
+    }
+
     /// The view of a row that is not packed.
     pub(crate) fn of(row: &'a NodeRow) -> Self {
         Self {
@@ -555,8 +567,12 @@ impl<'a> Unpacker<'a, '_> {
     }
 
     fn place(&mut self) -> PlaceRow<'a> {
+        PlaceRow { parent: self.folder(), name: self.string() }
+    }
+
+    fn folder(&mut self) -> NodeId {
         let number = self.small();
-        PlaceRow { parent: self.numbers.folder(number), name: self.string() }
+        self.numbers.folder(number)
     }
 
     fn content(&mut self) -> ContentRow<'a> {
@@ -728,6 +744,8 @@ mod tests {
             prop_assert_eq!(unpacked, Row::of(&row));
             prop_assert_eq!(unpacked.to_row(), row.clone());
             prop_assert_eq!(unpacked.agrees(), row != NodeRow::default() && row.agrees());
+            prop_assert_eq!(Row::local_parent(&packed, &Plain), row.local.map(|local| local.place.parent));
+            prop_assert_eq!(Row::has_remote(&packed), row.remote.is_some());
         }
     }
 

@@ -150,6 +150,16 @@ impl Table {
         self.row_in(self.slot_of(id)?)
     }
 
+    /// The folder in which the node is on disk.
+    pub(crate) fn local_parent(&self, id: NodeId) -> Option<NodeId> {
+        Row::local_parent(&self.slot(self.slot_of(id)?).row, self)
+    }
+
+    /// Whether the server has the node.
+    pub(crate) fn has_remote(&self, id: NodeId) -> bool {
+        self.slot_of(id).is_some_and(|slot| Row::has_remote(&self.slot(slot).row))
+    }
+
     /// Puts a row in place of what was there; `None` removes it.
     pub(crate) fn set(&mut self, id: NodeId, row: Option<&NodeRow>) {
         let slot = self.take_slot(id);

@@ -145,7 +145,7 @@ impl Trees {
     /// The folder in which the disk has the node.
     #[must_use]
     pub fn local_parent(&self, id: NodeId) -> Option<NodeId> {
-        self.table.get(id)?.local_place().map(|place| place.parent)
+        self.table.local_parent(id)
     }
 
     /// The folder in which the server has the node.
@@ -163,7 +163,7 @@ impl Trees {
     /// Whether the server has the node; the root always.
     #[must_use]
     pub fn has_remote(&self, id: NodeId) -> bool {
-        id == self.root || self.remote_parent(id).is_some()
+        id == self.root || self.table.has_remote(id)
     }
 
     /// A number that rises whenever a node appears on disk or is not agreed on any more: of nodes that have
