@@ -1,20 +1,25 @@
-//! What was hashed of large files lately. While a file is in the state in which it was read then, its blocks need not be
-//! hashed a second time to be sent.
+//! What was hashed lately, so that it need not be read and hashed a second time to be sent.
 //!
+//! Of large files it is their state. While a file is in the state in which it was read, its blocks are what they were.
 //! The state is what a hash rests on as well ([`crate::jobs`]), but for one thing: who writes through a memory mapping
 //! may leave no trace in it for a while. So this is for those whose receiver checks what it gets.
+//!
+//! Of small files it is the content itself, which is what its hash says whatever has become of the file since.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{BLOCK_SIZE, Blocklist};
+use model::{BLOCK_SIZE, BlockHash, Blocklist};
 use sync_engine::io::{BlockSource, Fingerprint, HashResult, Job, JobResult, LocalPath};
 
 use crate::fs::OpenFile;
 
-/// To hash a smaller file again costs little beside opening it, in bytes.
-const WORTH_NOTING: u64 = 256 * 1024;
+/// The content of a smaller file is kept, the state of others noted; in bytes.
+pub(crate) const LARGE: u64 = 256 * 1024;
+/// Bytes of contents after which those go that are older. So there are no more than twice as many.
+const CONTENTS: usize = 4 * 1024 * 1024;
 /// Files that are noted.
 const FILES: usize = 256;
 /// Blocks of all of them: 2 MiB of hashes, for 256 GiB of content.
@@ -26,6 +31,16 @@ pub struct HashedFiles {
     off: AtomicBool,
     /// The newest last.
     files: Mutex<VecDeque<Arc<HashedFile>>>,
+    contents: Mutex<Contents>,
+}
+
+/// Contents of small files.
+#[derive(Debug, Default)]
+struct Contents {
+    newer: HashMap<BlockHash, Vec<u8>>,
+    /// Bytes of them, those that were taken too.
+    newer_bytes: usize,
+    older: HashMap<BlockHash, Vec<u8>>,
 }
 
 /// A file, and what it held in one state.
@@ -58,10 +73,36 @@ impl HashedFiles {
         self.off.store(!on, Ordering::Relaxed);
         if !on {
             self.lock().clear();
+            self.forget_contents();
         }
     }
 
-    /// Notes what a job has hashed.
+    /// Keeps the content of a small file, which is the block of this name, until it is sent or others come.
+    pub(crate) fn keep(&self, hash: BlockHash, content: Vec<u8>) {
+        if self.off.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut contents = self.contents();
+        if contents.newer_bytes + content.len() > CONTENTS {
+            contents.newer_bytes = 0;
+            contents.older = mem::take(&mut contents.newer);
+        }
+        contents.newer_bytes += content.len();
+        contents.newer.insert(hash, content);
+    }
+
+    /// What was kept of a small file; it serves once.
+    pub(crate) fn take(&self, hash: &BlockHash) -> Option<Vec<u8>> {
+        let mut contents = self.contents();
+        contents.newer.remove(hash).or_else(|| contents.older.remove(hash))
+    }
+
+    /// Keeps no content any longer.
+    pub fn forget_contents(&self) {
+        *self.contents() = Contents::default();
+    }
+
+    /// Notes what a job has hashed of large files.
     pub fn note(&self, job: &Job, result: &JobResult) {
         let (Job::Hash(tasks), JobResult::Hashed(results)) = (job, result) else { return };
         if self.off.load(Ordering::Relaxed) {
@@ -69,7 +110,7 @@ impl HashedFiles {
         }
         for (task, (_, result)) in tasks.iter().zip(results) {
             if let HashResult::Hashed { blocks, .. } = result
-                && task.print.size >= WORTH_NOTING
+                && task.print.size >= LARGE
             {
                 self.add(HashedFile { path: task.path.clone(), print: task.print, blocks: blocks.clone() });
             }
@@ -92,5 +133,9 @@ impl HashedFiles {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<HashedFile>>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

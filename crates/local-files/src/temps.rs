@@ -80,7 +80,8 @@ fn create_or_open(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsE
 }
 
 /// Reads blocks from local files for an upload and checks each against its hash, but for those of files that are in the
-/// state in which they were `hashed`: the receiver checks the blocks, too.
+/// state in which they were `hashed`: the receiver checks the blocks, too. Small files whose content is at hand are not
+/// read.
 ///
 /// # Errors
 /// The blocks that their files no longer hold; none is handed out then.
@@ -92,6 +93,12 @@ fn read_all(fs: &dyn Fs, sources: &[BlockSource], hashed: &HashedFiles) -> Resul
     let mut blocks = Vec::with_capacity(sources.len());
     let mut missing = Vec::new();
     for of_one_file in sources.chunk_by(|one, next| one.path == next.path) {
+        if let [small] = of_one_file
+            && let Some(content) = hashed.take(&small.hash)
+        {
+            blocks.push(content);
+            continue;
+        }
         for (source, block) in of_one_file.iter().zip(read_of_one(fs, of_one_file, hashed)) {
             match block {
                 Some(bytes) => blocks.push(bytes),

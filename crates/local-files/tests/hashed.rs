@@ -5,10 +5,11 @@
 mod support;
 
 use local_files::hashed::HashedFiles;
+use local_files::jobs::run_job_noting;
 use local_files::temps::read_blocks;
 use model::{BlockHash, Blocklist};
 use std::fs;
-use support::{Folder, Meddled, NODE, content, local};
+use support::{Folder, Meddled, NODE, blocks_of, content, local};
 use sync_engine::io::{BlockSource, HashResult, HashTask, Job, JobResult};
 
 fn task(folder: &Folder) -> HashTask {
@@ -64,4 +65,97 @@ fn a_change_between_the_first_look_and_the_last_byte_is_seen() {
         Ok(())
     });
     assert_eq!(read_blocks(&meddled, &[source], &hashed), Err(vec![noted]));
+}
+
+/// Far enough ahead that every file has settled, in nanoseconds.
+const LATER_NS: i64 = 3_000_000_000_000_000_000;
+
+/// Hashes files of these names that `folder` has; what became of each.
+fn hash(folder: &Folder, names: &[String], hashed: &HashedFiles) -> Vec<HashResult> {
+    let task = |name: &String| HashTask { node: NODE, path: local(name), print: folder.print(name), closed: false };
+    hash_tasks(folder, names.iter().map(task).collect(), hashed)
+}
+
+fn hash_tasks(folder: &Folder, tasks: Vec<HashTask>, hashed: &HashedFiles) -> Vec<HashResult> {
+    let calm = Meddled::new(&folder.disk, |_, _| Ok(())).with_clock(LATER_NS);
+    match run_job_noting(&calm, &Job::Hash(tasks), hashed) {
+        JobResult::Hashed(results) => results.into_iter().map(|(_, result)| result).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn source(name: &str, content: &[u8]) -> BlockSource {
+    let len = u32::try_from(content.len()).unwrap();
+    BlockSource { hash: BlockHash::of(content), len, path: local(name), offset: 0 }
+}
+
+#[test]
+fn the_content_of_a_small_file_is_sent_as_it_was_hashed_and_read_again_only_the_second_time() {
+    let folder = Folder::new();
+    folder.write("f", "small");
+    let hashed = HashedFiles::default();
+    let sources = [source("f", b"small")];
+    hash(&folder, &["f".into()], &hashed);
+    fs::remove_file(folder.path("f")).unwrap();
+    assert_eq!(read_blocks(&folder.disk, &sources, &hashed), Ok(vec![b"small".to_vec()]));
+    assert_eq!(read_blocks(&folder.disk, &sources, &hashed), Err(vec![sources[0].hash]), "it serves once");
+
+    folder.write("f", "small");
+    for forget in [HashedFiles::forget_contents, |hashed: &HashedFiles| hashed.set_on(false)] {
+        hash(&folder, &["f".into()], &hashed);
+        forget(&hashed);
+        fs::write(folder.path("f"), "other").unwrap();
+        assert_eq!(read_blocks(&folder.disk, &sources, &hashed), Err(vec![sources[0].hash]));
+        fs::write(folder.path("f"), "small").unwrap();
+    }
+    hash(&folder, &["f".into()], &hashed);
+    fs::remove_file(folder.path("f")).unwrap();
+    assert!(read_blocks(&folder.disk, &sources, &hashed).is_err(), "it is off");
+}
+
+#[test]
+fn contents_that_nobody_sends_make_room_for_others() {
+    let folder = Folder::new();
+    let names: Vec<String> = (0..60).map(|number| format!("{number}")).collect();
+    let content = |name: &str| name.repeat(200_000 / name.len());
+    for name in &names {
+        folder.write(name, content(name));
+    }
+    let hashed = HashedFiles::default();
+    hash(&folder, &names, &hashed);
+    let kept = names.iter().filter(|name| {
+        fs::remove_file(folder.path(name)).unwrap();
+        read_blocks(&folder.disk, &[source(name, content(name).as_bytes())], &hashed).is_ok()
+    });
+    let kept: Vec<&String> = kept.collect();
+    assert!((20..=42).contains(&kept.len()), "4 to 8 MiB of 12 MB: {}", kept.len());
+    assert_eq!(kept.last(), Some(&&names[59]), "the newest");
+}
+
+#[test]
+fn of_many_files_in_one_job_each_has_its_own_result() {
+    let folder = Folder::new();
+    // Sizes around those at which files are read alone or end a group.
+    let sizes = [5, 0, 262_143, 262_144, 1, 262_143, 262_143, 262_143, 262_143, 9_000_000, 0, 17];
+    let name = |number: usize| format!("{number}");
+    for (number, size) in sizes.iter().enumerate() {
+        folder.write(&name(number), vec![u8::try_from(number).unwrap(); *size]);
+    }
+    let task = |number: usize| {
+        let path = name(number);
+        HashTask { node: NODE, path: local(&path), print: folder.print(&path), closed: false }
+    };
+    let tasks: Vec<HashTask> = (0..sizes.len()).map(task).collect();
+    fs::remove_file(folder.path("5")).unwrap();
+    folder.write("7", "another content");
+    let results = hash_tasks(&folder, tasks, &HashedFiles::default());
+    for (number, (size, result)) in sizes.iter().zip(results).enumerate() {
+        let expected = blocks_of(&vec![u8::try_from(number).unwrap(); *size]);
+        match result {
+            HashResult::Hashed { content, blocks } => {
+                assert_eq!((&blocks, content.hash), (&expected, expected.content_hash()), "{number}");
+            }
+            other => assert!([5, 7].contains(&number) && other == HashResult::Changed, "{number}: {other:?}"),
+        }
+    }
 }

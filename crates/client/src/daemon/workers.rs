@@ -1,19 +1,22 @@
 //! Work on the local disk: a thread for scans and changes, some for hashing, and the watcher.
 
 use super::Input;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use local_files::disk::Disk;
 use local_files::hashed::HashedFiles;
-use local_files::jobs::run_job;
+use local_files::jobs::run_job_noting;
 use local_files::watcher::{Prompter, WatchOptions, WatchProblem, Watcher};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use sync_engine::io::{Event, Job, JobId};
 
 /// Threads that hash, at most: more would only wait for the same disk.
 const HASHERS_MAX: usize = 4;
+/// How long contents that were hashed and are not sent stay in memory when nothing more is hashed.
+const CONTENTS_KEPT: Duration = Duration::from_secs(30);
 
 /// A job on its way to a thread.
 type Order = (JobId, Job);
@@ -91,14 +94,23 @@ fn spawn(name: &str, worker: Worker) -> io::Result<()> {
 }
 
 impl Worker {
+    /// Who has nothing to do for a while needs no memory either.
+    fn next(&self) -> Option<Order> {
+        match self.queue.recv_timeout(CONTENTS_KEPT) {
+            Ok(order) => Some(order),
+            Err(RecvTimeoutError::Timeout) => {
+                self.hashed.forget_contents();
+                self.queue.recv().ok()
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
     fn work(self) {
-        for (id, job) in &self.queue {
-            let result = catch_unwind(AssertUnwindSafe(|| run_job(&*self.disk, &job)));
+        while let Some((id, job)) = self.next() {
+            let result = catch_unwind(AssertUnwindSafe(|| run_job_noting(&*self.disk, &job, &self.hashed)));
             if matches!(job, Job::Hash(_)) {
                 self.prompter.catch_up();
-            }
-            if let Ok(result) = &result {
-                self.hashed.note(&job, result);
             }
             let input = match result {
                 Ok(result) => Input::Event(Event::JobDone(id, result)),

@@ -12,12 +12,13 @@ use std::num::NonZero;
 use std::thread;
 
 use model::block::BlockHasher;
-use model::{BLOCK_SIZE, BlockHash, Blocklist};
+use model::{BLOCK_SIZE, BlockHash, Blocklist, NodeId};
 use sha256_lanes::{Hashers, LANES};
 use sync_engine::io::{Fingerprint, HashResult, HashTask, JobResult};
 use sync_engine::tree::FileContent;
 
 use crate::fs::{Fs, FsError, OpenFile};
+use crate::hashed::LARGE;
 use crate::temps::fill;
 
 /// How long a change time must lie in the past, in nanoseconds: three ticks of the slowest kernel
@@ -39,48 +40,117 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// The same of each of the blocks that are hashed side by side: what stays in the processor's cache.
 const LANE_BYTES: usize = 256 * 1024;
 
-/// Hashes each file alone.
-pub(super) fn hash(fs: &dyn Fs, tasks: &[HashTask]) -> JobResult {
-    JobResult::Hashed(tasks.iter().map(|task| (task.node, hash_file(fs, task))).collect())
+/// Small files that are read before they are hashed side by side: bytes of all of them.
+const TOGETHER_BYTES: u64 = 1024 * 1024;
+
+/// Hashes files. Each stands for itself; the contents of small ones are handed out.
+pub(super) fn hash(fs: &dyn Fs, tasks: &[HashTask], keep: &mut dyn FnMut(BlockHash, Vec<u8>)) -> JobResult {
+    let mut results = Vec::with_capacity(tasks.len());
+    let mut rest = tasks;
+    while let Some(first) = rest.first() {
+        let mut bytes = 0;
+        let fits = |task: &&HashTask| {
+            bytes += task.print.size;
+            is_small(task) && bytes <= TOGETHER_BYTES
+        };
+        let small = rest.iter().take_while(fits).count();
+        if small == 0 {
+            let blocks = hash_large(fs, first);
+            results.push((first.node, blocks.map_or_else(|why_not| why_not, |blocks| hashed(first, blocks))));
+            rest = &rest[1..];
+        } else {
+            hash_small(fs, &rest[..small], &mut results, keep);
+            rest = &rest[small..];
+        }
+    }
+    JobResult::Hashed(results)
 }
 
-fn hash_file(fs: &dyn Fs, task: &HashTask) -> HashResult {
-    match try_hash(fs, task) {
-        Ok(result) => result,
-        Err(FsError::NotFound | FsError::NotADirectory | FsError::IsADirectory | FsError::Escapes) => {
-            HashResult::Changed
-        }
-        Err(error) => HashResult::Unreadable(error.to_string()),
+/// An empty file has no block.
+const fn is_small(task: &HashTask) -> bool {
+    0 < task.print.size && task.print.size < LARGE
+}
+
+fn hash_small(
+    fs: &dyn Fs,
+    tasks: &[HashTask],
+    results: &mut Vec<(NodeId, HashResult)>,
+    keep: &mut dyn FnMut(BlockHash, Vec<u8>),
+) {
+    let read: Vec<_> = tasks.iter().map(|task| read_small(fs, task)).collect();
+    let contents: Vec<&[u8]> = read.iter().flatten().map(Vec::as_slice).collect();
+    let mut hashes = BlockHash::of_each(&contents).into_iter();
+    for (task, read) in tasks.iter().zip(read) {
+        let result = match read {
+            Ok(content) => hashes.next().map_or(HashResult::Unsettled, |hash| {
+                keep(hash, content);
+                hashed(task, Blocklist(vec![hash]))
+            }),
+            Err(why_not) => why_not,
+        };
+        results.push((task.node, result));
     }
 }
 
-fn try_hash(fs: &dyn Fs, task: &HashTask) -> Result<HashResult, FsError> {
-    let file = fs.open(&task.path)?;
-    if file.first_stat()?.print != task.print {
-        return Ok(HashResult::Changed);
+/// All of a small file, or why it cannot be hashed.
+fn read_small(fs: &dyn Fs, task: &HashTask) -> Result<Vec<u8>, HashResult> {
+    let (file, age) = open_settled(fs, task)?;
+    let read = || {
+        let mut content = vec![0; usize::try_from(task.print.size).unwrap_or_default()];
+        let read = fill(&*file, &mut content, 0).map_err(why_not)?;
+        let still = file.stat().map_err(why_not)?.print == task.print;
+        if still && read == content.len() { Ok(content) } else { Err(HashResult::Unsettled) }
+    };
+    let content = read()?;
+    if age == Age::Future && read()? != content {
+        return Err(HashResult::Unsettled);
+    }
+    Ok(content)
+}
+
+fn hash_large(fs: &dyn Fs, task: &HashTask) -> Result<Blocklist, HashResult> {
+    let (file, age) = open_settled(fs, task)?;
+    let read = || read_and_hash(&*file, &task.print).map_err(why_not)?.ok_or(HashResult::Unsettled);
+    let blocks = read()?;
+    if age == Age::Future && read()? != blocks {
+        return Err(HashResult::Unsettled);
+    }
+    Ok(blocks)
+}
+
+/// A file that holds still, or why it cannot be hashed now.
+fn open_settled(fs: &dyn Fs, task: &HashTask) -> Result<(Box<dyn OpenFile>, Age), HashResult> {
+    let file = fs.open(&task.path).map_err(why_not)?;
+    if file.first_stat().map_err(why_not)?.print != task.print {
+        return Err(HashResult::Changed);
     }
     let age = Age::of(task.print.ctime, fs.now_ns());
     if age == Age::Fresh && !(task.closed && fs.tells_changes_apart(task.print.device)) {
-        return Ok(HashResult::Unsettled);
+        return Err(HashResult::Unsettled);
     }
     let before = fs.now_ns();
     file.outwait_writes();
     if fs.now_ns().saturating_sub(before) > WAITED_NS {
-        return Ok(HashResult::Unsettled);
+        return Err(HashResult::Unsettled);
     }
-    let Some(blocks) = read_and_hash(&*file, &task.print)? else {
-        return Ok(HashResult::Unsettled);
-    };
-    if age == Age::Future && read_and_hash(&*file, &task.print)?.as_ref() != Some(&blocks) {
-        return Ok(HashResult::Unsettled);
-    }
+    Ok((file, age))
+}
+
+fn hashed(task: &HashTask, blocks: Blocklist) -> HashResult {
     let content = FileContent {
         hash: blocks.content_hash(),
         size: task.print.size,
         executable: task.print.executable,
         mtime: task.print.mtime,
     };
-    Ok(HashResult::Hashed { content, blocks })
+    HashResult::Hashed { content, blocks }
+}
+
+fn why_not(error: FsError) -> HashResult {
+    match error {
+        FsError::NotFound | FsError::NotADirectory | FsError::IsADirectory | FsError::Escapes => HashResult::Changed,
+        error => HashResult::Unreadable(error.to_string()),
+    }
 }
 
 /// How a change time lies to the clock that sets change times.

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use sync_engine::io::{Durable, Job, JobResult, RootState, Settled};
 
 use crate::fs::Fs;
+use crate::hashed::HashedFiles;
 use crate::{room, temps};
 
 pub(crate) use apply::step_error;
@@ -42,7 +43,7 @@ pub(crate) fn held<T>(fs: &dyn Fs, act: impl FnOnce(&dyn Fs) -> T) -> T {
 pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
     match job {
         Job::Scan(targets) => scan::scan(fs, targets),
-        Job::Hash(tasks) => held(fs, |fs| hash::hash(fs, tasks)),
+        Job::Hash(tasks) => held(fs, |fs| hash::hash(fs, tasks, &mut |_, _| {})),
         Job::Apply(steps) => apply::apply(fs, steps),
         Job::Settle => settle(fs),
         Job::MarkExcluded(nodes) => excluded::mark(fs, nodes),
@@ -61,4 +62,13 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
             JobResult::Cleaned
         }
     }
+}
+
+/// The same, and remembers what was hashed for those who send it.
+#[must_use]
+pub fn run_job_noting(fs: &dyn Fs, job: &Job, hashed: &HashedFiles) -> JobResult {
+    let Job::Hash(tasks) = job else { return run_job(fs, job) };
+    let result = held(fs, |fs| hash::hash(fs, tasks, &mut |hash, content| hashed.keep(hash, content)));
+    hashed.note(job, &result);
+    result
 }
