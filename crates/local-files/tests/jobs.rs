@@ -265,26 +265,31 @@ fn a_change_time_in_the_future_is_believed_after_reading_twice() {
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_not_hashed() {
-    let mut at = 1;
-    loop {
-        let folder = Folder::new();
-        folder.write("f", vec![7; 3_000_000]);
-        let (task, path) = (task(&folder, "f"), folder.path("f"));
-        let edit = move |_: &'static str, n: usize| {
-            if n == at {
-                let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-                file.write_all(b"EDIT").unwrap();
-            }
-            Ok(())
-        };
-        let fs = Meddled::new(&folder.disk, edit).with_clock(SETTLED_NS);
-        let result = hash(&fs, task);
-        if fs.calls() <= at {
-            return;
-        }
-        assert!(matches!(result, HashResult::Unsettled | HashResult::Changed), "at {at}: {result:?}");
-        at += 1;
+    for size in [3_000_000, 30] {
+        let tried = (1..).take_while(|at| not_hashed_if_changed_before(*at, size)).count();
+        assert!(tried > 3, "before and behind each look and each piece that is read");
     }
+}
+
+/// Changes a file of `size` bytes before the call number `at`; whether there is such a call.
+fn not_hashed_if_changed_before(at: usize, size: usize) -> bool {
+    let folder = Folder::new();
+    folder.write("f", vec![7; size]);
+    let (task, path) = (task(&folder, "f"), folder.path("f"));
+    let edit = move |_: &'static str, n: usize| {
+        if n == at {
+            let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all(b"EDIT").unwrap();
+        }
+        Ok(())
+    };
+    let fs = Meddled::new(&folder.disk, edit).with_clock(SETTLED_NS);
+    let result = hash(&fs, task);
+    if fs.calls() <= at {
+        return false;
+    }
+    assert!(matches!(result, HashResult::Unsettled | HashResult::Changed), "at {at}: {result:?}");
+    true
 }
 
 #[test]

@@ -108,6 +108,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[LocalFiles, Simulation],
     },
     Mutant {
+        name: "small-files-change-unseen",
+        about: "a small file that changes while it is read is named by what was read of it",
+        file: HASH,
+        old: "if still && read == content.len()",
+        new: "if (still || true) && read == content.len()",
+        suites: &[LocalFiles],
+    },
+    Mutant {
         name: "closed-files-never-settle",
         about: "a closed file is read at once although a further change could leave its change time",
         file: HASH,
