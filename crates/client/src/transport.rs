@@ -229,7 +229,8 @@ pub struct Thrift {
     pub pacing: bool,
     /// Whether small contents come along with the changes.
     pub small_contents: bool,
-    /// Whether blocks of a file that is in the state in which it was hashed are sent without being hashed again.
+    /// Whether blocks of a file that is in the state in which it was hashed are sent without being hashed again, and
+    /// small files as they were read then.
     pub hash_once: bool,
     /// Whether a new block is compared with the old blocks beside its place, too.
     pub neighbours: bool,

@@ -18,8 +18,13 @@ use crate::fs::OpenFile;
 
 /// The content of a smaller file is kept, the state of others noted; in bytes.
 pub(crate) const LARGE: u64 = 256 * 1024;
-/// Bytes of contents after which those go that are older. So there are no more than twice as many.
+/// Bytes of contents of a generation. Two are kept: the older one is sent while the newer one grows.
 const CONTENTS: usize = 4 * 1024 * 1024;
+/// With less than this left of it the older generation goes.
+const LEFT_OVER: usize = CONTENTS / 8;
+/// Bytes of contents that were not kept for want of room after which the older generation goes as it is: it is not what
+/// is being sent.
+const TURNED_AWAY: usize = 64 * 1024 * 1024;
 /// Files that are noted.
 const FILES: usize = 256;
 /// Blocks of all of them: 2 MiB of hashes, for 256 GiB of content.
@@ -34,13 +39,50 @@ pub struct HashedFiles {
     contents: Mutex<Contents>,
 }
 
-/// Contents of small files.
+/// Contents of small files. They are sent in the order in which they were hashed, and hashing may be far ahead: so what
+/// is there stays, and what comes when there is no room is read again.
 #[derive(Debug, Default)]
 struct Contents {
-    newer: HashMap<BlockHash, Vec<u8>>,
-    /// Bytes of them, those that were taken too.
-    newer_bytes: usize,
-    older: HashMap<BlockHash, Vec<u8>>,
+    newer: Generation,
+    older: Generation,
+    turned_away: usize,
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    contents: HashMap<BlockHash, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Generation {
+    fn keep(&mut self, hash: BlockHash, content: Vec<u8>) {
+        self.bytes += content.len();
+        if let Some(same) = self.contents.insert(hash, content) {
+            self.bytes -= same.len();
+        }
+    }
+
+    fn take(&mut self, hash: &BlockHash) -> Option<Vec<u8>> {
+        self.contents.remove(hash).inspect(|content| self.bytes -= content.len())
+    }
+}
+
+impl Contents {
+    fn keep(&mut self, hash: BlockHash, content: Vec<u8>) {
+        if self.newer.bytes + content.len() > CONTENTS {
+            if self.older.bytes > LEFT_OVER && self.turned_away < TURNED_AWAY {
+                self.turned_away += content.len();
+                return;
+            }
+            self.turned_away = 0;
+            self.older = mem::take(&mut self.newer);
+        }
+        self.newer.keep(hash, content);
+    }
+
+    fn take(&mut self, hash: &BlockHash) -> Option<Vec<u8>> {
+        self.newer.take(hash).or_else(|| self.older.take(hash))
+    }
 }
 
 /// A file, and what it held in one state.
@@ -77,24 +119,17 @@ impl HashedFiles {
         }
     }
 
-    /// Keeps the content of a small file, which is the block of this name, until it is sent or others come.
+    /// Keeps the content of a small file, which is the block of this name, while there is room.
     pub(crate) fn keep(&self, hash: BlockHash, content: Vec<u8>) {
         if self.off.load(Ordering::Relaxed) {
             return;
         }
-        let mut contents = self.contents();
-        if contents.newer_bytes + content.len() > CONTENTS {
-            contents.newer_bytes = 0;
-            contents.older = mem::take(&mut contents.newer);
-        }
-        contents.newer_bytes += content.len();
-        contents.newer.insert(hash, content);
+        self.contents().keep(hash, content);
     }
 
     /// What was kept of a small file; it serves once.
     pub(crate) fn take(&self, hash: &BlockHash) -> Option<Vec<u8>> {
-        let mut contents = self.contents();
-        contents.newer.remove(hash).or_else(|| contents.older.remove(hash))
+        self.contents().take(hash)
     }
 
     /// Keeps no content any longer.

@@ -114,22 +114,29 @@ fn the_content_of_a_small_file_is_sent_as_it_was_hashed_and_read_again_only_the_
 }
 
 #[test]
-fn contents_that_nobody_sends_make_room_for_others() {
+fn contents_are_kept_in_the_order_in_which_they_are_sent_until_nobody_sends_them() {
     let folder = Folder::new();
-    let names: Vec<String> = (0..60).map(|number| format!("{number}")).collect();
-    let content = |name: &str| name.repeat(200_000 / name.len());
+    let names: Vec<String> = (10..70).map(|number| format!("{number}")).collect();
+    let content = |name: &str| name.repeat(100_000);
     for name in &names {
         folder.write(name, content(name));
     }
-    let hashed = HashedFiles::default();
-    hash(&folder, &names, &hashed);
-    let kept = names.iter().filter(|name| {
+    let [few, many] = [HashedFiles::default(), HashedFiles::default()];
+    let last = names[59].clone();
+    hash(&folder, &names, &few);
+    hash(&folder, &names, &many);
+    hash(&folder, &vec![last.clone(); 340], &many);
+    for name in &names {
         fs::remove_file(folder.path(name)).unwrap();
-        read_blocks(&folder.disk, &[source(name, content(name).as_bytes())], &hashed).is_ok()
-    });
-    let kept: Vec<&String> = kept.collect();
-    assert!((20..=42).contains(&kept.len()), "4 to 8 MiB of 12 MB: {}", kept.len());
-    assert_eq!(kept.last(), Some(&&names[59]), "the newest");
+    }
+    let is_kept = |name: &String, by: &HashedFiles| {
+        read_blocks(&folder.disk, &[source(name, content(name).as_bytes())], by).is_ok()
+    };
+    let kept: Vec<&String> = names.iter().filter(|name| is_kept(name, &few)).collect();
+    assert!((30..=41).contains(&kept.len()), "up to 8 MiB of 12 MB: {}", kept.len());
+    assert_eq!(kept, names.iter().take(kept.len()).collect::<Vec<_>>(), "those that came first");
+    assert!(is_kept(&last, &many), "nobody has sent the others while 64 MiB came");
+    assert!(!is_kept(&names[0], &many));
 }
 
 #[test]

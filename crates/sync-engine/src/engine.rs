@@ -636,7 +636,8 @@ impl Engine {
         let touched = self.trees.take_touched();
         self.power.touched(!touched.is_empty(), self.now);
         for id in touched {
-            writes.push(Write::Node(id, self.row_to_keep(id).map(Box::new)));
+            let kept = if self.is_found_again(id) { None } else { self.row_to_keep(id) };
+            writes.push(Write::Node(id, kept.map(Box::new)));
         }
         self.persist_at = None;
         if self.state_touched {
@@ -646,6 +647,12 @@ impl Engine {
         if !writes.is_empty() {
             self.actions.push(Action::Persist(writes));
         }
+    }
+
+    /// Whether the client database need not know of the node: the next scan finds it as if for the first time, and nobody
+    /// else has heard of it.
+    fn is_found_again(&self, id: NodeId) -> bool {
+        self.trees.is_unread_new_file(id) && !self.frozen.contains(&id)
     }
 
     /// A new blocklist, or the news that the server knows one.

@@ -137,6 +137,13 @@ impl<'a> Row<'a> {
         bytes.first().is_some_and(|head| head & head::REMOTE != 0)
     }
 
+    /// Whether a packed row tells of a file that only the disk has and that was not read yet.
+    pub(crate) fn is_unread_new_file(bytes: &[u8]) -> bool {
+        let [trees, seen, ..] = bytes else { return false };
+        let all = head::LOCAL | head::SYNCED | head::REMOTE;
+        trees & all == head::LOCAL && seen & head::SEEN == head::SEEN_UNREAD_FILE
+    }
+
     /// The view of a row that is not packed.
     pub(crate) fn of(row: &'a NodeRow) -> Self {
         Self {
@@ -744,6 +751,9 @@ mod tests {
             prop_assert_eq!(unpacked, Row::of(&row));
             prop_assert_eq!(unpacked.to_row(), row.clone());
             prop_assert_eq!(unpacked.agrees(), row != NodeRow::default() && row.agrees());
+            let unread = row.local.as_ref().is_some_and(|local| local.seen == Seen::File(None));
+            let new = row.synced.is_none() && row.remote.is_none();
+            prop_assert_eq!(Row::is_unread_new_file(&packed), unread && new);
             prop_assert_eq!(Row::local_parent(&packed, &Plain), row.local.map(|local| local.place.parent));
             prop_assert_eq!(Row::has_remote(&packed), row.remote.is_some());
         }

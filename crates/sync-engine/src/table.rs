@@ -160,6 +160,11 @@ impl Table {
         self.slot_of(id).is_some_and(|slot| Row::has_remote(&self.slot(slot).row))
     }
 
+    /// Whether the node is a file that only the disk has and that was not read yet.
+    pub(crate) fn is_unread_new_file(&self, id: NodeId) -> bool {
+        self.slot_of(id).is_some_and(|slot| Row::is_unread_new_file(&self.slot(slot).row))
+    }
+
     /// Puts a row in place of what was there; `None` removes it.
     pub(crate) fn set(&mut self, id: NodeId, row: Option<&NodeRow>) {
         let slot = self.take_slot(id);

@@ -166,6 +166,12 @@ impl Trees {
         id == self.root || self.table.has_remote(id)
     }
 
+    /// Whether the node is a file that only the disk has and that was not read yet.
+    #[must_use]
+    pub fn is_unread_new_file(&self, id: NodeId) -> bool {
+        self.table.is_unread_new_file(id)
+    }
+
     /// A number that rises whenever a node appears on disk or is not agreed on any more: of nodes that have
     /// left, nothing else ends what is remembered.
     #[must_use]
