@@ -7,10 +7,10 @@ use crate::build::{
 use crate::script::{Script, state};
 use model::{NodeId, Operation};
 use sync_engine::io::{
-    DirectoryScan, EngineState, Event, Extent, FileKind, Fingerprint, Found, HashResult, Installing, Job, JobResult,
-    PREPARED_MARKER, RootState, ScanTarget, Settled, StepError,
+    DirectoryScan, EngineState, Event, Extent, FileKind, Fingerprint, Found, HashResult, Hint, Installing, Job,
+    JobResult, PREPARED_MARKER, RootState, ScanTarget, Settled, StepError,
 };
-use sync_engine::tree::{Content, NodeRow, Place, Synced};
+use sync_engine::tree::{Content, NodeRow, Place, Seen, Synced};
 
 /// The inode of the download.
 const DOWNLOAD: u64 = 12;
@@ -183,4 +183,27 @@ fn what_is_about_to_be_installed_is_on_disk_before_it_is() {
     let results = vec![Ok(Some(downloaded("theirs")))];
     script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
     assert!(script.engine.state().installing.is_empty(), "nothing is open any more");
+}
+
+/// Nobody has heard of it before that, and the next scan finds it as well.
+#[test]
+fn a_new_file_is_in_the_client_database_from_its_commit_on_also_while_it_is_edited() {
+    let mut script = Script::at_rest(state(), Vec::new(), &[found_file("a", print(11, 5))]);
+    script.now += 2_000;
+    script.tell(Event::Woken);
+    assert_eq!(script.database(state(), Vec::new()).1, Vec::new(), "it was not read yet");
+    hash(&mut script, "bytes");
+    let (id, commit) = script.commit().expect("it is sent");
+    script.lose(id);
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", Fingerprint { ctime: 8, ..print(11, 6) })]);
+    script.now += 2_000;
+    script.tell(Event::Woken);
+    let (state, rows) = script.database(state(), Vec::new());
+    assert_eq!(state.in_flight.as_ref(), Some(&commit));
+    let [(node, row)] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(
+        (*node, row.local.as_ref().map(|local| &local.seen)),
+        (commit.operations[0].node(), Some(&Seen::File(None)))
+    );
 }

@@ -188,6 +188,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
+        name: "files-in-flight-are-not-kept",
+        about: "a new file that is edited while its commit is under way leaves the client database",
+        file: ENGINE,
+        old: "self.trees.is_unread_new_file(id) && !self.frozen.contains(&id)",
+        new: "self.trees.is_unread_new_file(id)",
+        suites: &[SyncEngine],
+    },
+    Mutant {
         name: "planned-before-the-journal",
         about: "plans are made before the server's journal was read to its end",
         file: ENGINE,
