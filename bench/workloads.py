@@ -133,7 +133,13 @@ def listing(top):
     top = Path(top)
     if top.is_file():
         return {"": top.stat().st_size}
-    return {os.path.relpath(file, top): os.lstat(file).st_size for file in files_below(top)}
+    sizes = {}
+    for file in files_below(top):
+        try:
+            sizes[os.path.relpath(file, top)] = os.lstat(file).st_size
+        except FileNotFoundError:                # a temporary file that has its name by now
+            pass
+    return sizes
 
 
 def files_below(top):
