@@ -1,6 +1,7 @@
 //! Identifiers, positions and times.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +17,13 @@ pub struct ParseIdError {
 /// Writes bytes as lower-case hexadecimal.
 pub(crate) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// The order of the bytes, eight at a time: identifiers are the keys of most maps.
+pub(crate) fn compare<const N: usize>(one: &[u8; N], other: &[u8; N]) -> Ordering {
+    let ((one, one_rest), (other, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
+    one.iter().map(number).cmp(other.iter().map(number)).then_with(|| one_rest.cmp(other_rest))
 }
 
 /// Reads exactly `N` bytes of hexadecimal.
@@ -36,8 +44,20 @@ pub(crate) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdEr
 macro_rules! hex_newtype {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub struct $name(pub [u8; $bytes]);
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                $crate::ids::compare(&self.0, &other.0)
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// The identifier's bytes.
@@ -204,6 +224,20 @@ mod tests {
         assert_eq!(id([0, 0, 2, 1]).places_after(id([0, 0, 1, 0])), Some(257));
         assert_eq!(id([0, 0, 1, 0]).further(257), id([0, 0, 2, 1]));
         assert_eq!(id([1, 2, 3, 4]).places_after(NodeId([1; 16])), None);
+    }
+
+    proptest::proptest! {
+        /// Few values, so that many bytes are equal; 20 leave a rest.
+        #[test]
+        fn identifiers_have_the_order_of_their_bytes(
+            one in proptest::array::uniform20(0_u8..3),
+            other in proptest::array::uniform20(0_u8..3),
+            equal in 0_usize..=20,
+        ) {
+            let mut other = other;
+            other[..equal].copy_from_slice(&one[..equal]);
+            proptest::prop_assert_eq!(compare(&one, &other), one.cmp(&other));
+        }
     }
 
     #[test]
