@@ -222,6 +222,11 @@ impl<'a> Row<'a> {
         self.is_synced_file() && self.local.is_none() && self.remote.is_some()
     }
 
+    /// Whether it is the mount of a shared folder, or was until the server withdrew it.
+    pub(crate) fn is_mount(&self) -> bool {
+        self.remote_or_synced_content() == Some(ContentRow::Mount)
+    }
+
     /// What the server has, or had when it was last in sync.
     pub(crate) fn remote_or_synced_content(&self) -> Option<ContentRow<'a>> {
         self.remote.map(|remote| remote.content).or(self.synced.map(|synced| synced.content))

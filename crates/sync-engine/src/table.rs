@@ -49,6 +49,8 @@ pub(crate) struct Table {
     children: Sorted<Child>,
     by_inode: Sorted<Inode>,
     by_content: Sorted<Holder>,
+    /// Rows that are mounts of shared folders.
+    mounts: usize,
     /// Devices by their number. There are few, and none is forgotten.
     devices: Vec<u64>,
     at_hand: AtHand,
@@ -150,6 +152,11 @@ impl Table {
         self.row_in(self.slot_of(id)?)
     }
 
+    /// Whether any node is the mount of a shared folder.
+    pub(crate) const fn has_mounts(&self) -> bool {
+        self.mounts > 0
+    }
+
     /// The folder in which the node is on disk.
     pub(crate) fn local_parent(&self, id: NodeId) -> Option<NodeId> {
         Row::local_parent(&self.slot(self.slot_of(id)?).row, self)
@@ -175,6 +182,7 @@ impl Table {
             self.move_child(slot, old.local_place(), new.local_place(), Side::Local),
             self.move_child(slot, old.remote_place(), new.remote_place(), Side::Remote),
         ];
+        self.mounts = self.mounts + usize::from(new.is_mount()) - usize::from(old.is_mount());
         self.move_inode(slot, old.inode(), new.inode());
         self.move_holder(slot, old.local_hash(), new.local_hash());
         self.slot_mut(slot).row = if row.is_some() { new.pack(self) } else { Box::default() };
@@ -557,11 +565,15 @@ mod tests {
         ]
     }
 
+    fn content() -> impl Strategy<Value = Content> {
+        prop_oneof![9 => Just(Content::Directory), 1 => Just(Content::Mount)]
+    }
+
     prop_compose! {
         fn row()(
             local in prop::option::of((place(), 0_u64..6, seen())),
-            synced in prop::option::of(place()),
-            remote in prop::option::of(place()),
+            synced in prop::option::of((place(), content())),
+            remote in prop::option::of((place(), content())),
         ) -> NodeRow {
             NodeRow {
                 local: local.map(|(place, inode, seen)| Local {
@@ -570,10 +582,10 @@ mod tests {
                     print: Fingerprint { device: inode % 2, inode, ..Fingerprint::UNKNOWN },
                     disk_name: None,
                 }),
-                synced: synced.map(|place| Synced { place, content: Content::Directory }),
-                remote: remote.map(|place| Remote {
+                synced: synced.map(|(place, content)| Synced { place, content }),
+                remote: remote.map(|(place, content)| Remote {
                     place,
-                    content: Content::Directory,
+                    content,
                     content_rev: Position(1),
                     location_rev: Position(1),
                 }),
@@ -631,6 +643,12 @@ mod tests {
     fn check(table: &Table, plain: &Plain) {
         let rows: BTreeMap<NodeId, NodeRow> = table.rows().map(|(id, row)| (id, row.to_row())).collect();
         assert_eq!(rows, plain.rows);
+        let is_mount = |row: &NodeRow| match (&row.remote, &row.synced) {
+            (Some(remote), _) => remote.content == Content::Mount,
+            (None, Some(synced)) => synced.content == Content::Mount,
+            (None, None) => false,
+        };
+        assert_eq!(table.has_mounts(), plain.rows.values().any(is_mount));
         assert!(table.rows().map(|(id, _)| id).is_sorted(), "in the order of their ids");
         assert!(table.marked(Mark::Todo).eq(plain.todo.iter().copied()));
         for (device, inode) in (0..6).map(|inode| (inode % 2, inode)) {

@@ -2,7 +2,7 @@
 //! which nodes are out of sync.
 
 use crate::io::LocalPath;
-use crate::packed::{ContentRow, LocalRow, Row};
+use crate::packed::{LocalRow, Row};
 use crate::table::{Mark, Side, Table};
 use crate::tree::{Content, FileContent, Local, NodeRow, PARKED, Remote, Synced};
 use model::name::RESERVED_NAME;
@@ -330,12 +330,15 @@ impl Trees {
     /// Whether the node is the mount of a shared folder, or was until the server withdrew it.
     #[must_use]
     pub fn is_mount(&self, id: NodeId) -> bool {
-        self.table.get(id).and_then(|row| row.remote_or_synced_content()) == Some(ContentRow::Mount)
+        self.table.has_mounts() && self.table.get(id).is_some_and(|row| row.is_mount())
     }
 
     /// The namespace to which children of this folder on disk belong.
     #[must_use]
     pub fn namespace_below(&self, folder: NodeId) -> NamespaceId {
+        if !self.table.has_mounts() {
+            return self.root.as_namespace();
+        }
         let owner = std::iter::once(folder)
             .chain(self.local_ancestors(folder))
             .find(|id| *id == self.root || self.is_mount(*id))
@@ -346,6 +349,9 @@ impl Trees {
     /// The namespace in which the server has the node.
     #[must_use]
     pub fn remote_namespace(&self, id: NodeId) -> NamespaceId {
+        if !self.table.has_mounts() {
+            return self.root.as_namespace();
+        }
         let owner = self.remote_ancestors(id).find(|id| *id == self.root || self.is_mount(*id)).unwrap_or(self.root);
         owner.as_namespace()
     }
@@ -353,6 +359,9 @@ impl Trees {
     /// The withdrawn mount inside which the folder lies (or which it is), if there is one.
     #[must_use]
     pub fn withdrawn_mount(&self, folder: NodeId) -> Option<NodeId> {
+        if !self.table.has_mounts() {
+            return None;
+        }
         std::iter::once(folder)
             .chain(self.local_ancestors(folder))
             .find(|id| *id != self.root && self.is_mount(*id) && !self.has_remote(*id))
