@@ -15,7 +15,7 @@ use sync_engine::io::{Event, Job, JobId};
 
 /// Threads that hash, at most: more would only wait for the same disk.
 const HASHERS_MAX: usize = 4;
-/// How long contents that were hashed and are not sent stay in memory when nothing more is hashed.
+/// Contents that were hashed and are not sent stay in memory until one of the threads had nothing to do for so long.
 const CONTENTS_KEPT: Duration = Duration::from_secs(30);
 
 /// A job on its way to a thread.
