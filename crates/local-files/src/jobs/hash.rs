@@ -18,7 +18,7 @@ use sync_engine::io::{Fingerprint, HashResult, HashTask, JobResult};
 use sync_engine::tree::FileContent;
 
 use crate::fs::{Fs, FsError, OpenFile};
-use crate::hashed::LARGE;
+use crate::hashed::{HashedFiles, LARGE};
 use crate::temps::fill;
 
 /// How long a change time must lie in the past, in nanoseconds: three ticks of the slowest kernel
@@ -43,8 +43,8 @@ const LANE_BYTES: usize = 256 * 1024;
 /// Small files that are read before they are hashed side by side: bytes of all of them.
 const TOGETHER_BYTES: u64 = 1024 * 1024;
 
-/// Hashes files. Each stands for itself; the contents of small ones are handed out.
-pub(super) fn hash(fs: &dyn Fs, tasks: &[HashTask], keep: &mut dyn FnMut(BlockHash, Vec<u8>)) -> JobResult {
+/// Hashes files. Each stands for itself; the contents of small ones are kept.
+pub(super) fn hash(fs: &dyn Fs, tasks: &[HashTask], kept: &HashedFiles) -> JobResult {
     let mut results = Vec::with_capacity(tasks.len());
     let mut rest = tasks;
     while let Some(first) = rest.first() {
@@ -59,7 +59,7 @@ pub(super) fn hash(fs: &dyn Fs, tasks: &[HashTask], keep: &mut dyn FnMut(BlockHa
             results.push((first.node, blocks.map_or_else(|why_not| why_not, |blocks| hashed(first, blocks))));
             rest = &rest[1..];
         } else {
-            hash_small(fs, &rest[..small], &mut results, keep);
+            hash_small(fs, &rest[..small], &mut results, kept);
             rest = &rest[small..];
         }
     }
@@ -71,19 +71,14 @@ const fn is_small(task: &HashTask) -> bool {
     0 < task.print.size && task.print.size < LARGE
 }
 
-fn hash_small(
-    fs: &dyn Fs,
-    tasks: &[HashTask],
-    results: &mut Vec<(NodeId, HashResult)>,
-    keep: &mut dyn FnMut(BlockHash, Vec<u8>),
-) {
+fn hash_small(fs: &dyn Fs, tasks: &[HashTask], results: &mut Vec<(NodeId, HashResult)>, kept: &HashedFiles) {
     let read: Vec<_> = tasks.iter().map(|task| read_small(fs, task)).collect();
     let contents: Vec<&[u8]> = read.iter().flatten().map(Vec::as_slice).collect();
     let mut hashes = BlockHash::of_each(&contents).into_iter();
     for (task, read) in tasks.iter().zip(read) {
         let result = match read {
             Ok(content) => hashes.next().map_or(HashResult::Unsettled, |hash| {
-                keep(hash, content);
+                kept.keep(hash, content);
                 hashed(task, Blocklist(vec![hash]))
             }),
             Err(why_not) => why_not,

@@ -41,9 +41,19 @@ pub(crate) fn held<T>(fs: &dyn Fs, act: impl FnOnce(&dyn Fs) -> T) -> T {
 /// Does one job from beginning to end.
 #[must_use]
 pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
+    run_job_noting(fs, job, &HashedFiles::default())
+}
+
+/// The same, and remembers what was hashed for those who send it.
+#[must_use]
+pub fn run_job_noting(fs: &dyn Fs, job: &Job, hashed: &HashedFiles) -> JobResult {
     match job {
         Job::Scan(targets) => scan::scan(fs, targets),
-        Job::Hash(tasks) => held(fs, |fs| hash::hash(fs, tasks, &mut |_, _| {})),
+        Job::Hash(tasks) => {
+            let result = held(fs, |fs| hash::hash(fs, tasks, hashed));
+            hashed.note(job, &result);
+            result
+        }
         Job::Apply(steps) => apply::apply(fs, steps),
         Job::Settle => settle(fs),
         Job::MarkExcluded(nodes) => excluded::mark(fs, nodes),
@@ -62,13 +72,4 @@ pub fn run_job(fs: &dyn Fs, job: &Job) -> JobResult {
             JobResult::Cleaned
         }
     }
-}
-
-/// The same, and remembers what was hashed for those who send it.
-#[must_use]
-pub fn run_job_noting(fs: &dyn Fs, job: &Job, hashed: &HashedFiles) -> JobResult {
-    let Job::Hash(tasks) = job else { return run_job(fs, job) };
-    let result = held(fs, |fs| hash::hash(fs, tasks, &mut |hash, content| hashed.keep(hash, content)));
-    hashed.note(job, &result);
-    result
 }
