@@ -198,30 +198,44 @@ fn run_one(
         None => None,
     };
     check_linked(tx, who)?;
-    tx.add_uploaded_blocks(who.account, &request.stored, now)?;
-    let Some(commit) = &request.commit else { return Ok(None) };
+    let Some(commit) = &request.commit else {
+        tx.add_uploaded_blocks(who.account, &request.stored, now)?;
+        return Ok(None);
+    };
     if let Some(outcome) = tx.outcome(commit.namespace, who.device, commit.key)? {
+        tx.add_uploaded_blocks(who.account, &request.stored, now)?;
         // Told once more: what was committed without an answer was committed without a word to the others.
         if let CommitOutcome::Accepted { head, .. } = outcome {
             news.reached(commit.namespace, head, None);
         }
         return Ok(Some(outcome));
     }
-    let outcome = settle(tx, who, commit, namespace, round, news)?;
+    let settled = match settle(tx, request, commit, namespace, round, news) {
+        Err(Failure::Store(error)) => return Err(error.into()),
+        settled => settled,
+    };
+    // What the namespace names from now on needs no note of its upload.
+    let named = settled.as_ref().map_or(&[][..], |(_, named)| named);
+    let unnamed: Vec<BlockHash> =
+        request.stored.iter().filter(|block| named.binary_search(block).is_err()).copied().collect();
+    tx.add_uploaded_blocks(who.account, &unnamed, now)?;
+    let (outcome, _) = settled?;
     tx.put_outcome(commit.namespace, who.device, commit.key, &outcome, now)?;
     Ok(Some(outcome))
 }
 
-/// Decides a commit that is not known yet, and writes what it changes.
+/// Decides a commit that is not known yet, and writes what it changes. The blocks, in order, are those that it names
+/// if it is accepted.
 fn settle(
     tx: &dyn Transaction,
-    who: Identity,
+    request: &Request,
     commit: &SentCommit,
     namespace: Option<Namespace>,
     round: &Round<'_>,
     news: &mut News,
-) -> Result<CommitOutcome, Failure> {
-    let now = round.now;
+) -> Result<(CommitOutcome, Vec<BlockHash>), Failure> {
+    let (who, now) = (request.who, round.now);
+    let refused = |outcome| Ok((outcome, Vec::new()));
     if commit.epoch != identity(tx)?.epoch {
         return Err(epoch_changed().into());
     }
@@ -234,11 +248,11 @@ fn settle(
         return Err(epoch_changed().into());
     }
     if !role.may_write() {
-        return Ok(refuse_all(commit));
+        return refused(refuse_all(commit));
     }
     let whole = match complete(tx, commit)? {
         Ok(whole) => whole,
-        Err(rejections) => return Ok(CommitOutcome::Rejected(rejections)),
+        Err(rejections) => return refused(CommitOutcome::Rejected(rejections)),
     };
     let terms = Terms {
         root: commit.namespace.root(),
@@ -247,8 +261,9 @@ fn settle(
         device: Some(who.device),
         time: now,
     };
-    match decide(&CommitView { tx, who, namespace: commit.namespace, now }, &terms, &whole)? {
-        Decision::Reject(rejections) => Ok(CommitOutcome::Rejected(rejections)),
+    let stored = request.stored.iter().collect();
+    match decide(&CommitView { tx, who, namespace: commit.namespace, stored, now }, &terms, &whole)? {
+        Decision::Reject(rejections) => refused(CommitOutcome::Rejected(rejections)),
         Decision::Accept(effects) => {
             write_entries(tx, commit.namespace, &effects)?;
             if let Some(last) = effects.entries.last() {
@@ -257,7 +272,7 @@ fn settle(
             end_memberships(tx, who, &effects, news)?;
             let head = effects.entries.last().map_or(namespace.head, |entry| entry.position);
             news.epoch = Some(commit.epoch);
-            Ok(CommitOutcome::Accepted { head, time: now })
+            Ok((CommitOutcome::Accepted { head, time: now }, effects.blocks))
         }
     }
 }
@@ -348,6 +363,8 @@ struct CommitView<'t> {
     tx: &'t dyn Transaction,
     who: Identity,
     namespace: NamespaceId,
+    /// Blocks that came with the commit.
+    stored: BTreeSet<&'t BlockHash>,
     now: Timestamp,
 }
 
@@ -378,7 +395,11 @@ impl TreeView for CommitView<'_> {
     }
 
     fn missing(&self, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
-        crate::changes::missing(self.tx, self.who.account, Some(self.namespace), blocks, self.now)
+        let asked: Vec<BlockHash> = blocks.iter().filter(|block| !self.stored.contains(block)).copied().collect();
+        let missing = crate::changes::missing(self.tx, self.who.account, Some(self.namespace), &asked, self.now)?;
+        let missing: BTreeSet<BlockHash> =
+            asked.into_iter().zip(missing).filter_map(|(block, missing)| missing.then_some(block)).collect();
+        Ok(blocks.iter().map(|block| missing.contains(block)).collect())
     }
 }
 

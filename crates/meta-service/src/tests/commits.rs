@@ -558,6 +558,35 @@ fn one_bad_operation_refuses_the_batch_and_nothing_is_written() {
 }
 
 #[test]
+fn of_blocks_that_came_with_their_commit_only_those_that_it_does_not_name_are_noted_as_uploads() {
+    let (bench, me, ns, top) = setup();
+    let stored = [5, 6].map(|n| StoredBlock { hash: BlockHash([n; 32]), len: 1 });
+    let draft = bench.draft(ns, Position(0), vec![create(bench.new_node(), top, "a", file(5))]);
+    let outcome = bench.service.stored(me.who, &stored, Some(&draft.into())).expect("an outcome").expect("of a commit");
+    assert!(matches!(outcome, CommitOutcome::Accepted { .. }), "{outcome:?}");
+    let asked = [5, 6, 7].map(|n| BlockHash([n; 32]));
+    let noted = bench.store.snapshot(|r| r.uploaded_blocks(me.who.account, &asked, Timestamp(0))).expect("reads");
+    assert_eq!(noted, [false, true, false]);
+    let named = bench.store.snapshot(|r| r.names_blocks(ns, &asked)).expect("reads");
+    assert_eq!(named, [true, false, false]);
+    let files = [("b", 5), ("c", 6)].map(|(text, block)| create(bench.new_node(), top, text, file(block)));
+    bench.accept(&me, ns, files.to_vec());
+    bench.check(ns);
+}
+
+#[test]
+fn a_commit_that_came_with_some_of_its_blocks_is_told_which_it_lacks() {
+    let (bench, me, ns, top) = setup();
+    let stored = [StoredBlock { hash: BlockHash([5; 32]), len: 1 }];
+    let files = [("a", 5), ("b", 6)].map(|(text, block)| create(bench.new_node(), top, text, file(block)));
+    let draft = bench.draft(ns, Position(0), files.to_vec());
+    let outcome = bench.service.stored(me.who, &stored, Some(&draft.into())).expect("an outcome").expect("of a commit");
+    assert_eq!(refusals(outcome), [(1, Reason::MissingBlocks(vec![BlockHash([6; 32])]))]);
+    bench.upload(&me, 6);
+    bench.accept(&me, ns, files.to_vec());
+}
+
+#[test]
 fn blocks_that_were_stored_count_even_if_their_commit_is_refused() {
     let (bench, me, ns, top) = setup();
     let stored = [StoredBlock { hash: BlockHash([5; 32]), len: 1 }];

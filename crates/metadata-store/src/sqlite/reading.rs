@@ -253,30 +253,21 @@ impl Reading for Session<'_> {
     }
 
     fn names_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
-        let sql = "SELECT 1 FROM namespace_blocks WHERE namespace = ?1 AND hash = ?2";
-        let mut known = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            let params = params![namespace.as_bytes(), block.as_bytes()];
-            known.push(self.one("looking up a block", sql, params, |_| Ok(()))?.is_some());
-        }
-        Ok(known)
+        let sql = "SELECT 1 FROM namespace_blocks WHERE hash = ?1 AND namespace = ?2";
+        let asked = blocks.iter().map(|block| (block.as_bytes(), namespace.as_bytes()));
+        self.exist("looking up a block", sql, asked)
     }
 
     fn uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], since: Timestamp) -> Answer<Vec<bool>> {
-        let sql = "SELECT 1 FROM uploaded_blocks WHERE account = ?1 AND hash = ?2 AND time >= ?3";
-        let mut known = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            let params = params![account.as_bytes(), block.as_bytes(), since.0];
-            known.push(self.one("looking up an upload", sql, params, |_| Ok(()))?.is_some());
-        }
-        Ok(known)
+        let sql = "SELECT 1 FROM uploaded_blocks WHERE hash = ?1 AND account = ?2 AND time >= ?3";
+        let asked = blocks.iter().map(|block| (block.as_bytes(), account.as_bytes(), since.0));
+        self.exist("looking up an upload", sql, asked)
     }
 
     fn blocks_in_use(&self, blocks: &[BlockHash]) -> Answer<Vec<bool>> {
         let sql = "SELECT 1 FROM namespace_blocks WHERE hash = ?1
                    UNION ALL SELECT 1 FROM uploaded_blocks WHERE hash = ?1 LIMIT 1";
-        let used = |block: &BlockHash| self.one("looking up a block", sql, [block.as_bytes()], |_| Ok(()));
-        blocks.iter().map(|block| Ok(used(block)?.is_some())).collect()
+        self.exist("looking up a block", sql, blocks.iter().map(|block| [block.as_bytes()]))
     }
 
     fn all_named_blocks(&self, after: Option<BlockHash>, limit: usize) -> Answer<Vec<BlockHash>> {

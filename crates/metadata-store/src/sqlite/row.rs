@@ -38,13 +38,37 @@ impl Session<'_> {
 
     /// Runs a statement; how many rows it changed. A broken unique key is `AlreadyExists`.
     pub(super) fn run(&self, subject: &'static str, sql: &str, params: impl Params) -> Answer<usize> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(|error| failed(subject, error))?;
-        statement.execute(params).map_err(|error| match error.sqlite_error().map(|e| e.extended_code) {
+        self.run_each(subject, sql, [params])
+    }
+
+    /// Runs a statement once for each set of parameters; how many rows were changed. What stands in the way of one ends
+    /// it. A broken unique key is `AlreadyExists`.
+    pub(super) fn run_each<P: Params>(
+        &self,
+        subject: &'static str,
+        sql: &str,
+        each: impl IntoIterator<Item = P>,
+    ) -> Answer<usize> {
+        let fail = |error: rusqlite::Error| match error.sqlite_error().map(|e| e.extended_code) {
             Some(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {
                 StoreError::AlreadyExists { subject }
             }
             _ => failed(subject, error),
-        })
+        };
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| failed(subject, error))?;
+        each.into_iter().try_fold(0, |changed, params| Ok(changed + statement.execute(params).map_err(fail)?))
+    }
+
+    /// Whether a query has an answer, for each set of parameters.
+    pub(super) fn exist<P: Params>(
+        &self,
+        subject: &'static str,
+        sql: &str,
+        each: impl IntoIterator<Item = P>,
+    ) -> Answer<Vec<bool>> {
+        let fail = |error| failed(subject, error);
+        let mut statement = self.connection.prepare_cached(sql).map_err(fail)?;
+        each.into_iter().map(|params| statement.exists(params).map_err(fail)).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::contract;
-use model::{Change, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Timestamp};
+use model::{AccountId, BlockHash, Change, DeviceId, JournalEntry, NamespaceId, NodeId, Position, Timestamp};
 use std::sync::Arc;
 
 const NS: NamespaceId = NamespaceId([0xaa; 16]);
@@ -95,9 +95,37 @@ fn a_file_of_a_newer_program_is_refused_and_not_changed() {
     drop(open(&folder).expect("opens"));
     let raw = Connection::open(folder.path().join("meta.db")).expect("opens");
     raw.pragma_update(None, "user_version", 99).expect("sets");
-    assert!(matches!(open(&folder), Err(StoreError::NewerFormat { found: 99, known: 3 })));
+    assert!(matches!(open(&folder), Err(StoreError::NewerFormat { found: 99, known: 4 })));
     let version: i64 = raw.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("reads");
     assert_eq!(version, 99);
+}
+
+#[test]
+fn a_file_of_the_format_before_keeps_who_names_and_who_uploaded_a_block() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("meta.db");
+    let raw = Connection::open(&path).expect("opens");
+    for step in [include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")] {
+        raw.execute_batch(step).expect("a step");
+    }
+    raw.execute_batch(
+        "INSERT INTO namespace_blocks (namespace, hash) VALUES (zeroblob(16), zeroblob(32)), (randomblob(16), zeroblob(32));
+         INSERT INTO uploaded_blocks (account, hash, time) VALUES (zeroblob(16), zeroblob(32), 5);
+         PRAGMA user_version = 3;",
+    )
+    .expect("rows");
+    drop(raw);
+    let store = open(&folder).expect("opens and migrates");
+    store.verify().expect("sound");
+    let (named, other) = (BlockHash([0; 32]), BlockHash([1; 32]));
+    let reading: &dyn MetadataStore = &store;
+    let names = |namespace| reading.snapshot(|r| r.names_blocks(namespace, &[named, other])).expect("reads");
+    assert_eq!((names(NamespaceId([0; 16])), names(NS)), (vec![true, false], vec![false, false]));
+    let uploaded = |since| reading.snapshot(|r| r.uploaded_blocks(AccountId([0; 16]), &[named], Timestamp(since)));
+    assert_eq!((uploaded(5).expect("reads"), uploaded(6).expect("reads")), (vec![true], vec![false]));
+    let rows: i64 =
+        lock(&store.writer).query_row("SELECT count(*) FROM namespace_blocks", [], |r| r.get(0)).expect("counts");
+    assert_eq!(rows, 2);
 }
 
 #[test]

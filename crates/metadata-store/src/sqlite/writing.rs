@@ -122,28 +122,15 @@ impl Transaction for Session<'_> {
 
     /// The old rows go first, so that names can change hands under an index that is checked row by row.
     fn put_nodes(&self, namespace: NamespaceId, nodes: &[NodeRecord]) -> Answer<()> {
-        for record in nodes {
-            self.run(
-                "the node",
-                "DELETE FROM nodes WHERE namespace = ?1 AND node = ?2",
-                [namespace.as_bytes(), record.node.as_bytes()],
-            )?;
-        }
-        for record in nodes {
-            self.insert_node(namespace, record)?;
-        }
-        Ok(())
+        let old = nodes.iter().map(|record| [namespace.as_bytes(), record.node.as_bytes()]);
+        self.run_each("the node", "DELETE FROM nodes WHERE namespace = ?1 AND node = ?2", old)?;
+        nodes.iter().try_for_each(|record| self.insert_node(namespace, record))
     }
 
     fn kill_nodes(&self, namespace: NamespaceId, nodes: &[NodeId], position: Position) -> Answer<()> {
-        for node in nodes {
-            self.run(
-                "the node's death",
-                "UPDATE nodes SET deleted = ?3 WHERE namespace = ?1 AND node = ?2 AND deleted IS NULL",
-                params![namespace.as_bytes(), node.as_bytes(), integer(position)],
-            )?;
-        }
-        Ok(())
+        let sql = "UPDATE nodes SET deleted = ?3 WHERE namespace = ?1 AND node = ?2 AND deleted IS NULL";
+        let killed = nodes.iter().map(|node| (namespace.as_bytes(), node.as_bytes(), integer(position)));
+        self.run_each("the node's death", sql, killed).map(drop)
     }
 
     fn set_live_nodes(&self, namespace: NamespaceId, live_nodes: u64) -> Answer<()> {
@@ -191,26 +178,16 @@ impl Transaction for Session<'_> {
     }
 
     fn add_named_blocks(&self, namespace: NamespaceId, blocks: &[BlockHash]) -> Answer<()> {
-        for block in blocks {
-            self.run(
-                "a named block",
-                "INSERT INTO namespace_blocks (namespace, hash) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                params![namespace.as_bytes(), block.as_bytes()],
-            )?;
-        }
-        Ok(())
+        let sql = "INSERT INTO namespace_blocks (hash, namespace) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        let rows = blocks.iter().map(|block| (block.as_bytes(), namespace.as_bytes()));
+        self.run_each("a named block", sql, rows).map(drop)
     }
 
     fn add_uploaded_blocks(&self, account: AccountId, blocks: &[BlockHash], time: Timestamp) -> Answer<()> {
-        for block in blocks {
-            self.run(
-                "an uploaded block",
-                "INSERT INTO uploaded_blocks (account, hash, time) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (account, hash) DO UPDATE SET time = max(time, excluded.time)",
-                params![account.as_bytes(), block.as_bytes(), time.0],
-            )?;
-        }
-        Ok(())
+        let sql = "INSERT INTO uploaded_blocks (hash, account, time) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (hash, account) DO UPDATE SET time = max(time, excluded.time)";
+        let rows = blocks.iter().map(|block| (block.as_bytes(), account.as_bytes(), time.0));
+        self.run_each("an uploaded block", sql, rows).map(drop)
     }
 
     /// SQLite has one writer, and the transaction is it.
@@ -300,8 +277,8 @@ impl Transaction for Session<'_> {
     fn forget_uploads(&self, before: Timestamp, limit: usize) -> Answer<usize> {
         self.run(
             "old uploads",
-            "DELETE FROM uploaded_blocks WHERE (account, hash) IN
-                (SELECT account, hash FROM uploaded_blocks WHERE time < ?1 ORDER BY time LIMIT ?2)",
+            "DELETE FROM uploaded_blocks WHERE (hash, account) IN
+                (SELECT hash, account FROM uploaded_blocks WHERE time < ?1 ORDER BY time LIMIT ?2)",
             params![before.0, count(limit)],
         )
     }
