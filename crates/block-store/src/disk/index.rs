@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// `PRAGMA user_version` of the tables below. An index of another version is rebuilt.
 const VERSION: i64 = 1;
+/// Pages of the log after which it is written to the index: a page that was changed many times until then, as hashes lie
+/// all over it, is written once.
+const CHECKPOINT_PAGES: i64 = 4_000;
 /// Read connections that are kept when nobody uses them.
 const IDLE_READERS: usize = 8;
 /// How long a connection waits for another's lock; in write-ahead mode only recovery ever holds one.
@@ -104,6 +107,7 @@ impl Index {
         // A power failure may take the last entries with it, never the index's soundness; recovery
         // enters them again.
         connection.pragma_update(None, "synchronous", "normal")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         Ok(connection)
     }
 
