@@ -258,6 +258,7 @@ impl Thrift {
             move_from: if self.shifts && self.delta { Tuning::default().move_from } else { u32::MAX },
             near_blocks: if self.neighbours { Tuning::default().near_blocks } else { 0 },
             contents_with_news: self.bundles && self.small_contents,
+            hashed_ahead: if self.hash_once { Tuning::default().hashed_ahead } else { u64::MAX },
             ..Tuning::default()
         }
     }

@@ -87,6 +87,9 @@ pub struct Tuning {
     pub move_from: u32,
     /// The contents of small new files may come along with the news of them.
     pub contents_with_news: bool,
+    /// While a commit is under way no more is hashed when files of up to [`Self::inline_file`] with so many bytes in all
+    /// were hashed and are in no request yet: they are sent from memory while it holds them.
+    pub hashed_ahead: u64,
 }
 
 impl Default for Tuning {
@@ -102,6 +105,7 @@ impl Default for Tuning {
             near_blocks: 4,
             move_from: 3,
             contents_with_news: true,
+            hashed_ahead: 8 * 1024 * 1024,
         }
     }
 }

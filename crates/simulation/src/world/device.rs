@@ -159,6 +159,7 @@ impl World {
         let mut running = self.chance(&[29, number as u64, self.devices[number].life]);
         Tuning {
             contents_with_news: running.happens(800),
+            hashed_ahead: if running.happens(500) { 1 } else { whole.hashed_ahead },
             read_closed_at_once: chance.happens(800),
             prefetch: chance.happens(800),
             pacing: chance.happens(800),

@@ -253,7 +253,7 @@ impl Engine {
             return;
         }
         self.local.unsettled.retain(|id, (at, _)| *at > now || self.queues.hash.contains(id));
-        while self.local.hash_jobs.len() < HASH_JOBS {
+        while self.local.hash_jobs.len() < HASH_JOBS && !self.is_hashed_far_ahead() {
             let tasks = self.next_hash_tasks(now);
             if tasks.is_empty() {
                 return;
@@ -349,6 +349,7 @@ impl Engine {
                     self.local.closed.remove(&task.path);
                     self.learn_list(content.hash, blocks, false);
                     self.note_pace(node, &content, env.now);
+                    self.note_hashed(content.size);
                     self.trees.set_local(node, Some(Local { seen: Seen::File(Some(content)), ..local }));
                     self.items.remove(&node);
                     self.recognise(node);

@@ -80,6 +80,11 @@ impl ServerWork {
         self.journal_read
     }
 
+    /// Whether a commit is on its way.
+    pub(super) const fn is_committing(&self) -> bool {
+        self.committing
+    }
+
     /// The next question about the journal: [`Self::pulls`] reaches it when all that the server has now
     /// has been read.
     pub(super) const fn next_pull(&self) -> u64 {
@@ -471,6 +476,7 @@ impl Engine {
             Request::Commit(self.sent_form(commit, env))
         } else {
             let blocks = transfer::without_repeats(planned.blocks);
+            self.transfers.requested(&blocks);
             let former = self.former_of_edits(&commit, env);
             Request::Changeset { blocks, former, commit: Some(self.sent_form(commit, env)) }
         };

@@ -120,6 +120,9 @@ pub(super) struct Transfers {
     stirred: bool,
     /// Nodes whose blocks were sent ahead of their commit during the commit under way, or need not be.
     seen_ahead: BTreeSet<NodeId>,
+    /// Bytes of small files that were hashed and are in no request yet. What is never sent, since the server has it or
+    /// the file has changed, is forgotten when nothing waits any more.
+    hashed_ahead: u64,
 }
 
 impl Transfers {
@@ -163,6 +166,12 @@ impl Transfers {
     /// What waits for the commit that begins now may be sent ahead of the next one.
     pub(super) fn commit_begins(&mut self) {
         self.seen_ahead.clear();
+    }
+
+    /// These blocks are in a request now.
+    pub(super) fn requested(&mut self, sources: &[BlockSource]) {
+        let bytes: u64 = sources.iter().map(|source| u64::from(source.len)).sum();
+        self.hashed_ahead = self.hashed_ahead.saturating_sub(bytes);
     }
 
     /// What is committed is known by its journal now.
@@ -336,6 +345,22 @@ impl Engine {
         }
     }
 
+    /// A file was hashed, and is to be sent.
+    pub(super) fn note_hashed(&mut self, size: u64) {
+        if size <= self.tuning.inline_file {
+            self.transfers.hashed_ahead += size;
+        }
+    }
+
+    /// Whether so much was hashed that it is better to send some of it first. A commit that is under way will be
+    /// answered, and then this is asked again.
+    pub(super) fn is_hashed_far_ahead(&mut self) -> bool {
+        if self.queues.push.is_empty() && self.transfers.uploads.is_empty() {
+            self.transfers.hashed_ahead = 0;
+        }
+        self.server.is_committing() && self.transfers.hashed_ahead >= self.tuning.hashed_ahead
+    }
+
     fn send_file_ahead(&mut self, node: NodeId, env: &Environment<'_>) {
         let Some(Seen::File(Some(content))) = self.trees.local(node).map(|local| local.seen) else { return };
         if content.size > self.tuning.inline_file || self.transfers.uploads.contains_key(&node) {
@@ -416,6 +441,7 @@ impl Engine {
             if sources.is_empty() {
                 return;
             }
+            self.transfers.requested(&sources);
             let sent: Vec<BlockHash> = sources.iter().map(|source| source.hash).collect();
             self.transfers.sending.extend(sent.iter().copied());
             let id = self.send(Request::Changeset { blocks: sources, former, commit: None });

@@ -6,7 +6,7 @@ use crate::build::{
 };
 use crate::script::{Script, hash, state};
 use api::{ApiError, ChangesReply, ErrorCode, NamespaceChanges, ServerReply};
-use model::{Body, Change, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
+use model::{Body, Change, CommitOutcome, Epoch, InstanceId, JournalEntry, NodeId, Operation, Position, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{
     Action, ActivityKind, Command, DeleteGuard, DirectoryScan, Event, FileKind, Fingerprint, Found, HashResult, Hint,
@@ -260,6 +260,18 @@ fn a_file_is_read_again_when_a_write_is_heard_of_after_it_was_read() {
     assert_eq!(read, Some(Seen::File(Some(file("whole")))));
 }
 
+/// Reads all files that the engine wants to be read, each with its path as its content, and says how many.
+fn hash_all(script: &mut Script) -> usize {
+    let mut files = 0;
+    while let Some((id, Job::Hash(tasks))) = script.job(|job| matches!(job, Job::Hash(_))) {
+        let hashed = |node, text: String| (node, HashResult::Hashed { content: file(&text), blocks: blocks(&text) });
+        let results = tasks.iter().map(|task| hashed(task.node, task.path.to_string())).collect();
+        files += tasks.len();
+        script.tell(Event::JobDone(id, JobResult::Hashed(results)));
+    }
+    files
+}
+
 /// How many files' blocks were sent ahead, of this many that wait while a commit is under way.
 fn sent_ahead(tuning: Tuning, files: u64) -> usize {
     let mut script = Script::start_tuned(state(), tuning);
@@ -271,11 +283,7 @@ fn sent_ahead(tuning: Tuning, files: u64) -> usize {
     let others = (2..files + 2).map(|n| found_file(&format!("other {n}"), print(n, 1)));
     script.tell(Event::Hints(vec![Hint::Rescan { directory: path("") }]));
     script.answer_scans(&[first].into_iter().chain(others).collect::<Vec<_>>());
-    while let Some((id, Job::Hash(tasks))) = script.job(|job| matches!(job, Job::Hash(_))) {
-        let hashed = |node, text: String| (node, HashResult::Hashed { content: file(&text), blocks: blocks(&text) });
-        let results = tasks.iter().map(|task| hashed(task.node, task.path.to_string())).collect();
-        script.tell(Event::JobDone(id, JobResult::Hashed(results)));
-    }
+    hash_all(&mut script);
     assert!(script.commit().is_none(), "one commit at a time");
     let mut ahead = 0;
     let upload = |request: &Request| match request {
@@ -295,6 +303,33 @@ fn blocks_of_many_waiting_files_go_ahead_of_their_commit_and_those_of_few_go_wit
     assert_eq!(sent_ahead(Tuning::default(), 100), 100);
     assert_eq!(sent_ahead(Tuning::default(), 10), 0);
     assert_eq!(sent_ahead(Tuning { ahead_from: usize::MAX, ..Tuning::default() }, 100), 0);
+}
+
+/// How many of so many new files are read before each commit is answered.
+fn read_between_commits(tuning: Tuning, files: u64) -> Vec<usize> {
+    let mut script = Script::start_tuned(state(), tuning);
+    script.answer_changes(Vec::new());
+    script.answer_scans(&(1..=files).map(|n| found_file(&format!("{n}"), print(n, 1))).collect::<Vec<_>>());
+    let mut read = vec![hash_all(&mut script)];
+    while let Some((id, commit)) = script.commit() {
+        let head = Position(commit.seen.0 + commit.operations.len() as u64);
+        let outcome = Some(CommitOutcome::Accepted { head, time: Timestamp(1) });
+        script.reply(id, Ok(Reply::Changeset { outcome }));
+        read.push(hash_all(&mut script));
+    }
+    assert!(script.engine.trees().dirty().is_empty(), "all is in sync in the end");
+    read
+}
+
+#[test]
+fn while_a_commit_is_under_way_no_more_is_read_than_is_sent_from_memory() {
+    let one_by_one = Tuning { ahead_from: usize::MAX, ..Tuning::default() };
+    let all = read_between_commits(one_by_one, 3_000);
+    assert_eq!(all[0], 3_000, "the contents are small: {all:?}");
+
+    let some = read_between_commits(Tuning { hashed_ahead: 100, ..one_by_one }, 3_000);
+    assert_eq!(some.iter().sum::<usize>(), 3_000, "{some:?}");
+    assert!(some.iter().all(|read| *read <= 1_024), "no more than were begun before the first was read: {some:?}");
 }
 
 /// Whether the file `a` is read as one that its writer has closed, after these hints; `None`: not now.
