@@ -83,12 +83,17 @@ fn write_direct(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<usize
                     break;
                 }
             }
-            // Its units are larger, or it has none after all.
-            Err(Errno::INVAL) => break,
+            Err(error) if is_refusal(error) => break,
             Err(error) => return Err(error),
         }
     }
     Ok(written)
+}
+
+/// Whether a file system would not write directly, and may well write in the usual way: its units are larger (`EINVAL`),
+/// or it cannot for this file, such as ntfs3 for a compressed one (`EOPNOTSUPP`).
+fn is_refusal(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::OPNOTSUPP)
 }
 
 /// The same file, open for direct writes.
@@ -136,6 +141,24 @@ impl Drop for Buffer {
         let mut kept = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT_BUFFERS {
             kept.push(mem::take(&mut self.0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_directly_is_told_from_what_cannot_be_written() {
+        for (error, refusal) in [
+            (Errno::INVAL, true),
+            (Errno::OPNOTSUPP, true),
+            (Errno::NOSPC, false),
+            (Errno::IO, false),
+            (Errno::DQUOT, false),
+        ] {
+            assert_eq!(is_refusal(error), refusal, "{error}");
         }
     }
 }

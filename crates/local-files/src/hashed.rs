@@ -18,8 +18,10 @@ use crate::fs::OpenFile;
 
 /// The content of a smaller file is kept, the state of others noted; in bytes.
 pub(crate) const LARGE: u64 = 256 * 1024;
-/// Bytes of contents of a generation. Two are kept: the older one is sent while the newer one grows.
+/// Bytes of contents of a generation, with what it takes to keep them. Two are kept: the older one is sent while the newer one grows.
 const CONTENTS: usize = 4 * 1024 * 1024;
+/// What keeping a content takes besides its bytes: its place in a table that may be half empty, and its allocation.
+const ENTRY: usize = 128;
 /// With less than this left of it the older generation goes.
 const LEFT_OVER: usize = CONTENTS / 8;
 /// Bytes of contents that were not kept for want of room after which the older generation goes as it is: it is not what
@@ -56,22 +58,22 @@ struct Generation {
 
 impl Generation {
     fn keep(&mut self, hash: BlockHash, content: Vec<u8>) {
-        self.bytes += content.len();
+        self.bytes += ENTRY + content.len();
         if let Some(same) = self.contents.insert(hash, content) {
-            self.bytes -= same.len();
+            self.bytes -= ENTRY + same.len();
         }
     }
 
     fn take(&mut self, hash: &BlockHash) -> Option<Vec<u8>> {
-        self.contents.remove(hash).inspect(|content| self.bytes -= content.len())
+        self.contents.remove(hash).inspect(|content| self.bytes -= ENTRY + content.len())
     }
 }
 
 impl Contents {
     fn keep(&mut self, hash: BlockHash, content: Vec<u8>) {
-        if self.newer.bytes + content.len() > CONTENTS {
+        if self.newer.bytes + ENTRY + content.len() > CONTENTS {
             if self.older.bytes > LEFT_OVER && self.turned_away < TURNED_AWAY {
-                self.turned_away += content.len();
+                self.turned_away += ENTRY + content.len();
                 return;
             }
             self.turned_away = 0;
@@ -172,5 +174,25 @@ impl HashedFiles {
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiny_contents_count_with_what_it_takes_to_keep_them() {
+        let mut contents = Contents::default();
+        for number in 0..100_000_u32 {
+            let mut hash = BlockHash([0; 32]);
+            hash.0[..4].copy_from_slice(&number.to_le_bytes());
+            contents.keep(hash, vec![0]);
+        }
+        let kept = [&contents.newer, &contents.older].map(|generation| generation.contents.len());
+        assert!(kept.iter().all(|kept| (1..=CONTENTS / ENTRY).contains(kept)), "{kept:?}");
+        let hashes: Vec<BlockHash> = contents.older.contents.keys().copied().collect();
+        assert!(hashes.iter().all(|hash| contents.take(hash).is_some()));
+        assert_eq!(contents.older.bytes, 0, "what is taken counts no more");
     }
 }
