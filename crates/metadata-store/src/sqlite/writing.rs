@@ -15,6 +15,14 @@ use model::{
 };
 use rusqlite::params;
 
+const INSERT_NODE: &str = "INSERT INTO nodes
+        (namespace, node, parent, name, name_key, kind, content_rev, location_rev, deleted, body)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+const INSERT_ENTRY: &str = "INSERT INTO journal
+        (namespace, position, batch_first, node, kind, device, time, parent, name_key, change)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
 impl Transaction for Session<'_> {
     fn insert_server(&self, identity: ServerIdentity) -> Answer<()> {
         self.run(
@@ -124,7 +132,23 @@ impl Transaction for Session<'_> {
     fn put_nodes(&self, namespace: NamespaceId, nodes: &[NodeRecord]) -> Answer<()> {
         let old = nodes.iter().map(|record| [namespace.as_bytes(), record.node.as_bytes()]);
         self.run_each("the node", "DELETE FROM nodes WHERE namespace = ?1 AND node = ?2", old)?;
-        nodes.iter().try_for_each(|record| self.insert_node(namespace, record))
+        let columns = |record: &NodeRecord| Ok((record.name.key(), to_bytes("a body", &record.body)?));
+        let columns: Vec<_> = nodes.iter().map(columns).collect::<Answer<_>>()?;
+        let rows = nodes.iter().zip(&columns).map(|(record, (name_key, body))| {
+            (
+                namespace.as_bytes(),
+                record.node.as_bytes(),
+                record.parent.as_bytes(),
+                record.name.as_str(),
+                name_key.as_str(),
+                NodeKind::of(&record.body) as i64,
+                integer(record.content_rev),
+                integer(record.location_rev),
+                record.deleted.map(integer),
+                body,
+            )
+        });
+        self.run_each("a child with this name", INSERT_NODE, rows).map(drop)
     }
 
     fn kill_nodes(&self, namespace: NamespaceId, nodes: &[NodeId], position: Position) -> Answer<()> {
@@ -149,9 +173,26 @@ impl Transaction for Session<'_> {
             if entry.position != head.next() {
                 return Err(StoreError::Gap { namespace, head, position: entry.position });
             }
-            self.insert_entry(namespace, entry, first.position)?;
             head = entry.position;
         }
+        let place = |entry: &JournalEntry| destination(&entry.change).map(|(parent, name)| (parent, name.key()));
+        let columns = |entry: &JournalEntry| Ok((place(entry), to_bytes("a change", &entry.change)?));
+        let columns: Vec<_> = entries.iter().map(columns).collect::<Answer<_>>()?;
+        let rows = entries.iter().zip(&columns).map(|(entry, (place, change))| {
+            (
+                namespace.as_bytes(),
+                integer(entry.position),
+                integer(first.position),
+                entry.node.as_bytes(),
+                ChangeKind::of(&entry.change) as i64,
+                entry.device.as_ref().map(DeviceId::as_bytes),
+                entry.time.0,
+                place.as_ref().map(|(parent, _)| parent.as_bytes()),
+                place.as_ref().map(|(_, key)| key.as_str()),
+                change,
+            )
+        });
+        self.run_each("a journal entry", INSERT_ENTRY, rows)?;
         let moved = self.run(
             "the journal's head",
             "UPDATE namespaces SET head = ?2 WHERE namespace = ?1",
@@ -281,52 +322,5 @@ impl Transaction for Session<'_> {
                 (SELECT hash, account FROM uploaded_blocks WHERE time < ?1 ORDER BY time LIMIT ?2)",
             params![before.0, count(limit)],
         )
-    }
-}
-
-impl Session<'_> {
-    fn insert_node(&self, namespace: NamespaceId, record: &NodeRecord) -> Answer<()> {
-        self.run(
-            "a child with this name",
-            "INSERT INTO nodes
-                (namespace, node, parent, name, name_key, kind, content_rev, location_rev, deleted, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            params![
-                namespace.as_bytes(),
-                record.node.as_bytes(),
-                record.parent.as_bytes(),
-                record.name.as_str(),
-                record.name.key().as_str(),
-                NodeKind::of(&record.body) as i64,
-                integer(record.content_rev),
-                integer(record.location_rev),
-                record.deleted.map(integer),
-                to_bytes("a body", &record.body)?
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn insert_entry(&self, namespace: NamespaceId, entry: &JournalEntry, batch_first: Position) -> Answer<()> {
-        let place = destination(&entry.change).map(|(parent, name)| (parent, name.key()));
-        self.run(
-            "a journal entry",
-            "INSERT INTO journal
-                (namespace, position, batch_first, node, kind, device, time, parent, name_key, change)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            params![
-                namespace.as_bytes(),
-                integer(entry.position),
-                integer(batch_first),
-                entry.node.as_bytes(),
-                ChangeKind::of(&entry.change) as i64,
-                entry.device.as_ref().map(DeviceId::as_bytes),
-                entry.time.0,
-                place.as_ref().map(|(parent, _)| parent.as_bytes()),
-                place.as_ref().map(|(_, key)| key.as_str()),
-                to_bytes("a change", &entry.change)?
-            ],
-        )?;
-        Ok(())
     }
 }
