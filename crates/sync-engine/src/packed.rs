@@ -175,6 +175,11 @@ impl<'a> Row<'a> {
         NodeRow { local, synced, remote }
     }
 
+    /// Whether no tree has the node.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.local.is_none() && self.synced.is_none() && self.remote.is_none()
+    }
+
     /// Whether the three trees agree on the node.
     pub(crate) fn agrees(&self) -> bool {
         match (&self.local, &self.synced, &self.remote) {

@@ -7,7 +7,6 @@
 
 use crate::packed::{Numbers, PlaceRow, Row};
 use crate::sorted::{At, Entry, Sorted};
-use crate::tree::NodeRow;
 use model::{ContentHash, NameKey, NodeId};
 use std::cell::Cell;
 
@@ -172,12 +171,12 @@ impl Table {
         self.slot_of(id).is_some_and(|slot| Row::is_unread_new_file(&self.slot(slot).row))
     }
 
-    /// Puts a row in place of what was there; `None` removes it.
-    pub(crate) fn set(&mut self, id: NodeId, row: Option<&NodeRow>) {
+    /// Puts a row in place of what was there, an empty one for none, and shows what was there to `compare`.
+    pub(crate) fn set(&mut self, id: NodeId, new: &Row<'_>, compare: impl FnOnce(&Row<'_>)) {
         let slot = self.take_slot(id);
         let before = std::mem::take(&mut self.slot_mut(slot).row);
         let old = if before.is_empty() { Row::default() } else { Row::unpack(&before, self) };
-        let new = row.map(Row::of).unwrap_or_default();
+        compare(&old);
         let left = [
             self.move_child(slot, old.local_place(), new.local_place(), Side::Local),
             self.move_child(slot, old.remote_place(), new.remote_place(), Side::Remote),
@@ -185,7 +184,7 @@ impl Table {
         self.mounts = self.mounts + usize::from(new.is_mount()) - usize::from(old.is_mount());
         self.move_inode(slot, old.inode(), new.inode());
         self.move_holder(slot, old.local_hash(), new.local_hash());
-        self.slot_mut(slot).row = if row.is_some() { new.pack(self) } else { Box::default() };
+        self.slot_mut(slot).row = if new.is_empty() { Box::default() } else { new.pack(self) };
         for folder in left.into_iter().flatten() {
             self.release(folder);
         }
@@ -235,9 +234,20 @@ impl Table {
     }
 
     pub(crate) fn set_mark(&mut self, id: NodeId, mark: Mark) {
-        if self.change_marks(id, |marks| marks | mark.bit()).is_none() {
+        self.set_marks(id, |marks| marks | mark.bit());
+    }
+
+    /// The node is to be looked at, since something about it changed, and it is dirty or not.
+    pub(crate) fn mark_changed(&mut self, id: NodeId, dirty: bool) {
+        let dirty = if dirty { Mark::Dirty.bit() } else { 0 };
+        self.set_marks(id, |marks| marks & !Mark::Dirty.bit() | dirty | Mark::Todo.bit());
+    }
+
+    /// Changes the marks to some that are not none.
+    fn set_marks(&mut self, id: NodeId, change: impl Fn(u32) -> u32) {
+        if self.change_marks(id, &change).is_none() {
             self.take_slot(id);
-            self.change_marks(id, |marks| marks | mark.bit());
+            self.change_marks(id, &change);
         }
     }
 
@@ -532,7 +542,7 @@ fn upper_half(number: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::io::Fingerprint;
-    use crate::tree::{Content, FileContent, Local, Place, Remote, Seen, Synced};
+    use crate::tree::{Content, FileContent, Local, NodeRow, Place, Remote, Seen, Synced};
     use model::{Mtime, Name, Position};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
@@ -683,7 +693,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Set(number, row) => {
-                        table.set(id(number), (*row != NodeRow::default()).then_some(&row));
+                        table.set(id(number), &Row::of(&row), |_| {});
                         plain.set(id(number), *row);
                     }
                     Step::Mark(number) => {
@@ -699,7 +709,7 @@ mod tests {
             }
             check(&table, &plain);
             for id in plain.rows.keys() {
-                table.set(*id, None);
+                table.set(*id, &Row::default(), |_| {});
             }
             for id in plain.todo {
                 table.clear_mark(id, Mark::Todo);

@@ -97,7 +97,7 @@ impl Trees {
             relabelled: Vec::new(),
         };
         for (id, row) in rows {
-            trees.put(id, &row);
+            trees.put(id, &Row::of(&row));
             trees.update_dirty(id);
         }
         // Whether a node is excluded shows when the folders above it are there.
@@ -499,6 +499,11 @@ impl Trees {
     pub fn wake(&mut self, id: NodeId) {
         // Also what is in sync now: it may still be filed under what it needed before.
         self.table.set_mark(id, Mark::Todo);
+        self.wake_waiting(id);
+    }
+
+    /// The node waits for nothing any more, and what waits for it is looked at again.
+    fn wake_waiting(&mut self, id: NodeId) {
         self.unblock(id);
         for waiter in self.waiting.remove(&id).unwrap_or_default() {
             self.blocked_on.remove(&waiter);
@@ -577,38 +582,45 @@ impl Trees {
     }
 
     fn replace(&mut self, id: NodeId, row: &NodeRow) {
-        self.put(id, row);
+        let row = Row::of(row);
+        self.put(id, &row);
         self.touched.insert(id);
-        self.update_dirty(id);
-        self.wake(id);
+        let is_clean = self.is_clean(id, &row);
+        if is_clean {
+            self.passed.remove(&id);
+        }
+        self.table.mark_changed(id, !is_clean);
+        self.wake_waiting(id);
     }
 
     /// Puts the row in the table, and counts files anew.
-    fn put(&mut self, id: NodeId, row: &NodeRow) {
+    fn put(&mut self, id: NodeId, after: &Row<'_>) {
         debug_assert!(id != self.root && id != PARKED, "the root and the parking place have no rows");
-        let before = self.table.get(id).unwrap_or_default();
-        let after = Row::of(row);
-        let count = |files: u64, before: bool, after: bool| files + u64::from(after) - u64::from(before);
-        self.synced_files = count(self.synced_files, before.is_synced_file(), after.is_synced_file());
-        self.deleted_files =
-            count(self.deleted_files, before.is_locally_deleted_file(), after.is_locally_deleted_file());
-        let appeared = before.local.is_none() && after.local.is_some();
-        let is_agreed_no_more = before.synced.is_some() && after.synced.is_none();
-        self.turns += u64::from(appeared || is_agreed_no_more);
-        self.table.set(id, (*row != NodeRow::default()).then_some(row));
+        let count = |files: &mut u64, before: bool, after: bool| *files = *files + u64::from(after) - u64::from(before);
+        self.table.set(id, after, |before| {
+            count(&mut self.synced_files, before.is_synced_file(), after.is_synced_file());
+            count(&mut self.deleted_files, before.is_locally_deleted_file(), after.is_locally_deleted_file());
+            let appeared = before.local.is_none() && after.local.is_some();
+            let is_agreed_no_more = before.synced.is_some() && after.synced.is_none();
+            self.turns += u64::from(appeared || is_agreed_no_more);
+        });
     }
 
     fn update_dirty(&mut self, id: NodeId) {
-        let clean = match self.table.get(id) {
-            None => true,
-            Some(row) if row.is_remote_only() => self.is_excluded(id),
-            Some(row) => row.agrees() && !self.is_excluded(id),
-        };
-        if clean {
+        if self.table.get(id).is_none_or(|row| self.is_clean(id, &row)) {
             self.passed.remove(&id);
             self.table.clear_mark(id, Mark::Dirty);
         } else {
             self.table.set_mark(id, Mark::Dirty);
+        }
+    }
+
+    /// Whether nothing is to be done about a node with this row.
+    fn is_clean(&self, id: NodeId, row: &Row<'_>) -> bool {
+        if row.is_remote_only() {
+            self.is_excluded(id)
+        } else {
+            row.is_empty() || row.agrees() && !self.is_excluded(id)
         }
     }
 

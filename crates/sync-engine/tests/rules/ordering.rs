@@ -123,7 +123,7 @@ fn what_a_batch_relies_on_is_on_disk_before_the_batch_begins() {
     let mut script = edited();
     let (id, commit) = script.commit().expect("the edit is sent");
     let head = Position(2);
-    script.reply(id, Ok(Reply::Commit(model::CommitOutcome::Accepted { head, time: Timestamp(0) })));
+    script.reply(id, Ok(Reply::Commit(CommitOutcome::Accepted { head, time: Timestamp(0) })));
     assert_eq!(commit.operations.len(), 1);
     script.take();
     script.tell(Event::StreamOpened);
@@ -466,7 +466,7 @@ fn an_edit_is_told_before_the_file_moves_to_where_the_server_has_it() {
     assert!(script.job(|job| matches!(job, Job::Apply(_))).is_none(), "something may be in the way of the move");
     let (id, commit) = script.commit().expect("the edit goes at once");
     assert!(matches!(commit.operations[..], [Operation::Edit { node: A, .. }]), "{commit:?}");
-    let accepted = model::CommitOutcome::Accepted { head: Position(3), time: Timestamp(0) };
+    let accepted = CommitOutcome::Accepted { head: Position(3), time: Timestamp(0) };
     script.reply(id, Ok(Reply::Commit(accepted)));
     let (_, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("then it moves here too");
     assert!(matches!(&job, Job::Apply(steps) if matches!(steps[..], [LocalStep::Move { node: A, .. }])), "{job:?}");
@@ -474,7 +474,7 @@ fn an_edit_is_told_before_the_file_moves_to_where_the_server_has_it() {
 
 #[test]
 fn an_answer_from_before_the_server_was_restored_decides_nothing_after_it() {
-    let accepted = model::CommitOutcome::Accepted { head: Position(1), time: Timestamp(0) };
+    let accepted = CommitOutcome::Accepted { head: Position(1), time: Timestamp(0) };
     for answer in [Ok(Reply::Commit(accepted)), refused(ErrorCode::EpochChanged)] {
         let mut script = edited();
         let (late, _) = script.commit().expect("the edit is sent");
@@ -513,7 +513,7 @@ fn a_folder_that_both_sides_made_becomes_one_as_soon_as_the_journal_says_so() {
     let mut script = Script::at_rest(state(), Vec::new(), &[folder]);
     let (id, commit) = script.commit().expect("the folder is sent");
     let reason = model::Reason::NameTaken;
-    let rejected = model::CommitOutcome::Rejected(vec![model::Rejection { index: 0, reason }]);
+    let rejected = CommitOutcome::Rejected(vec![model::Rejection { index: 0, reason }]);
     script.reply(id, Ok(Reply::Commit(rejected)));
     let theirs = Change::Create { parent: ROOT.root(), name: name("a"), body: Body::Directory };
     script.answer_changes(vec![entry(2, B, theirs)]);
@@ -633,7 +633,7 @@ fn operations_after_a_file_on_the_same_inode(new: &str, bytes: &str) -> Vec<Oper
     let mut told = Vec::new();
     while let Some((id, commit)) = script.commit() {
         let head = Position(script.engine.state().cursor[&ROOT].0 + commit.operations.len() as u64);
-        script.reply(id, Ok(Reply::Commit(model::CommitOutcome::Accepted { head, time: Timestamp(0) })));
+        script.reply(id, Ok(Reply::Commit(CommitOutcome::Accepted { head, time: Timestamp(0) })));
         told.extend(commit.operations);
         script.now += 1_000;
         script.tell(Event::Woken);
