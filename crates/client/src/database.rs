@@ -281,7 +281,7 @@ impl Database {
         let error = |source| DatabaseError::new(path, source);
         let unsaved = self.activities.iter().rev().take(self.unsaved_activities).rev();
         let transaction = self.connection.transaction().map_err(error)?;
-        writes.iter().try_for_each(|write| apply_write(&transaction, write)).map_err(error)?;
+        apply_writes(&transaction, writes).map_err(error)?;
         save_activities(&transaction, unsaved).map_err(error)?;
         transaction.commit().map_err(error)?;
         self.unsaved_activities = 0;
@@ -505,24 +505,27 @@ fn fill_new(connection: &mut Connection, device: DeviceId, state: &EngineState) 
     transaction.commit()
 }
 
-fn apply_write(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
-    match write {
-        Write::Node(node, Some(row)) => row::upsert(connection, *node, row),
-        Write::Node(node, None) => row::delete(connection, *node),
-        Write::Blocklist { content, blocks, remote } => {
-            connection
-                .prepare_cached(
-                    "INSERT INTO blocklists (content_hash, blocks, remote) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (content_hash) DO UPDATE SET remote = 1 WHERE excluded.remote AND NOT remote",
-                )?
-                .execute(params![content.as_bytes(), blocks_to_blob(blocks), remote])?;
-            Ok(())
-        }
-        Write::State(state) => {
-            connection.prepare_cached("UPDATE state SET value = ?1 WHERE id = 1")?.execute([encode_state(state)])?;
-            Ok(())
-        }
+/// Each statement is looked up once for all writes.
+fn apply_writes(connection: &Connection, writes: &[Write]) -> rusqlite::Result<()> {
+    let mut upsert = connection.prepare_cached(row::UPSERT)?;
+    let mut delete = connection.prepare_cached(row::DELETE)?;
+    let mut learn = connection.prepare_cached(
+        "INSERT INTO blocklists (content_hash, blocks, remote) VALUES (?1, ?2, ?3)
+         ON CONFLICT (content_hash) DO UPDATE SET remote = 1 WHERE excluded.remote AND NOT remote",
+    )?;
+    for write in writes {
+        match write {
+            Write::Node(node, Some(row)) => upsert.execute(row::columns(node, row))?,
+            Write::Node(node, None) => delete.execute([node.as_bytes()])?,
+            Write::Blocklist { content, blocks, remote } => {
+                learn.execute(params![content.as_bytes(), blocks_to_blob(blocks), remote])?
+            }
+            Write::State(state) => {
+                connection.prepare_cached("UPDATE state SET value = ?1 WHERE id = 1")?.execute([encode_state(state)])?
+            }
+        };
     }
+    Ok(())
 }
 
 fn save_activities<'a>(

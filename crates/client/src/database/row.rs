@@ -2,7 +2,7 @@
 
 use model::{ContentHash, Mtime, Name, NodeId, Position};
 use rusqlite::types::{FromSqlError, ToSqlOutput, Type, Value};
-use rusqlite::{Connection, Row, ToSql};
+use rusqlite::{Params, Row, ToSql};
 use sync_engine::io::Fingerprint;
 use sync_engine::tree::{Content, FileContent, Local, NodeRow, Place, Remote, Seen, Synced};
 
@@ -30,7 +30,8 @@ pub(super) const SELECT: &str = "SELECT node,
     remote_content_rev, remote_location_rev
     FROM nodes";
 
-const UPSERT: &str = "INSERT OR REPLACE INTO nodes (node,
+/// Writes a node's row in place of what was there.
+pub(super) const UPSERT: &str = "INSERT OR REPLACE INTO nodes (node,
     local_parent, local_name, local_kind, local_hash, local_size, local_executable, local_mtime, local_target,
     print_device, print_inode, print_birth, print_size, print_mtime, print_ctime, print_executable, disk_name,
     synced_parent, synced_name, synced_kind, synced_hash, synced_size, synced_executable, synced_mtime, synced_target,
@@ -39,25 +40,21 @@ const UPSERT: &str = "INSERT OR REPLACE INTO nodes (node,
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
     ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
 
+/// Removes a node's row.
+pub(super) const DELETE: &str = "DELETE FROM nodes WHERE node = ?1";
+
 pub(super) const FORGET_LOCAL_HASHES: &str =
     "UPDATE nodes SET local_hash = NULL, local_size = NULL, local_executable = NULL, local_mtime = NULL
      WHERE local_kind = 1";
 
-/// Writes the node's row in place of what was there.
-pub(super) fn upsert(connection: &Connection, node: NodeId, row: &NodeRow) -> rusqlite::Result<()> {
-    let mut values = Columns::new();
+/// The values of [`UPSERT`].
+pub(super) fn columns<'a>(node: &'a NodeId, row: &'a NodeRow) -> impl Params + 'a {
+    let mut values = Columns::with_capacity(COLUMNS);
     values.push(Cell::Bytes(node.as_bytes()));
     push_local(&mut values, row.local.as_ref());
     push_synced(&mut values, row.synced.as_ref());
     push_remote(&mut values, row.remote.as_ref());
-    connection.prepare_cached(UPSERT)?.execute(rusqlite::params_from_iter(values))?;
-    Ok(())
-}
-
-/// Removes the node's row.
-pub(super) fn delete(connection: &Connection, node: NodeId) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM nodes WHERE node = ?1")?.execute([node.as_bytes()])?;
-    Ok(())
+    rusqlite::params_from_iter(values)
 }
 
 /// Reads a row of [`SELECT`].
