@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sync_engine::io::{BlockSource, Former, LocalPath};
 
 /// Runs shorter than this, in bytes, are sent faster than compared by sums.
-const SUMS_WORTH: usize = 16 * 1024;
+const SUMS_WORTH: usize = 8 * 1024;
 /// A script is sent if it is at most this part of its block.
 const SCRIPT_PART: usize = 2;
 /// The large chunks are this part of the old bytes,
