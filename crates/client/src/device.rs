@@ -2,9 +2,7 @@
 
 use crate::clock::{Chance, NoRandomness};
 use crate::control::NotRunning;
-use crate::control::protocol::{
-    ActivityReply, Command, Done, ExcludedReply, Failure, SettingEntry, SettingsReply, WirePath,
-};
+use crate::control::protocol::{ActivityReply, Command, Done, ExcludedReply, Failure, SettingsReply, WirePath};
 use crate::database::{Database, DatabaseError, salvage_state, set_aside};
 use crate::folder::{self, FolderError};
 use crate::home::{Config, Home, HomeError};
@@ -323,8 +321,7 @@ fn settings(home: &Home) -> Result<SettingsReply, Failure> {
     let config = home.load_config().map_err(|error| home_failure(&error))?;
     let (_, state) = open_state(home)?;
     let settings = Settings { guard: state.guard, bandwidth: config.bandwidth, thrift: config.thrift };
-    let entries = settings.texts().map(|(key, value)| SettingEntry { key: key.into(), value });
-    Ok(SettingsReply { settings: entries.into() })
+    Ok(settings.into())
 }
 
 fn set(home: &Home, setting: Setting) -> Result<(), Failure> {
@@ -333,7 +330,7 @@ fn set(home: &Home, setting: Setting) -> Result<(), Failure> {
     }
     let _lock = locked(home)?;
     let mut config = home.load_config().map_err(|error| home_failure(&error))?;
-    setting.write_into(&mut config);
+    setting.write_into(&mut config.bandwidth, &mut config.thrift);
     home.save_config(&config).map_err(|error| home_failure(&error))
 }
 

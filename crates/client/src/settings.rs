@@ -1,33 +1,95 @@
 //! The settings that `syncline config` shows and changes: their names, and their values as text.
 
 use crate::bandwidth::{Limits, MIN_BYTES_PER_SECOND};
-use crate::home::Config;
 use crate::transport::Thrift;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use sync_engine::io::DeleteGuard;
 
-/// One setting with its new value.
+/// What saves bytes or time, and may be left out: its name, and where it is kept.
+type Saving = (&'static str, fn(&mut Thrift) -> &mut bool);
+
+const DELETE_GUARD: &str = "delete-guard";
+const UPLOAD_LIMIT: &str = "upload-limit";
+const DOWNLOAD_LIMIT: &str = "download-limit";
+
+const SAVINGS: [Saving; 14] = [
+    ("deltas", |thrift| &mut thrift.delta),
+    ("compression", |thrift| &mut thrift.compress),
+    ("reuse", |thrift| &mut thrift.reuse),
+    ("prefetch", |thrift| &mut thrift.prefetch),
+    ("early-reading", |thrift| &mut thrift.early_reading),
+    ("pacing", |thrift| &mut thrift.pacing),
+    ("small-contents", |thrift| &mut thrift.small_contents),
+    ("hash-once", |thrift| &mut thrift.hash_once),
+    ("neighbours", |thrift| &mut thrift.neighbours),
+    ("quiet", |thrift| &mut thrift.quiet),
+    ("kept-blocks", |thrift| &mut thrift.kept_blocks),
+    ("bundles", |thrift| &mut thrift.bundles),
+    ("shifts", |thrift| &mut thrift.shifts),
+    ("direct-writes", |thrift| &mut thrift.direct_writes),
+];
+
+/// The names of the settings, as `config` takes them.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    [DELETE_GUARD, UPLOAD_LIMIT, DOWNLOAD_LIMIT].into_iter().chain(savings())
+}
+
+/// The names of those that are `on` or `off`.
+pub fn savings() -> impl Iterator<Item = &'static str> {
+    SAVINGS.iter().map(|(key, _)| *key)
+}
+
+/// One setting with its new value. It travels as its name and the text of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "key", content = "value")]
+#[serde(into = "Written", try_from = "Written")]
 pub enum Setting {
     DeleteGuard(DeleteGuard),
     /// Bytes per second; `None`: unlimited.
     UploadLimit(Option<u64>),
     DownloadLimit(Option<u64>),
-    Deltas(bool),
-    Compression(bool),
-    Reuse(bool),
-    Prefetch(bool),
-    EarlyReading(bool),
-    Pacing(bool),
-    SmallContents(bool),
-    HashOnce(bool),
-    Neighbours(bool),
-    Quiet(bool),
-    KeptBlocks(bool),
-    Bundles(bool),
-    Shifts(bool),
-    DirectWrites(bool),
+    Saving(Switch, bool),
+}
+
+/// One of those that are on or off, by its place among them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Switch(usize);
+
+impl Switch {
+    fn named(key: &str) -> Option<Self> {
+        savings().position(|known| known == key).map(Self)
+    }
+
+    const fn key(self) -> &'static str {
+        SAVINGS[self.0].0
+    }
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+/// A setting as text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Written {
+    key: String,
+    value: String,
+}
+
+impl From<Setting> for Written {
+    fn from(setting: Setting) -> Self {
+        Self { key: setting.key().to_owned(), value: setting.text() }
+    }
+}
+
+impl TryFrom<Written> for Setting {
+    type Error = SettingError;
+
+    fn try_from(written: Written) -> Result<Self, SettingError> {
+        Self::parse(&written.key, &written.value)
+    }
 }
 
 /// All settings.
@@ -37,27 +99,6 @@ pub struct Settings {
     pub bandwidth: Limits,
     pub thrift: Thrift,
 }
-
-/// The names of the settings, as `config` takes them.
-pub const KEYS: [&str; 17] = [
-    "delete-guard",
-    "upload-limit",
-    "download-limit",
-    "deltas",
-    "compression",
-    "reuse",
-    "prefetch",
-    "early-reading",
-    "pacing",
-    "small-contents",
-    "hash-once",
-    "neighbours",
-    "quiet",
-    "kept-blocks",
-    "bundles",
-    "shifts",
-    "direct-writes",
-];
 
 /// A setting that cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,13 +114,13 @@ impl SettingError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::UnknownKey { .. } => format!("the settings are {}", KEYS.join(", ")),
-            Self::BadValue { key: "delete-guard", .. } => {
+            Self::UnknownKey { .. } => format!("the settings are {}", keys().collect::<Vec<_>>().join(", ")),
+            Self::BadValue { key: DELETE_GUARD, .. } => {
                 "it is `on`, `off`, or COUNT[,PERCENT]: hold a deletion of at least COUNT files that are more than \
                  PERCENT of all"
                     .into()
             }
-            Self::BadValue { key: "upload-limit" | "download-limit", .. } => {
+            Self::BadValue { key: UPLOAD_LIMIT | DOWNLOAD_LIMIT, .. } => {
                 format!("it is `off` or bytes per second such as 500K or 2M, at least {MIN_BYTES_PER_SECOND}")
             }
             Self::BadValue { .. } => "it is `on` or `off`".into(),
@@ -95,96 +136,61 @@ impl Setting {
     pub fn parse(key: &str, value: &str) -> Result<Self, SettingError> {
         let bad = |key| SettingError::BadValue { key, value: value.to_owned() };
         match key {
-            "delete-guard" => parse_guard(value).map(Self::DeleteGuard).ok_or_else(|| bad(KEYS[0])),
-            "upload-limit" => parse_rate(value).map(Self::UploadLimit).ok_or_else(|| bad(KEYS[1])),
-            "download-limit" => parse_rate(value).map(Self::DownloadLimit).ok_or_else(|| bad(KEYS[2])),
-            "deltas" => parse_switch(value).map(Self::Deltas).ok_or_else(|| bad(KEYS[3])),
-            "compression" => parse_switch(value).map(Self::Compression).ok_or_else(|| bad(KEYS[4])),
-            "reuse" => parse_switch(value).map(Self::Reuse).ok_or_else(|| bad(KEYS[5])),
-            "prefetch" => parse_switch(value).map(Self::Prefetch).ok_or_else(|| bad(KEYS[6])),
-            "early-reading" => parse_switch(value).map(Self::EarlyReading).ok_or_else(|| bad(KEYS[7])),
-            "pacing" => parse_switch(value).map(Self::Pacing).ok_or_else(|| bad(KEYS[8])),
-            "small-contents" => parse_switch(value).map(Self::SmallContents).ok_or_else(|| bad(KEYS[9])),
-            "hash-once" => parse_switch(value).map(Self::HashOnce).ok_or_else(|| bad(KEYS[10])),
-            "neighbours" => parse_switch(value).map(Self::Neighbours).ok_or_else(|| bad(KEYS[11])),
-            "quiet" => parse_switch(value).map(Self::Quiet).ok_or_else(|| bad(KEYS[12])),
-            "kept-blocks" => parse_switch(value).map(Self::KeptBlocks).ok_or_else(|| bad(KEYS[13])),
-            "bundles" => parse_switch(value).map(Self::Bundles).ok_or_else(|| bad(KEYS[14])),
-            "shifts" => parse_switch(value).map(Self::Shifts).ok_or_else(|| bad(KEYS[15])),
-            "direct-writes" => parse_switch(value).map(Self::DirectWrites).ok_or_else(|| bad(KEYS[16])),
-            _ => Err(SettingError::UnknownKey { key: key.to_owned() }),
+            DELETE_GUARD => parse_guard(value).map(Self::DeleteGuard).ok_or_else(|| bad(DELETE_GUARD)),
+            UPLOAD_LIMIT => parse_rate(value).map(Self::UploadLimit).ok_or_else(|| bad(UPLOAD_LIMIT)),
+            DOWNLOAD_LIMIT => parse_rate(value).map(Self::DownloadLimit).ok_or_else(|| bad(DOWNLOAD_LIMIT)),
+            _ => {
+                let saving = Switch::named(key).ok_or_else(|| SettingError::UnknownKey { key: key.to_owned() })?;
+                parse_switch(value).map(|on| Self::Saving(saving, on)).ok_or_else(|| bad(saving.key()))
+            }
         }
     }
 
     /// Makes the setting, unless it is the guard, which the engine keeps.
-    pub(crate) const fn write_into(self, config: &mut Config) {
-        let (bandwidth, thrift) = (&mut config.bandwidth, &mut config.thrift);
+    pub(crate) fn write_into(self, bandwidth: &mut Limits, thrift: &mut Thrift) {
         match self {
             Self::DeleteGuard(_) => {}
             Self::UploadLimit(rate) => bandwidth.upload = rate,
             Self::DownloadLimit(rate) => bandwidth.download = rate,
-            Self::Deltas(on) => thrift.delta = on,
-            Self::Compression(on) => thrift.compress = on,
-            Self::Reuse(on) => thrift.reuse = on,
-            Self::Prefetch(on) => thrift.prefetch = on,
-            Self::EarlyReading(on) => thrift.early_reading = on,
-            Self::Pacing(on) => thrift.pacing = on,
-            Self::SmallContents(on) => thrift.small_contents = on,
-            Self::HashOnce(on) => thrift.hash_once = on,
-            Self::Neighbours(on) => thrift.neighbours = on,
-            Self::Quiet(on) => thrift.quiet = on,
-            Self::KeptBlocks(on) => thrift.kept_blocks = on,
-            Self::Bundles(on) => thrift.bundles = on,
-            Self::Shifts(on) => thrift.shifts = on,
-            Self::DirectWrites(on) => thrift.direct_writes = on,
+            Self::Saving(Switch(place), on) => *SAVINGS[place].1(thrift) = on,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::DeleteGuard(_) => DELETE_GUARD,
+            Self::UploadLimit(_) => UPLOAD_LIMIT,
+            Self::DownloadLimit(_) => DOWNLOAD_LIMIT,
+            Self::Saving(saving, _) => saving.key(),
+        }
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Self::DeleteGuard(guard) => guard_text(guard),
+            Self::UploadLimit(rate) | Self::DownloadLimit(rate) => {
+                rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string())
+            }
+            Self::Saving(_, on) => if on { "on" } else { "off" }.to_owned(),
         }
     }
 }
 
 impl Settings {
-    /// Names and values as text, in the order of [`KEYS`].
-    #[must_use]
-    pub fn texts(&self) -> [(&'static str, String); 17] {
-        let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
-        let rate = |rate: Option<u64>| rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
-        let [
-            guard,
-            upload,
-            download,
-            deltas,
-            compression,
-            reuse,
-            prefetch,
-            early_reading,
-            pacing,
-            small_contents,
-            hash_once,
-            neighbours,
-            quiet,
-            kept_blocks,
-            bundles,
-            shifts,
-            direct_writes,
-        ] = KEYS;
-        [
-            (guard, guard_text(self.guard)),
-            (upload, rate(self.bandwidth.upload)),
-            (download, rate(self.bandwidth.download)),
-            (deltas, switch(self.thrift.delta)),
-            (compression, switch(self.thrift.compress)),
-            (reuse, switch(self.thrift.reuse)),
-            (prefetch, switch(self.thrift.prefetch)),
-            (early_reading, switch(self.thrift.early_reading)),
-            (pacing, switch(self.thrift.pacing)),
-            (small_contents, switch(self.thrift.small_contents)),
-            (hash_once, switch(self.thrift.hash_once)),
-            (neighbours, switch(self.thrift.neighbours)),
-            (quiet, switch(self.thrift.quiet)),
-            (kept_blocks, switch(self.thrift.kept_blocks)),
-            (bundles, switch(self.thrift.bundles)),
-            (shifts, switch(self.thrift.shifts)),
-            (direct_writes, switch(self.thrift.direct_writes)),
-        ]
+    /// Each with its value, in the order of [`keys`].
+    pub fn all(mut self) -> impl Iterator<Item = Setting> {
+        let first = [
+            Setting::DeleteGuard(self.guard),
+            Setting::UploadLimit(self.bandwidth.upload),
+            Setting::DownloadLimit(self.bandwidth.download),
+        ];
+        let savings =
+            (0..SAVINGS.len()).map(move |place| Setting::Saving(Switch(place), *SAVINGS[place].1(&mut self.thrift)));
+        first.into_iter().chain(savings)
     }
 }
 
@@ -268,12 +274,27 @@ mod tests {
     #[test]
     fn what_saves_bytes_or_time_is_on_or_off() {
         let settings = Settings { guard: DeleteGuard::Off, bandwidth: Limits::default(), thrift: Thrift::default() };
-        for (key, value) in &settings.texts()[3..] {
-            assert_eq!(value, "on", "{key}");
+        assert!(settings.all().map(Setting::key).eq(keys()));
+        for setting in settings.all().skip(3) {
+            let key = setting.key();
+            assert_eq!(setting.text(), "on", "{key}");
             let error = Setting::parse(key, "maybe").expect_err("refused");
             assert_eq!(error.hint(), "it is `on` or `off`", "{key}");
-            assert_ne!(Setting::parse(key, "on"), Setting::parse(key, "off"), "{key}");
+            let mut changed = settings;
+            Setting::parse(key, "off").expect("a value").write_into(&mut changed.bandwidth, &mut changed.thrift);
+            let off: Vec<&str> = changed.all().filter(|setting| setting.text() == "off").map(Setting::key).collect();
+            assert_eq!(off, [DELETE_GUARD, UPLOAD_LIMIT, DOWNLOAD_LIMIT, key], "this one and no other");
         }
+    }
+
+    #[test]
+    fn a_setting_travels_as_its_name_and_the_text_of_its_value() {
+        let setting = Setting::parse("quiet", "off").expect("a setting");
+        let written = serde_json::to_value(setting).expect("writes");
+        assert_eq!(written, serde_json::json!({ "key": "quiet", "value": "off" }));
+        assert_eq!(serde_json::from_value::<Setting>(written).expect("reads"), setting);
+        let unknown = serde_json::json!({ "key": "colour", "value": "blue" });
+        assert!(serde_json::from_value::<Setting>(unknown).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::Verdict;
 use api::{Coming, Notification, Token};
 use client::control::protocol::{Reply, Request, WirePath};
 use client::events::{Item, Parser};
-use client::settings::{Setting, Settings};
+use client::settings::Setting;
 use client::transport::ServerUrl;
 use client::{Home, LocalPath};
 use model::conflict::conflicted_name;
@@ -156,8 +156,7 @@ pub fn settings(bytes: &[u8]) -> Verdict {
     }
     match Setting::parse(key, value) {
         Ok(setting) => {
-            let (key, text) = shown(setting);
-            assert_eq!(Setting::parse(key, &text), Ok(setting), "a setting reads as it is shown");
+            assert_eq!(Setting::parse(setting.key(), &setting.text()), Ok(setting), "a setting reads as it is shown");
             Verdict::Understood
         }
         Err(error) => {
@@ -165,82 +164,4 @@ pub fn settings(bytes: &[u8]) -> Verdict {
             Verdict::of(address.is_ok())
         }
     }
-}
-
-/// How `syncline config list` shows a setting.
-fn shown(setting: Setting) -> (&'static str, String) {
-    let mut settings =
-        Settings { guard: Default::default(), bandwidth: Default::default(), thrift: Default::default() };
-    let thrift = &mut settings.thrift;
-    let place = match setting {
-        Setting::DeleteGuard(guard) => {
-            settings.guard = guard;
-            0
-        }
-        Setting::UploadLimit(rate) => {
-            settings.bandwidth.upload = rate;
-            1
-        }
-        Setting::DownloadLimit(rate) => {
-            settings.bandwidth.download = rate;
-            2
-        }
-        Setting::Deltas(on) => {
-            thrift.delta = on;
-            3
-        }
-        Setting::Compression(on) => {
-            thrift.compress = on;
-            4
-        }
-        Setting::Reuse(on) => {
-            thrift.reuse = on;
-            5
-        }
-        Setting::Prefetch(on) => {
-            thrift.prefetch = on;
-            6
-        }
-        Setting::EarlyReading(on) => {
-            thrift.early_reading = on;
-            7
-        }
-        Setting::Pacing(on) => {
-            thrift.pacing = on;
-            8
-        }
-        Setting::SmallContents(on) => {
-            thrift.small_contents = on;
-            9
-        }
-        Setting::HashOnce(on) => {
-            thrift.hash_once = on;
-            10
-        }
-        Setting::Neighbours(on) => {
-            thrift.neighbours = on;
-            11
-        }
-        Setting::Quiet(on) => {
-            thrift.quiet = on;
-            12
-        }
-        Setting::KeptBlocks(on) => {
-            thrift.kept_blocks = on;
-            13
-        }
-        Setting::Bundles(on) => {
-            thrift.bundles = on;
-            14
-        }
-        Setting::Shifts(on) => {
-            thrift.shifts = on;
-            15
-        }
-        Setting::DirectWrites(on) => {
-            thrift.direct_writes = on;
-            16
-        }
-    };
-    settings.texts()[place].clone()
 }

@@ -1,7 +1,7 @@
 //! Commands and answers. The answers are also what `--json` prints, so their names are a contract.
 
 use crate::database::ActivityEntry;
-use crate::settings::Setting;
+use crate::settings::{Setting, Settings};
 use model::Role;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -9,7 +9,7 @@ use sync_engine::io::LocalPath;
 use sync_engine::status::{FileStatus, Problem, Status};
 
 /// The version of the protocol. Both ends come from one program, so there is no older one to serve.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of one line, in either direction.
 pub const LINE_BYTES: usize = 16 * 1024 * 1024;
 /// Paths in one question.
@@ -261,6 +261,13 @@ pub struct SettingEntry {
     pub value: String,
 }
 
+impl From<Settings> for SettingsReply {
+    fn from(settings: Settings) -> Self {
+        let entry = |setting: Setting| SettingEntry { key: setting.key().to_owned(), value: setting.text() };
+        Self { settings: settings.all().map(entry).collect() }
+    }
+}
+
 /// `devices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DevicesReply {
@@ -361,7 +368,7 @@ mod tests {
     fn requests_are_flat_objects() {
         let request = Request { version: VERSION, command: Command::Why { path: WirePath::Text("a/b".into()) } };
         let line = serde_json::to_string(&request).expect("serializes");
-        assert_eq!(line, r#"{"version":1,"command":"why","path":"a/b"}"#);
+        assert_eq!(line, r#"{"version":2,"command":"why","path":"a/b"}"#);
         assert_eq!(serde_json::from_str::<Request>(&line).expect("reads back"), request);
     }
 

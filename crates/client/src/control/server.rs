@@ -154,10 +154,11 @@ mod tests {
 
     #[test]
     fn another_version_is_told_from_nonsense() {
-        assert_eq!(parse(br#"{"version":1,"command":"status"}"#), Ok(Command::Status));
+        assert_eq!(parse(br#"{"version":2,"command":"status"}"#), Ok(Command::Status));
         let message = |line: &[u8]| parse(line).expect_err("refused").message;
-        assert!(message(br#"{"version":2,"command":"status"}"#).contains("another version"));
-        assert!(message(br#"{"version":1,"command":"dance"}"#).contains("another version"));
+        assert!(message(br#"{"version":1,"command":"status"}"#).contains("another version"));
+        assert!(message(br#"{"version":3,"command":"status"}"#).contains("another version"));
+        assert!(message(br#"{"version":2,"command":"dance"}"#).contains("another version"));
         assert!(message(b"GET / HTTP/1.1").contains("not a request"));
     }
 }

@@ -7,8 +7,8 @@ use super::{DaemonError, Input};
 use crate::bandwidth::Bandwidth;
 use crate::clock::{Chance, Clock, today, wall_ms};
 use crate::control::protocol::{
-    ActivityReply, ExcludedReply, Failure, FileStatusEntry, FileStatusReply, FlushReply, PROBLEMS, SettingEntry,
-    SettingsReply, StatusReply, WhyReply,
+    ActivityReply, ExcludedReply, Failure, FileStatusEntry, FileStatusReply, FlushReply, PROBLEMS, SettingsReply,
+    StatusReply, WhyReply,
 };
 use crate::database::{Database, DatabaseError};
 use crate::home::{Config, Home};
@@ -331,9 +331,7 @@ impl Owner {
 
     fn settings(&self) -> SettingsReply {
         let Config { bandwidth, thrift, .. } = self.parts.config;
-        let settings = Settings { guard: self.parts.engine.state().guard, bandwidth, thrift };
-        let entries = settings.texts().map(|(key, value)| SettingEntry { key: key.into(), value });
-        SettingsReply { settings: entries.into() }
+        Settings { guard: self.parts.engine.state().guard, bandwidth, thrift }.into()
     }
 
     /// Passes a command on to the engine; it is answered when what it changed is durable.
@@ -388,7 +386,7 @@ impl Owner {
         if let Setting::DeleteGuard(guard) = setting {
             return self.tell(Command::SetGuard(guard), answer);
         }
-        setting.write_into(&mut config);
+        setting.write_into(&mut config.bandwidth, &mut config.thrift);
         reply(answer, self.change_config(config));
         Ok(())
     }
