@@ -31,6 +31,8 @@ pub(super) struct Writer {
     /// The number of the pack that is begun when there is none to append to.
     next_pack: u32,
     counters: Counters,
+    /// Where records are gathered. It is kept, since fresh memory costs more than what is copied into it.
+    gathered: Vec<u8>,
 }
 
 /// The pack that grows.
@@ -47,7 +49,15 @@ struct OpenPack {
 
 impl Writer {
     pub(super) fn new(layout: Layout, index: Index, tail: Tail, options: DiskOptions) -> Self {
-        let mut writer = Self { layout, options, index, pack: None, next_pack: 1, counters: Counters::default() };
+        let mut writer = Self {
+            layout,
+            options,
+            index,
+            pack: None,
+            next_pack: 1,
+            counters: Counters::default(),
+            gathered: Vec::new(),
+        };
         match tail {
             Tail::Begin { pack } => writer.next_pack = pack,
             Tail::Append { pack, end } => {
@@ -98,8 +108,9 @@ impl Writer {
     /// Writes blocks and enters the fresh ones at their new places.
     fn write(&mut self, fresh: &Sorted, echoes: &Sorted) -> Result<(), StoreError> {
         let bytes = fresh.iter().chain(echoes).map(|block| RECORD_HEADER as u64 + u64::from(block.0.len())).sum();
-        let pack = self.pack_with_room(bytes)?;
-        let written = pack.append(fresh, echoes);
+        let mut gathered = mem::take(&mut self.gathered);
+        let written = self.pack_with_room(bytes)?.append(fresh, echoes, &mut gathered);
+        self.gathered = gathered;
         self.counters.syncs += 1;
         let (places, end) = written.inspect_err(|_| self.leave_pack())?;
         let number = self.pack.as_ref().map_or(0, |pack| pack.number);
@@ -273,9 +284,9 @@ impl OpenPack {
     }
 
     /// Writes blocks and makes them durable. Returns the places of the fresh ones and their end.
-    fn append(&self, fresh: &Sorted, echoes: &Sorted) -> Result<(Vec<Place>, u64), StoreError> {
-        let write = || {
-            let mut out = Gather::new(self);
+    fn append(&self, fresh: &Sorted, echoes: &Sorted, gathered: &mut Vec<u8>) -> Result<(Vec<Place>, u64), StoreError> {
+        let mut write = || {
+            let mut out = Gather::new(self, gathered);
             let places = fresh.iter().map(|(block, _)| out.block(block)).collect::<io::Result<Vec<_>>>()?;
             let end = out.end();
             echoes.iter().try_for_each(|(block, _)| out.block(block).map(drop))?;
@@ -289,7 +300,8 @@ impl OpenPack {
     /// Writes removals and makes them durable. Returns their end.
     fn append_removals(&self, gone: &[(BlockHash, Place)]) -> Result<u64, StoreError> {
         let write = || {
-            let mut out = Gather::new(self);
+            let mut gathered = Vec::new();
+            let mut out = Gather::new(self, &mut gathered);
             for (hash, place) in gone {
                 let record = removal_record(self.number, out.end(), hash, *place);
                 out.small(&record)?;
@@ -307,12 +319,13 @@ struct Gather<'a> {
     pack: &'a OpenPack,
     /// Where the gathered bytes go.
     at: u64,
-    gathered: Vec<u8>,
+    gathered: &'a mut Vec<u8>,
 }
 
 impl<'a> Gather<'a> {
-    fn new(pack: &'a OpenPack) -> Self {
-        Self { pack, at: pack.end, gathered: Vec::new() }
+    fn new(pack: &'a OpenPack, gathered: &'a mut Vec<u8>) -> Self {
+        gathered.clear();
+        Self { pack, at: pack.end, gathered }
     }
 
     fn end(&self) -> u64 {
@@ -341,12 +354,12 @@ impl<'a> Gather<'a> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut gathered = mem::take(&mut self.gathered);
-        self.write(&gathered)?;
+        let mut gathered = mem::take(self.gathered);
+        let written = self.write(&gathered);
         // Its memory serves for the next.
         gathered.clear();
-        self.gathered = gathered;
-        Ok(())
+        *self.gathered = gathered;
+        written
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
