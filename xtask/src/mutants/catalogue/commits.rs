@@ -166,6 +166,22 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[MetaService],
     },
     Mutant {
+        name: "came-with-it-is-all-there",
+        about: "a commit that came with some blocks may name any others",
+        file: COMMIT,
+        old: "Ok(blocks.iter().map(|block| missing.contains(block)).collect())",
+        new: "Ok(blocks.iter().map(|block| self.stored.is_empty() && missing.contains(block)).collect())",
+        suites: &[MetaService],
+    },
+    Mutant {
+        name: "uploads-of-refused-commits-are-forgotten",
+        about: "the blocks that came with a commit are sent again when it is refused",
+        file: COMMIT,
+        old: "tx.add_uploaded_blocks(who.account, &unnamed, now)?;",
+        new: "drop(unnamed);",
+        suites: &[MetaService],
+    },
+    Mutant {
         name: "announced-is-owned",
         about: "who announces a hash may fetch the block, although another account has uploaded it",
         file: COMING,
