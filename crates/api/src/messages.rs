@@ -34,6 +34,13 @@ impl Token {
         URL_SAFE_NO_PAD.encode(self.0)
     }
 
+    /// The token of a request: what `Authorization` says behind `Bearer`, whose case does not matter (RFC 9110, 11.1).
+    #[must_use]
+    pub fn from_authorization(value: &str) -> Option<Self> {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| Self::from_bearer(token.trim())).flatten()
+    }
+
     /// A token from either of its forms.
     #[must_use]
     pub fn from_bearer(text: &str) -> Option<Self> {
@@ -471,6 +478,12 @@ mod tests {
         let text = token.to_bearer();
         assert_eq!(text, "-yBFao-02f4jSG2St9wBJktwlbrfBClOc5i94gcsUXY");
         assert!(Token::from_bearer(&text) == Some(token.clone()));
+        for value in [format!("Bearer {text}"), format!("bearer  {text} "), format!("BEARER {}", token.to_hex())] {
+            assert!(Token::from_authorization(&value) == Some(token.clone()), "{value}");
+        }
+        for value in [format!("Basic {text}"), format!("Bearer{text}"), "Bearer ".to_owned(), text] {
+            assert!(Token::from_authorization(&value).is_none(), "{value}");
+        }
         assert!(Token::from_bearer(&token.to_hex()) == Some(token));
     }
 

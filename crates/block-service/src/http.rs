@@ -165,8 +165,7 @@ async fn tell_news_bundle(calls: Calls, headers: HeaderMap, body: Body) -> Resul
 fn bearer_token(headers: &HeaderMap) -> Result<Token, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .and_then(Token::from_bearer)
+        .and_then(Token::from_authorization)
         .ok_or_else(|| ApiError::new(ErrorCode::Unlinked, "the request has no device token"))
 }
 

@@ -132,9 +132,7 @@ fn answer<Q: DeserializeOwned, R: Serialize>(
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Token> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Token::from_bearer(token.trim())).flatten()
+    Token::from_authorization(headers.get(AUTHORIZATION)?.to_str().ok()?)
 }
 
 async fn read_body(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {

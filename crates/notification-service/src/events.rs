@@ -222,8 +222,7 @@ pub(crate) fn coming_frame(namespaces: &[NamespaceId]) -> Bytes {
 fn bearer_token(headers: &HeaderMap) -> Result<Token, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .and_then(Token::from_bearer)
+        .and_then(Token::from_authorization)
         .ok_or_else(|| ApiError::new(ErrorCode::Unlinked, "the request has no device token"))
 }
 

@@ -107,8 +107,7 @@ fn asked(request: &httparse::Request<'_, '_>) -> Asked {
         (Some("GET"), Some("/events")) => {
             let bearer = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("authorization"));
             let text = bearer.and_then(|header| std::str::from_utf8(header.value).ok());
-            let token = text.and_then(|text| text.strip_prefix("Bearer ")).and_then(Token::from_bearer);
-            token.map_or(Asked::Anonymous, Asked::Events)
+            text.and_then(Token::from_authorization).map_or(Asked::Anonymous, Asked::Events)
         }
         (Some("GET"), None) if path == "/healthz" => Asked::Health,
         _ => Asked::Unknown,
