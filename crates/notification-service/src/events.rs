@@ -242,6 +242,9 @@ fn refusal(error: &ApiError) -> Response {
     *response.status_mut() =
         StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    if let Some(wait) = error.retry_after_ms {
+        response.headers_mut().insert(header::RETRY_AFTER, wait.div_ceil(1000).into());
+    }
     response
 }
 
@@ -258,6 +261,13 @@ mod tests {
         assert_eq!(keep_alive_frame(&mut told, spread(18_000)), ":\n\n");
         assert_eq!(keep_alive_frame(&mut told, spread(100)), "retry: 2000\n\n");
     }
+
+    #[test]
+    fn a_refusal_says_in_its_head_too_when_to_try_again() {
+        let busy = ApiError { retry_after_ms: Some(1500), ..ApiError::new(ErrorCode::Busy, "busy") };
+        assert_eq!(refusal(&busy).headers()[header::RETRY_AFTER], "2");
+    }
+
     use api::service::{Announce, Followed, Identity};
     use http_body_util::BodyExt;
     use model::{DeviceId, Position};
