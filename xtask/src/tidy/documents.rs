@@ -6,6 +6,10 @@ use super::SourceFile;
 const DATA: &str = "docs/data.md";
 /// The page that names tests as evidence.
 const TESTING: &str = "docs/testing.md";
+/// The calls between the services, and where each has its row: a page, and a heading of the second level in it.
+const CALLS: &str = "crates/service-calls/src/wire.rs";
+const PROTOCOL: &str = "docs/protocol.md";
+const PROTOCOL_CALLS: &str = "\n## Between the services\n";
 /// Folders of the repository: what documents quote from them must exist.
 const FOLDERS: &[&str] = &["crates/", "docs/", "xtask/", "deploy/", "web/", ".ci/", ".cargo/"];
 
@@ -22,6 +26,7 @@ pub(crate) fn check(files: &[SourceFile], exists: &dyn Fn(&str) -> bool) -> Vec<
         }
     }
     findings.extend(tables(files));
+    findings.extend(calls(files));
     findings.extend(named_tests(files));
     findings
 }
@@ -68,6 +73,18 @@ fn tables(files: &[SourceFile]) -> Vec<String> {
         }
     }
     findings
+}
+
+/// Calls between the services that the page about the protocol has no row for.
+fn calls(files: &[SourceFile]) -> Vec<String> {
+    let text = |path: &str| files.iter().find(|file| file.path == path).map_or("", |file| file.text.as_str());
+    let rows = text(PROTOCOL).split_once(PROTOCOL_CALLS).map_or("", |(_, rows)| rows);
+    let begun = ["reading(\"", "writing(\"", "name: \""].into_iter().flat_map(|begin| text(CALLS).split(begin).skip(1));
+    let names = begun.filter_map(|rest| rest.split('"').next());
+    names
+        .filter(|name| !rows.contains(&format!("\n| `{name}` | ")))
+        .map(|name| format!("{CALLS}: the call `{name}` has no row in {PROTOCOL}"))
+        .collect()
 }
 
 /// Tests that the page about testing names and that are not there. A quote of three words or more, joined
@@ -136,6 +153,18 @@ mod tests {
             SourceFile { path: "crates/model/src/lib.rs".to_owned(), text: "fn a_test_that_is() {}".to_owned() },
         ];
         assert_eq!(check(&files, &|_| true), ["docs/testing.md: there is no test `a_test_that_was`"]);
+    }
+
+    #[test]
+    fn a_call_that_the_protocol_page_lacks_is_found() {
+        let calls = "const A: Call = reading(\"heads\");\nconst B: Call = writing(\"mark\");\n\
+                     const C: Call = Call { name: \"relay\", patience };\n";
+        let page = "## The calls\n\n| `mark` | x |\n\n## Between the services\n\n| `heads` | x |\n| `relay` | x |\n";
+        let files = [
+            SourceFile { path: CALLS.to_owned(), text: calls.to_owned() },
+            SourceFile { path: PROTOCOL.to_owned(), text: page.to_owned() },
+        ];
+        assert_eq!(check(&files, &|_| true), [format!("{CALLS}: the call `mark` has no row in {PROTOCOL}")]);
     }
 
     #[test]
