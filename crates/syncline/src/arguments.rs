@@ -382,7 +382,7 @@ pub(crate) enum ConfigVerb {
     ///
     /// delete-guard on|off|COUNT[,PERCENT], upload-limit and download-limit off|RATE;
     /// deltas, compression, reuse, prefetch, early-reading, pacing, small-contents, hash-once,
-    /// neighbours, quiet, kept-blocks, bundles and shifts on|off
+    /// neighbours, quiet, kept-blocks, bundles, shifts and direct-writes on|off
     Set {
         #[arg(value_name = "KEY")]
         key: String,
