@@ -83,7 +83,8 @@ impl SqliteStore {
         Ok(Self { writer: Mutex::new(writer), readers: None })
     }
 
-    /// Checks the file's structure and its foreign keys, page by page; slow.
+    /// Checks the file's structure, its indexes and what its columns may hold, page by page; slow. Foreign keys are not
+    /// looked at.
     ///
     /// # Errors
     /// `Corrupt` names the first finding.
