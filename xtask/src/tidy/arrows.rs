@@ -89,7 +89,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and never act, and the crates from outside that would let them.
-const PURE: &[&str] = &["model", "api", "sync-engine"];
+const PURE: &[&str] = &["model", "delta", "api", "sync-engine", "parcels"];
 const NOT_IN_PURE: &[&str] = &["tokio", "rusqlite", "rustix", "rand", "reqwest", "notify", "axum", "hyper", "tempfile"];
 
 /// A crate of the workspace, as `cargo metadata` tells it.

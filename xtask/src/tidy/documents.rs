@@ -11,7 +11,7 @@ const CALLS: &str = "crates/service-calls/src/wire.rs";
 const PROTOCOL: &str = "docs/protocol.md";
 const PROTOCOL_CALLS: &str = "\n## Between the services\n";
 /// Folders of the repository: what documents quote from them must exist.
-const FOLDERS: &[&str] = &["crates/", "docs/", "xtask/", "deploy/", "web/", ".ci/", ".cargo/"];
+const FOLDERS: &[&str] = &["crates/", "docs/", "xtask/", "deploy/", "bench/", "fuzz/", ".ci/", ".cargo/"];
 
 /// Findings about the documents. `exists` tells whether a path from the repository's root does.
 pub(crate) fn check(files: &[SourceFile], exists: &dyn Fn(&str) -> bool) -> Vec<String> {

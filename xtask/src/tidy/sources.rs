@@ -4,7 +4,7 @@ use super::SourceFile;
 use std::collections::BTreeSet;
 
 /// Crates whose sources take time, chance and answers as arguments.
-const PURE: &[&str] = &["model", "api", "sync-engine"];
+const PURE: &[&str] = &["model", "delta", "api", "sync-engine", "parcels"];
 /// Words by which a program reaches the world around it.
 const IMPURE_WORDS: &[&str] = &[
     "std::fs",
@@ -26,6 +26,9 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("MysqlStore", "metadata-store-mysql"),
     ("DiskBlockStore", "block-store"),
     ("MemoryBlockStore", "block-store"),
+    ("S3BlockStore", "block-store-s3"),
+    ("InProcessCache", "cache"),
+    ("MemcachedCache", "cache"),
 ];
 /// Where adapters are chosen. This crate is here for the table above.
 const WIRING: &[&str] = &["server", "simulation", "fuzzing", "xtask"];
