@@ -7,7 +7,9 @@
 //! | `client.sqlite` | the client database (module `database`) | 0600 |
 //! | `daemon.lock` | locked while a daemon or a changing command works on this home | 0600 |
 //! | `control.sock` | where the daemon answers commands (module `control`) | 0600 |
-//! | `daemon.log` | what the daemon did | 0600 |
+//! | `daemon.log`, `daemon.log.1` | what the daemon did, and what it did before | 0600 |
+//! | `daemon.err` | what a daemon in the background said on its standard error | 0600 |
+//! | `client.sqlite.damaged-N` | a database that was set aside | 0600 |
 
 use crate::bandwidth::Limits;
 use crate::transport::Thrift;

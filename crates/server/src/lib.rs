@@ -6,9 +6,11 @@
 //!
 //! ```text
 //! data directory
+//!   reserve        room that a start on a full disk gives back
 //!   server.lock    held by the one server that runs on it
 //!   meta.sqlite    the metadata database, unless it is a MySQL server's; `open` uses it beside a running server
 //!   blocks/        the block store, unless that is a bucket
+//!   unfinished/    what has come of uploads that are under way
 //! ```
 
 mod administration;
