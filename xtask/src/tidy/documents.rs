@@ -2,7 +2,7 @@
 
 use super::SourceFile;
 
-/// Where every table of a database is explained.
+/// Where every table of a database is explained, with its columns.
 const DATA: &str = "docs/data.md";
 /// The page that names tests as evidence.
 const TESTING: &str = "docs/testing.md";
@@ -59,16 +59,21 @@ fn resolve(document: &str, link: &str) -> String {
     parts.join("/")
 }
 
-/// Tables of the databases that the page about data does not name in the section of their crate.
+/// Tables of the databases that the page about data does not name in the section of their crate, and columns of those
+/// that have a row there, if they stand neither in it nor, with the table's name, elsewhere in the section.
 fn tables(files: &[SourceFile]) -> Vec<String> {
     let data = files.iter().find(|file| file.path == DATA).map_or("", |file| file.text.as_str());
     let schemas = files.iter().filter(|file| !file.is_document() && !file.path.starts_with("xtask/"));
     let mut findings = Vec::new();
     for file in schemas {
         let section = section(data, file.crate_name());
-        for table in file.text.split("CREATE TABLE ").skip(1).filter_map(table_name) {
+        for statement in file.text.split("CREATE TABLE ").skip(1) {
+            let Some(table) = table_name(statement) else { continue };
             if !section.contains(&format!("`{table}`")) {
                 findings.push(format!("{}: the table `{table}` is not explained in {DATA}", file.path));
+            }
+            for column in columns(statement).filter(|column| !names_column(section, table, column)) {
+                findings.push(format!("{}: the column `{table}.{column}` is not explained in {DATA}", file.path));
             }
         }
     }
@@ -114,11 +119,31 @@ fn table_name(rest: &str) -> Option<&str> {
     name.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
 }
 
+/// The columns that a statement makes. Keys and checks begin with a word in capitals; what these list are columns too.
+fn columns(statement: &str) -> impl Iterator<Item = &str> {
+    let body = statement.split(';').next().and_then(|statement| statement.split_once('('));
+    let parts = body.map_or("", |(_, body)| body).split(',').map(|part| part.trim_start().trim_start_matches('`'));
+    let names = parts.filter_map(|part| part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
+    names.filter(|name| !name.is_empty())
+}
+
+/// Whether a section names a column, by itself or with those that begin alike (`local_*`). A table without a row, which
+/// a step makes and renames, has nothing to explain.
+fn names_column(section: &str, table: &str, column: &str) -> bool {
+    let begin = format!("| `{table}`");
+    let Some(row) = section.lines().find(|line| line.starts_with(&begin)) else { return true };
+    let family = column.split('_').next().unwrap_or(column);
+    row.contains(&format!("`{column}`"))
+        || row.contains(&format!("`{family}_*`"))
+        || section.contains(&format!("`{table}.{column}`"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DATA_PAGE: &str = "# Data\n## The server (`metadata-store`)\n`nodes`\n## The client (`client`)\n`state`\n";
+    const DATA_PAGE: &str = "# Data\n## The server (`metadata-store`)\n| `nodes` | `id` | `print_*` |\nAlso `nodes.live`.\n\
+                             ## The client (`client`)\n| `state` | `live` |\n";
 
     fn found(path: &str, text: &str) -> Vec<String> {
         let data = SourceFile { path: DATA.to_owned(), text: DATA_PAGE.to_owned() };
@@ -174,5 +199,16 @@ mod tests {
             found("crates/metadata-store/src/sqlite.rs", schema),
             ["crates/metadata-store/src/sqlite.rs: the table `state` is not explained in docs/data.md"]
         );
+    }
+
+    #[test]
+    fn a_column_that_the_data_page_lacks_is_found() {
+        let schema = "CREATE TABLE nodes (\n    `id` BLOB PRIMARY KEY,\n    print_size INTEGER,\n    live TINYINT,\n    \
+                      body BLOB,\n    KEY living (id, live)\n) ENGINE = InnoDB;\nCREATE INDEX other ON nodes (x, y);";
+        assert_eq!(
+            found("crates/metadata-store/src/v1.sql", schema),
+            ["crates/metadata-store/src/v1.sql: the column `nodes.body` is not explained in docs/data.md"]
+        );
+        assert_eq!(found("crates/client/src/schema.sql", "CREATE TABLE state (live BLOB);"), CLEAN);
     }
 }
