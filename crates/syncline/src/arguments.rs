@@ -379,10 +379,7 @@ pub(crate) enum ConfigVerb {
         key: String,
     },
     /// Change a setting
-    ///
-    /// delete-guard on|off|COUNT[,PERCENT], upload-limit and download-limit off|RATE;
-    /// deltas, compression, reuse, prefetch, early-reading, pacing, small-contents, hash-once,
-    /// neighbours, quiet, kept-blocks, bundles, shifts and direct-writes on|off
+    #[command(after_help = settings_help())]
     Set {
         #[arg(value_name = "KEY")]
         key: String,
@@ -391,6 +388,16 @@ pub(crate) enum ConfigVerb {
     },
     /// Show all settings
     List,
+}
+
+/// All settings with what they may be.
+fn settings_help() -> String {
+    let savings: Vec<&str> = client::settings::savings().collect();
+    format!(
+        "Settings:\n  delete-guard                  on|off|COUNT[,PERCENT]\n  upload-limit, download-limit  off|RATE\n  \
+         {}  on|off",
+        savings.chunks(6).map(|some| some.join(", ")).collect::<Vec<_>>().join(",\n  ")
+    )
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]

@@ -467,7 +467,7 @@ impl Engine {
             self.observer.forget_departed(&deleted);
         }
         self.state.in_flight = Some(commit.clone());
-        self.transfers.commit_begins();
+        self.transfers.ahead.commit_begins();
         self.state_touched = true;
         self.freeze();
         // On disk before it is sent: after a crash its fate must be asked for under the same key.
@@ -476,7 +476,7 @@ impl Engine {
             Request::Commit(self.sent_form(commit, env))
         } else {
             let blocks = transfer::without_repeats(planned.blocks);
-            self.transfers.requested(&blocks);
+            self.transfers.ahead.requested(&blocks);
             let former = self.former_of_edits(&commit, env);
             Request::Changeset { blocks, former, commit: Some(self.sent_form(commit, env)) }
         };

@@ -1,5 +1,6 @@
 //! Content on its way: which blocks go up before a commit, and which come down before an install.
 
+mod ahead;
 mod moving;
 mod on_disk;
 mod resembling;
@@ -13,6 +14,7 @@ use crate::io::{
 };
 use crate::plan::BlockPlan;
 use crate::tree::{Content, FileContent, Seen};
+use ahead::Ahead;
 use api::{MissingReply, MissingRequest};
 use model::block::block_len;
 use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Commit, ContentHash, NamespaceId, NodeId, Operation, limits};
@@ -37,8 +39,6 @@ const FETCHES_LOOKED_AT: usize = 64;
 const STALE_PAUSE_MS: u64 = 100;
 /// Files that are being uploaded.
 const UPLOAD_WINDOW: usize = 2_000;
-/// Of these, at most so many before more small files are sent ahead of their commit.
-const AHEAD_WINDOW: usize = 1_000;
 
 /// What a request was about.
 #[derive(Debug)]
@@ -118,11 +118,7 @@ pub(super) struct Transfers {
     /// Whether there may be something to ask for or to send that there was not when it was last looked. Uploads
     /// may be thousands, and most events concern none of them.
     stirred: bool,
-    /// Nodes whose blocks were sent ahead of their commit during the commit under way, or need not be.
-    seen_ahead: BTreeSet<NodeId>,
-    /// Bytes of small files that were hashed and are in no request yet. What is never sent, since the server has it or
-    /// the file has changed, is forgotten when nothing waits any more.
-    hashed_ahead: u64,
+    pub(super) ahead: Ahead,
 }
 
 impl Transfers {
@@ -161,17 +157,6 @@ impl Transfers {
             self.present.remove(block);
             self.must_send.insert(*block);
         }
-    }
-
-    /// What waits for the commit that begins now may be sent ahead of the next one.
-    pub(super) fn commit_begins(&mut self) {
-        self.seen_ahead.clear();
-    }
-
-    /// These blocks are in a request now.
-    pub(super) fn requested(&mut self, sources: &[BlockSource]) {
-        let bytes: u64 = sources.iter().map(|source| u64::from(source.len)).sum();
-        self.hashed_ahead = self.hashed_ahead.saturating_sub(bytes);
     }
 
     /// What is committed is known by its journal now.
@@ -323,58 +308,6 @@ impl Engine {
         self.transfers.add_upload(node, Upload { content, wanted, announce });
     }
 
-    /// While a commit is under way, the blocks of small files that wait for the next one go ahead of it, so that
-    /// disk and network do not wait for its answer. The server is not asked whether it lacks them: they would
-    /// have travelled with their commit unasked, too.
-    pub(super) fn send_ahead(&mut self, env: &Environment<'_>) {
-        let waits = self.state.in_flight.is_none() || self.queues.push.is_empty();
-        if waits || !self.is_online() || self.transfers.uploads.len() >= AHEAD_WINDOW {
-            return;
-        }
-        for namespace in self.queues.namespaces(false) {
-            let waiting = self.queues.candidates(namespace, false, AHEAD_WINDOW);
-            if waiting.len() < self.tuning.ahead_from {
-                continue;
-            }
-            // Those that are on the server by now wait here for the commit under way, and need one look only.
-            for node in waiting {
-                if self.transfers.seen_ahead.insert(node) {
-                    self.send_file_ahead(node, env);
-                }
-            }
-        }
-    }
-
-    /// A file was hashed, and is to be sent.
-    pub(super) fn note_hashed(&mut self, size: u64) {
-        if size <= self.tuning.inline_file {
-            self.transfers.hashed_ahead += size;
-        }
-    }
-
-    /// Whether so much was hashed that it is better to send some of it first. A commit that is under way will be
-    /// answered, and then this is asked again.
-    pub(super) fn is_hashed_far_ahead(&mut self) -> bool {
-        if self.queues.push.is_empty() && self.transfers.uploads.is_empty() {
-            self.transfers.hashed_ahead = 0;
-        }
-        self.server.is_committing() && self.transfers.hashed_ahead >= self.tuning.hashed_ahead
-    }
-
-    fn send_file_ahead(&mut self, node: NodeId, env: &Environment<'_>) {
-        let Some(Seen::File(Some(content))) = self.trees.local(node).map(|local| local.seen) else { return };
-        if content.size > self.tuning.inline_file || self.transfers.uploads.contains_key(&node) {
-            return;
-        }
-        let wanted = self.wanted_blocks(env, node, &content);
-        if wanted.is_empty() {
-            return;
-        }
-        self.transfers.absent.extend(wanted.values());
-        self.queues.forget(node);
-        self.transfers.add_upload(node, Upload { content, wanted, announce: None });
-    }
-
     /// The blocks of a file that others should fetch while it is uploaded: a large one that is new, whole.
     fn blocks_to_announce(
         &self,
@@ -441,7 +374,7 @@ impl Engine {
             if sources.is_empty() {
                 return;
             }
-            self.transfers.requested(&sources);
+            self.transfers.ahead.requested(&sources);
             let sent: Vec<BlockHash> = sources.iter().map(|source| source.hash).collect();
             self.transfers.sending.extend(sent.iter().copied());
             let id = self.send(Request::Changeset { blocks: sources, former, commit: None });
