@@ -239,6 +239,10 @@ pub trait OpenFile: Send + Sync {
     /// system lets one wait for that.
     fn outwait_writes(&self);
 
+    /// Whoever stores into the file through a mapping from now on gives it another change time, as far as the file
+    /// system has such times ([`write_back`]).
+    fn write_back(&self);
+
     /// Sets the permission bits (`mode & 0o7777`).
     ///
     /// # Errors

@@ -74,6 +74,13 @@ impl OpenFile for DiskFile {
         seek(&self.fd, SeekFrom::Data(0)).ok();
     }
 
+    fn write_back(&self) {
+        // What cannot be written is told to its writer; it is read all the same.
+        if let Err(error) = write_back::write_back(&self.fd) {
+            tracing::debug!(%error, path = %self.path, "what a file has in memory cannot be written");
+        }
+    }
+
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         let mode = Mode::from_raw_mode(permissions & PERMISSIONS);
         fchmod(&self.fd, mode).map_err(|errno| self.call("fchmod").error(errno))

@@ -9,17 +9,21 @@ use local_files::temps::{Turns, write_block};
 use model::block::BlockHasher;
 use model::{Blocklist, Mtime, NodeId};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use sync_engine::io::{
-    BlockTarget, Expect, Extent, Fingerprint, Job, JobResult, LocalPath, LocalStep, RootState, StepResult, TempName,
+    BlockTarget, Expect, Extent, Fingerprint, HashResult, HashTask, Job, JobResult, LocalPath, LocalStep, RootState,
+    StepResult, TempName,
 };
 use sync_engine::tree::FileContent;
 use tempfile::TempDir;
 
 pub(crate) const ROOT: RootId = RootId([7; 16]);
 pub(crate) const NODE: NodeId = NodeId([1; 16]);
+/// Longer than any change time takes to settle.
+pub(crate) const SETTLED_NS: i64 = 10_000_000_000;
 pub(crate) const MTIME: Mtime = Mtime(1_500_000_000_123_456_789);
 
 /// A synced folder in a directory of its own.
@@ -323,6 +327,10 @@ impl<F: OpenFile + ?Sized> OpenFile for MeddledFile<Box<F>> {
         self.before("outwait_writes").ok();
         self.file.outwait_writes();
     }
+    fn write_back(&self) {
+        self.before("write_back").ok();
+        self.file.write_back();
+    }
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         self.before("set_permissions")?;
         self.file.set_permissions(permissions)
@@ -351,4 +359,26 @@ impl<F: TempFile + ?Sized> TempFile for MeddledFile<Box<F>> {
 /// What a disk says that broke.
 pub(crate) fn broken() -> FsError {
     FsError::Other { what: "anything on", path: LocalPath::root(), errno: 5 }
+}
+
+/// What a job makes of one file.
+pub(crate) fn hash(fs: &dyn Fs, task: HashTask) -> HashResult {
+    match run_job(fs, &Job::Hash(vec![task])) {
+        JobResult::Hashed(mut results) => results.remove(0).1,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The task to hash a file as it is.
+pub(crate) fn task(folder: &Folder, path: &str) -> HashTask {
+    HashTask { node: NODE, path: local(path), print: folder.print(path), closed: false }
+}
+
+pub(crate) fn set_mode(folder: &Folder, path: &str, mode: u32) {
+    fs::set_permissions(folder.path(path), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn make_fifo(folder: &Folder, name: &str) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, folder.path(name), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }

@@ -388,6 +388,9 @@ impl OpenFile for SimFile {
     /// A simulated write is done in one step.
     fn outwait_writes(&self) {}
 
+    /// Nobody maps a file.
+    fn write_back(&self) {}
+
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         self.enter()?;
         let mut disk = lock(&self.disk);
