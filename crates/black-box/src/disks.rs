@@ -1,4 +1,5 @@
-//! Disks that are full, and disks whose power fails: of a server, of a device's folder, of a device's home.
+//! Disks that are full, disks whose power fails, and one on which a program stores through a mapping: of a server, of a
+//! device's folder, of a device's home.
 //!
 //! Each scenario has disks of its own, on which the real program works; the simulation tries the same with a disk
 //! that it made up. While a disk is full nothing may be lost, nothing half may be seen, and a person must be told;
@@ -6,6 +7,7 @@
 //! device's disk lost is nobody's edit or deletion.
 
 mod full;
+mod mapped;
 mod power;
 mod volume;
 
@@ -89,6 +91,7 @@ fn go_through(program: &Program, options: &Options, scenario: Scenario) -> Resul
         Scenario::FullFolder => full::a_folder_on_a_full_disk_keeps_all_and_catches_up(&mut trial),
         Scenario::FullHome => full::a_home_on_a_full_disk_keeps_all_and_catches_up(&mut trial),
         Scenario::FullServer => full::a_server_on_a_full_disk_keeps_all_and_goes_on(&mut trial),
+        Scenario::Mapped => mapped::what_is_stored_through_a_mapping_is_not_replaced(&mut trial),
         Scenario::PowerServer => power::a_server_has_all_that_it_acknowledged_after_a_power_failure(&mut trial),
         Scenario::PowerDevice => power::what_a_power_failure_takes_from_a_device_is_nobodys_change(&mut trial),
     };
@@ -105,12 +108,14 @@ enum Scenario {
     FullFolder,
     FullHome,
     FullServer,
+    Mapped,
     PowerServer,
     PowerDevice,
 }
 
 impl Scenario {
-    const ALL: [Self; 5] = [Self::FullFolder, Self::FullHome, Self::FullServer, Self::PowerServer, Self::PowerDevice];
+    const ALL: [Self; 6] =
+        [Self::FullFolder, Self::FullHome, Self::FullServer, Self::Mapped, Self::PowerServer, Self::PowerDevice];
 }
 
 impl fmt::Display for Scenario {
@@ -119,6 +124,7 @@ impl fmt::Display for Scenario {
             Self::FullFolder => "full-folder",
             Self::FullHome => "full-home",
             Self::FullServer => "full-server",
+            Self::Mapped => "mapped",
             Self::PowerServer => "power-server",
             Self::PowerDevice => "power-device",
         })
@@ -166,11 +172,17 @@ impl<'a> Trial<'a> {
     fn write(&mut self, name: &str, place: &Path, bytes: usize) -> Result<ContentHash> {
         let mut content = vec![0; bytes];
         self.chance.fill_bytes(&mut content);
-        let hash = ContentHash::of(&content);
-        self.written.entry(name.to_owned()).or_default().insert(hash);
-        self.outcome.values += 1;
+        let hash = self.note(name, &content);
         fs::write(place, content).with_context(|| format!("a user cannot write {}", place.display()))?;
         Ok(hash)
+    }
+
+    /// A user is about to give a file this content.
+    fn note(&mut self, name: &str, content: &[u8]) -> ContentHash {
+        let hash = ContentHash::of(content);
+        self.written.entry(name.to_owned()).or_default().insert(hash);
+        self.outcome.values += 1;
+        hash
     }
 
     /// A user gives a file another name.

@@ -9,6 +9,8 @@
 //! Nothing becomes durable by it: nobody waits for the disk.
 
 mod kernel;
+#[cfg(feature = "mapping")]
+pub mod mapping;
 
 use std::io;
 use std::os::fd::AsFd;

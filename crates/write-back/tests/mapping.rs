@@ -1,43 +1,12 @@
 //! That stores through a mapping show in the change time after a write-back.
 
-#![allow(unsafe_code, reason = "a mapping, to store through it as other programs do")]
-
-use std::ffi::c_void;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
+use write_back::mapping::Mapping;
 
 const LEN: usize = 64 * 1024;
-
-/// A shared mapping of a file.
-struct Mapping(*mut u8);
-
-impl Mapping {
-    fn of(file: &File) -> Self {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at a place that the kernel chooses, of a file that is open.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), LEN, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-        assert_ne!(at, libc::MAP_FAILED);
-        Self(at.cast())
-    }
-
-    fn store(&self, at: usize, byte: u8) {
-        assert!(at < LEN);
-        // SAFETY: the address is inside of the mapping.
-        let place = unsafe { self.0.add(at) };
-        // SAFETY: the mapping is there until it is dropped, and nobody has a reference into it.
-        unsafe { place.write_volatile(byte) };
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made with this length, and is used no more.
-        unsafe { libc::munmap(self.0.cast::<c_void>(), LEN) };
-    }
-}
 
 fn change_time(path: &Path) -> (i64, i64) {
     let found = path.metadata().expect("is there");
@@ -62,7 +31,7 @@ fn what_is_stored_through_a_mapping_shows_after_a_write_back() {
     let path = folder.path().join("mapped");
     std::fs::write(&path, vec![0; LEN]).expect("writes");
     let file = File::options().read(true).write(true).open(&path).expect("opens");
-    let mapping = Mapping::of(&file);
+    let mapping = Mapping::of(&file, LEN).expect("maps");
     for page in (0..LEN).step_by(4096) {
         mapping.store(page, 1);
     }

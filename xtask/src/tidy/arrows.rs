@@ -85,7 +85,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // knows the program by its command line only; from the other it has an S3 server to run beside it
-    ("black-box", &["block-store-s3"]),
+    ("black-box", &["block-store-s3", "write-back"]),
     ("xtask", &[]),
 ];
 

@@ -1,7 +1,7 @@
 //! Mistakes in how blocks are taken, kept and handed out.
 
 use crate::mutants::Mutant;
-use crate::mutants::suites::Suite::{BlockService, BlockStore, BlockStoreS3, CleanUp, MetaService, Simulation};
+use crate::mutants::suites::Suite::{BlockService, BlockStore, BlockStoreS3, CleanUp, Client, MetaService, Simulation};
 
 const BLOCK: &str = "crates/block-store/src/block.rs";
 const DISK: &str = "crates/block-store/src/disk/mod.rs";
@@ -251,7 +251,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: DOWNLOAD,
         old: "made.filter(|made| BlockHash::of(made) == header.hash)",
         new: "made.filter(|made| made.len() == header.len as usize)",
-        suites: &[Simulation],
+        suites: &[Client],
     },
     Mutant {
         name: "beginnings-count-as-blocks",

@@ -116,6 +116,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[LocalFiles],
     },
     Mutant {
+        name: "mapped-stores-do-not-show",
+        about: "a file is read while its pages are dirty, and further stores through a mapping leave its change time",
+        file: HASH,
+        old: "    if !task.closed {\n        file.write_back();\n    }\n",
+        new: "",
+        suites: &[LocalFiles],
+    },
+    Mutant {
         name: "closed-files-never-settle",
         about: "a closed file is read at once although a further change could leave its change time",
         file: HASH,
