@@ -198,34 +198,45 @@ fn run_one(
         None => None,
     };
     check_linked(tx, who)?;
-    let Some(commit) = &request.commit else {
-        tx.add_uploaded_blocks(who.account, &request.stored, now)?;
-        return Ok(None);
+    let answered = request.commit.as_ref().map(|commit| answer(tx, request, commit, namespace, round, news));
+    let answered = match answered.transpose() {
+        Err(Failure::Store(error)) => return Err(error.into()),
+        answered => answered,
     };
+    // What the namespace names from now on needs no note of its upload.
+    let named = match &answered {
+        Ok(Some((_, named))) => named.as_slice(),
+        Ok(None) | Err(_) => &[],
+    };
+    let unnamed: Vec<BlockHash> =
+        request.stored.iter().filter(|block| named.binary_search(block).is_err()).copied().collect();
+    tx.add_uploaded_blocks(who.account, &unnamed, now)?;
+    Ok(answered?.map(|(outcome, _)| outcome))
+}
+
+/// The outcome of a commit, which is decided once. The blocks, in order, are those that it names if it is accepted now.
+fn answer(
+    tx: &dyn Transaction,
+    request: &Request,
+    commit: &SentCommit,
+    namespace: Option<Namespace>,
+    round: &Round<'_>,
+    news: &mut News,
+) -> Result<(CommitOutcome, Vec<BlockHash>), Failure> {
+    let who = request.who;
     if let Some(outcome) = tx.outcome(commit.namespace, who.device, commit.key)? {
-        tx.add_uploaded_blocks(who.account, &request.stored, now)?;
         // Told once more: what was committed without an answer was committed without a word to the others.
         if let CommitOutcome::Accepted { head, .. } = outcome {
             news.reached(commit.namespace, head, None);
         }
-        return Ok(Some(outcome));
+        return Ok((outcome, Vec::new()));
     }
-    let settled = match settle(tx, request, commit, namespace, round, news) {
-        Err(Failure::Store(error)) => return Err(error.into()),
-        settled => settled,
-    };
-    // What the namespace names from now on needs no note of its upload.
-    let named = settled.as_ref().map_or(&[][..], |(_, named)| named);
-    let unnamed: Vec<BlockHash> =
-        request.stored.iter().filter(|block| named.binary_search(block).is_err()).copied().collect();
-    tx.add_uploaded_blocks(who.account, &unnamed, now)?;
-    let (outcome, _) = settled?;
-    tx.put_outcome(commit.namespace, who.device, commit.key, &outcome, now)?;
-    Ok(Some(outcome))
+    let (outcome, named) = settle(tx, request, commit, namespace, round, news)?;
+    tx.put_outcome(commit.namespace, who.device, commit.key, &outcome, round.now)?;
+    Ok((outcome, named))
 }
 
-/// Decides a commit that is not known yet, and writes what it changes. The blocks, in order, are those that it names
-/// if it is accepted.
+/// Decides a commit that is not known yet, and writes what it changes. The blocks are as above.
 fn settle(
     tx: &dyn Transaction,
     request: &Request,

@@ -113,7 +113,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "outcome-is-forgotten",
         about: "a commit that comes again is decided again",
         file: COMMIT,
-        old: "    tx.put_outcome(commit.namespace, who.device, commit.key, &outcome, now)?;\n",
+        old: "    tx.put_outcome(commit.namespace, who.device, commit.key, &outcome, round.now)?;\n",
         new: "",
         suites: &[MetaService, Simulation],
     },
