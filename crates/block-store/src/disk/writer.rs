@@ -283,6 +283,12 @@ impl OpenPack {
         cut().map_err(StoreError::io("cut", &self.path))
     }
 
+    /// Writes bytes and returns where they end.
+    fn write(&self, bytes: &[u8], at: u64) -> io::Result<u64> {
+        direct_io::write_all_at(&self.file, bytes, at, self.page_cache)?;
+        Ok(at + bytes.len() as u64)
+    }
+
     /// Writes blocks and makes them durable. Returns the places of the fresh ones and their end.
     fn append(&self, fresh: &Sorted, echoes: &Sorted, gathered: &mut Vec<u8>) -> Result<(Vec<Place>, u64), StoreError> {
         let mut write = || {
@@ -340,7 +346,7 @@ impl<'a> Gather<'a> {
             self.small(block.bytes())?;
         } else {
             self.flush()?;
-            self.write(block.bytes())?;
+            self.at = self.pack.write(block.bytes(), self.at)?;
         }
         Ok(place)
     }
@@ -354,17 +360,8 @@ impl<'a> Gather<'a> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut gathered = mem::take(self.gathered);
-        let written = self.write(&gathered);
-        // Its memory serves for the next.
-        gathered.clear();
-        *self.gathered = gathered;
-        written
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        direct_io::write_all_at(&self.pack.file, bytes, self.at, self.pack.page_cache)?;
-        self.at += bytes.len() as u64;
+        self.at = self.pack.write(self.gathered, self.at)?;
+        self.gathered.clear();
         Ok(())
     }
 }
