@@ -35,7 +35,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prepared statements that are kept.
 const STATEMENTS: usize = 16;
 /// Pages of the log after which it is written to the database file, 16 MiB: what many writes have changed until then is
-/// written once. SQLite's own 1,000 are those of two writes of a first sync.
+/// written once.
 const CHECKPOINT_PAGES: i64 = 4_000;
 /// Names under which a broken database is tried to be set aside.
 const SET_ASIDE_TRIES: u32 = 1000;

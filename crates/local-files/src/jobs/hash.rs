@@ -8,8 +8,8 @@
 //! A write gives the file its change time when it begins, and may be held up before it ends: what it leaves
 //! has the fingerprint of what it found. So writes that are under way are waited for before anything is read.
 //!
-//! A store through a mapping gives a file another change time only if the page was clean. So what is dirty is written
-//! first, unless the watcher has told that a writer has closed the file: it tells that when the mapping has gone, too.
+//! A store through a mapping gives a file another change time only if the page was clean. So the write of what is dirty is
+//! begun first, unless the watcher has told that a writer has closed the file: it tells that when the mapping has gone, too.
 
 use std::num::NonZero;
 use std::thread;
