@@ -11,11 +11,13 @@ use delta::Script;
 use model::{BLOCK_SIZE, BlockHash};
 use parcels::{Form, News};
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sync_engine::io::{BlockSource, FetchBlock, Reply};
+use tokio::sync::Notify;
 
-/// Bytes of contents that are kept until somebody wants them; most are wanted at once.
+/// Bytes of contents in memory, at most: until somebody wants them, which most are at once, and until they are written.
 const KEPT_BYTES: usize = 12 * 1024 * 1024;
 /// ... and how many contents.
 const KEPT: usize = 16 * 1024;
@@ -27,11 +29,16 @@ const WHOLE_FOR: u64 = 2;
 const AT_ONCE: usize = 8 * 1024 * 1024;
 /// With less room than this, contents are left to be fetched.
 const ROOM_AT_LEAST: usize = 512 * 1024;
+/// With less room than this, contents that are being written make room first: a reply for little room is hardly less work
+/// than one for much.
+const ROOM_WORTH_ASKING: usize = AT_ONCE / 2;
 
 /// What came along and was not wanted yet, the newest last.
 #[derive(Debug, Default)]
 pub(super) struct Along {
     kept: Mutex<Kept>,
+    /// Some of what was being written is written.
+    written: Notify,
     /// The server, or the proxy before it, knows no such call.
     unknown: AtomicBool,
     bundle_unknown: AtomicBool,
@@ -41,8 +48,35 @@ pub(super) struct Along {
 struct Kept {
     contents: VecDeque<(u64, Content)>,
     bytes: usize,
+    /// Bytes of contents that were taken and are not written yet.
+    writing: usize,
     /// Replies that brought any.
     replies: u64,
+}
+
+/// What there is room for.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    /// So many bytes.
+    For(u32),
+    /// It is known when some of what is being written is written.
+    AfterWriting,
+    /// Not enough to ask for any.
+    None,
+}
+
+/// Contents on their way to the disk, which count until this is dropped.
+#[derive(Debug)]
+struct Writing {
+    along: Arc<Along>,
+    bytes: usize,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.along.kept().writing -= self.bytes;
+        self.along.written.notify_waiters();
+    }
 }
 
 /// A block that came along.
@@ -57,8 +91,12 @@ struct Content {
 }
 
 impl Along {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keep(&self, new: impl Iterator<Item = Content>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         let before = kept.contents.len();
         for content in new {
             kept.bytes += content.bytes.len();
@@ -83,24 +121,43 @@ impl Along {
         }
     }
 
-    /// Bytes of contents for which there is room, if it is worth asking for any.
-    fn room(&self) -> Option<u32> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = KEPT_BYTES.saturating_sub(kept.bytes).min(AT_ONCE);
-        u32::try_from(room).ok().filter(|_| room >= ROOM_AT_LEAST && kept.contents.len() < KEPT / 2)
+    /// Bytes of contents for which there is room, once it is worth asking for some; `None` if it will not be.
+    async fn room(&self) -> Option<u32> {
+        loop {
+            let mut written = pin!(self.written.notified());
+            written.as_mut().enable();
+            match self.room_now() {
+                Room::For(bytes) => return Some(bytes),
+                Room::None => return None,
+                Room::AfterWriting => written.await,
+            }
+        }
+    }
+
+    fn room_now(&self) -> Room {
+        let kept = self.kept();
+        let room = KEPT_BYTES.saturating_sub(kept.bytes + kept.writing).min(AT_ONCE);
+        if room < ROOM_WORTH_ASKING && kept.writing > 0 {
+            return Room::AfterWriting;
+        }
+        let is_enough = room >= ROOM_AT_LEAST && kept.contents.len() < KEPT / 2;
+        u32::try_from(room).ok().filter(|_| is_enough).map_or(Room::None, Room::For)
     }
 
     /// What is there of the wanted blocks; it serves once.
-    fn take(&self, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Vec<Content> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(self: &Arc<Self>, wanted: &BTreeMap<BlockHash, FetchBlock>) -> (Vec<Content>, Writing) {
+        let mut kept = self.kept();
         let is_wanted = |(_, content): &(u64, Content)| {
             wanted.get(&content.block.hash).is_some_and(|block| block.len == content.block.len)
         };
         let (taken, left): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut kept.contents).into_iter().partition(is_wanted);
+        let taken: Vec<Content> = taken.into_iter().map(|(_, content)| content).collect();
+        let bytes = taken.iter().map(|content| content.bytes.len()).sum();
         kept.contents = left;
-        kept.bytes = kept.contents.iter().map(|(_, content)| content.bytes.len()).sum();
-        taken.into_iter().map(|(_, content)| content).collect()
+        kept.bytes -= bytes;
+        kept.writing += bytes;
+        (taken, Writing { along: Arc::clone(self), bytes })
     }
 }
 
@@ -139,7 +196,8 @@ impl Transport {
     pub(super) async fn news(&self, request: ChangesRequest) -> Result<Reply, TransportError> {
         let thrift = self.thrift();
         let known = thrift.small_contents && thrift.bundles && !self.along.bundle_unknown.load(Ordering::Relaxed);
-        let Some(room) = known.then(|| self.along.room()).flatten() else { return self.changes(request).await };
+        let room = if known { self.along.room().await } else { None };
+        let Some(room) = room else { return self.changes(request).await };
         match self.news_bundle(NewsBundleRequest { changes: request.clone(), room }).await {
             Ok(Some(changes)) => Ok(Reply::Changes(changes)),
             // The journal is read also if its contents cannot be: then they are asked for one by one, which says more.
@@ -199,7 +257,7 @@ impl Transport {
         bases: &[BlockSource],
         files: &Arc<dyn BlockFiles>,
     ) -> Result<Written, TransportError> {
-        let contents = self.along.take(wanted);
+        let (contents, writing) = self.along.take(wanted);
         if contents.is_empty() {
             return Ok(Written::default());
         }
@@ -220,6 +278,7 @@ impl Transport {
                 }
             }
             written.forget_unmade();
+            drop(writing);
             written
         };
         self.way.blocking(write).await
@@ -245,5 +304,25 @@ mod tests {
         assert_eq!(whole(), [true, true, false]);
         brought(&replies[2]);
         assert_eq!(whole(), [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn what_is_being_written_takes_room_until_it_is() {
+        let along = Arc::new(Along::default());
+        let bytes = Bytes::from(vec![7; KEPT_BYTES - ROOM_AT_LEAST]);
+        let block = BlockHeader { hash: BlockHash([7; 32]), len: u32::try_from(bytes.len()).expect("fits") };
+        along.keep(std::iter::once(Content { block, form: Form::Plain, bases: Vec::new(), bytes, named: true }));
+        assert_eq!(along.room_now(), Room::For(ROOM_AT_LEAST as u32), "nobody has wanted it: no use to wait");
+        let target = FetchBlock { hash: block.hash, len: block.len, to: Vec::new() };
+        let (taken, writing) = along.take(&BTreeMap::from([(block.hash, target)]));
+        assert_eq!((taken.len(), along.room_now()), (1, Room::AfterWriting));
+        let asking = tokio::spawn({
+            let along = Arc::clone(&along);
+            async move { along.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!asking.is_finished());
+        drop((taken, writing));
+        assert_eq!(asking.await.expect("ends"), Some(AT_ONCE as u32));
     }
 }
