@@ -49,14 +49,14 @@ impl BodyReader {
 
     /// The next `len` bytes.
     pub(crate) async fn exactly(&mut self, len: usize) -> Result<Bytes, ReceiveError> {
-        self.exactly_or_part(len).await.map_err(|(error, _)| error)
-    }
-
-    /// The next `len` bytes; with an error, those of them that came.
-    pub(crate) async fn exactly_or_part(&mut self, len: usize) -> Result<Bytes, (ReceiveError, Bytes)> {
         if self.rest.len() >= len {
             return Ok(self.rest.split_to(len));
         }
+        self.own(len).await.map_err(|(error, _)| error)
+    }
+
+    /// The next `len` bytes in memory of their own, where they may be kept; with an error, those of them that came.
+    pub(crate) async fn own(&mut self, len: usize) -> Result<Bytes, (ReceiveError, Bytes)> {
         let deadline = Instant::now() + patience(len);
         let mut bytes = BytesMut::with_capacity(len);
         loop {

@@ -296,7 +296,9 @@ impl BlockService {
     /// # Errors
     /// `NoSpace`, `Unavailable`.
     pub fn keep_beginning(&self, upload: &mut Upload, part: &Bytes) -> Result<(), ApiError> {
-        let Ok(block) = Block::new(part.slice(..part.len() - part.len() % BEGINNING_BYTES)) else { return Ok(()) };
+        // Not the buffer that was to hold all of the block.
+        let part = Bytes::copy_from_slice(&part[..part.len() - part.len() % BEGINNING_BYTES]);
+        let Ok(block) = Block::new(part) else { return Ok(()) };
         self.store(upload, &[block])
     }
 
@@ -305,7 +307,7 @@ impl BlockService {
         let mut verdict = Ok(());
         for parcel in parcels {
             match open(&upload.outstanding()[arrived.len()..], parcel) {
-                Ok((headers, Opened::Blocks(blocks))) => arrived.extend(headers.into_iter().zip(blocks)),
+                Ok((headers, Opened::Blocks(blocks))) => arrived.extend(headers.into_iter().zip(apart(blocks))),
                 Ok((headers, Opened::Script(script))) => return self.take_script(upload, &headers, &script, right),
                 Err(error) => {
                     verdict = Err(error);
@@ -604,6 +606,14 @@ pub(crate) fn open(outstanding: &[BlockHeader], parcel: &Parcel) -> Result<(Vec<
     let headers = outstanding.get(..parcel.blocks).ok_or_else(too_many_blocks)?;
     let opened = parcels::open(parcel.form, headers, parcel.bytes.clone());
     opened.map(|opened| (headers.to_vec(), opened)).map_err(|error| bad_request(&error.to_string()))
+}
+
+/// Blocks, each in memory of its own: the store may keep one of them and not the others.
+fn apart(blocks: Vec<Bytes>) -> Vec<Bytes> {
+    if blocks.len() < 2 {
+        return blocks;
+    }
+    blocks.iter().map(|block| Bytes::copy_from_slice(block)).collect()
 }
 
 fn check(header: &BlockHeader, block: Result<Block, BlockError>) -> Result<Block, ApiError> {

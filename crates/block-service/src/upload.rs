@@ -191,7 +191,7 @@ async fn receive_parcel(
     let (these, rest) = next.split_at(frame.blocks.into());
     if frame.form == Form::Plain {
         for header in these {
-            let block = body.exactly_or_part(header.len as usize).await;
+            let block = body.own(header.len as usize).await;
             let block = block.map_err(|(error, part)| Ended { error: broken(&error), part })?;
             parcels.push(Parcel::plain(block));
         }

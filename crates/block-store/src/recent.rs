@@ -13,10 +13,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// What a kept block costs beside its bytes: its name twice, and the places in both collections.
 const OVERHEAD: u64 = 160;
 
-/// A shorter block may be a part of something large, which it would hold in memory: it is copied. A longer
-/// one was received into a buffer of its own.
-const OWN_BUFFER: usize = 512 * 1024;
-
 /// A store, with its newest blocks at hand.
 #[derive(Debug)]
 pub struct RecentBlocks<S> {
@@ -52,9 +48,7 @@ impl Kept {
         if cost > limit || self.blocks.contains_key(&block.hash()) {
             return;
         }
-        let bytes = block.bytes();
-        let own = if bytes.len() < OWN_BUFFER { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        self.blocks.insert(block.hash(), own);
+        self.blocks.insert(block.hash(), block.bytes().clone());
         self.order.push_back(block.hash());
         self.bytes += cost;
         while self.bytes > limit {
