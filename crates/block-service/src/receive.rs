@@ -52,11 +52,12 @@ impl BodyReader {
         if self.rest.len() >= len {
             return Ok(self.rest.split_to(len));
         }
-        self.own(len).await.map_err(|(error, _)| error)
+        self.in_own_memory(len).await.map_err(|(error, _)| error)
     }
 
-    /// The next `len` bytes in memory of their own, where they may be kept; with an error, those of them that came.
-    pub(crate) async fn own(&mut self, len: usize) -> Result<Bytes, (ReceiveError, Bytes)> {
+    /// The next `len` bytes, not as a part of something larger, so that they can be kept; with an error, those of them
+    /// that came.
+    pub(crate) async fn in_own_memory(&mut self, len: usize) -> Result<Bytes, (ReceiveError, Bytes)> {
         let deadline = Instant::now() + patience(len);
         let mut bytes = BytesMut::with_capacity(len);
         loop {
@@ -156,6 +157,16 @@ mod tests {
             assert_eq!(reader.exactly(expected.len()).await.as_deref(), Ok(expected.as_bytes()));
         }
         assert_eq!(reader.end().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_keeps_nothing_that_came_with_it() {
+        let frame = Bytes::from(b"kept and the rest".to_vec());
+        let mut reader = BodyReader::new(Body::from_stream(stream::iter([Ok::<_, io::Error>(frame.clone())])));
+        reader.exactly(1).await.expect("is there");
+        let kept = reader.in_own_memory(3).await.expect("is there");
+        drop(reader);
+        assert!(kept == "ept" && frame.is_unique());
     }
 
     #[tokio::test]

@@ -4,6 +4,9 @@ use model::BlockHash;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+/// What a value costs beside its own bytes: its block twice, and its places in the collections.
+const OVERHEAD: usize = 256;
+
 /// Values by block, the oldest of which go when there is no more room.
 pub(crate) struct Recent<T> {
     room: usize,
@@ -23,8 +26,9 @@ impl<T: Clone> Recent<T> {
         Self { room, kept: Mutex::new(kept) }
     }
 
-    /// Keeps a value of about `bytes` bytes, if there is any room for it at all.
+    /// Keeps a value of about `bytes` bytes, if there is any room for it at all. It is no part of something larger.
     pub(crate) fn keep(&self, block: BlockHash, value: T, bytes: usize) {
+        let bytes = bytes + OVERHEAD;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes > self.room || kept.values.contains_key(&block) {
             return;
@@ -52,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room_for_the_newest() {
-        let recent = Recent::new(10);
+        let recent = Recent::new(2 * (OVERHEAD + 5));
         for number in 0..5 {
             recent.keep(BlockHash([number; 32]), number, 4);
         }
@@ -62,7 +66,7 @@ mod tests {
 
     #[test]
     fn what_never_fits_pushes_nothing_out() {
-        let recent = Recent::new(10);
+        let recent = Recent::new(OVERHEAD + 10);
         recent.keep(BlockHash([1; 32]), 1, 10);
         recent.keep(BlockHash([2; 32]), 2, 11);
         assert_eq!((recent.get(&BlockHash([1; 32])), recent.get(&BlockHash([2; 32]))), (Some(1), None));

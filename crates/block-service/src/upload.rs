@@ -191,12 +191,12 @@ async fn receive_parcel(
     let (these, rest) = next.split_at(frame.blocks.into());
     if frame.form == Form::Plain {
         for header in these {
-            let block = body.own(header.len as usize).await;
+            let block = body.in_own_memory(header.len as usize).await;
             let block = block.map_err(|(error, part)| Ended { error: broken(&error), part })?;
             parcels.push(Parcel::plain(block));
         }
     } else {
-        let bytes = body.exactly(frame.len as usize).await.map_err(|error| broken(&error))?;
+        let bytes = body.in_own_memory(frame.len as usize).await.map_err(|(error, _)| broken(&error))?;
         parcels.push(Parcel { form: frame.form, blocks: these.len(), bytes });
     }
     *next = rest;

@@ -27,8 +27,8 @@ use std::sync::Arc;
 /// Keeps blocks. Every adapter passes the same contract suite.
 pub trait BlockStore: Send + Sync {
     /// Keeps blocks; when it returns they are all durable. A block that is there already is left alone,
-    /// costs no space, and takes as long as a new one; a block that was found damaged is healed. Blocks may also be kept in
-    /// memory as they are: none is a part of something larger.
+    /// costs no space, and takes as long as a new one; a block that was found damaged is healed. Blocks may
+    /// also be kept in memory as they are: none is a part of something larger.
     ///
     /// # Errors
     /// [`StoreError`]; then some of the blocks may be kept, each of them whole.
