@@ -8,7 +8,7 @@ use api::{ApiError, BlockHeader, codec};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use parcels::{Compressor, Frame};
+use parcels::Frame;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -41,8 +41,8 @@ pub(crate) async fn body_of(
     bases: Vec<Base>,
 ) -> Result<Body, ApiError> {
     let small = blocks.iter().map(|header| u64::from(header.len)).sum::<u64>() <= limits::SMALL_BODY;
-    let (outstanding, compressor) = (blocks.into(), None);
-    let mut reading = Reading { service, budget, tasks, bases: bases.into(), outstanding, compressor, next: None };
+    let (bases, outstanding) = (bases.into(), blocks.into());
+    let mut reading = Reading { service, budget, tasks, bases, outstanding, next: None };
     reading.begin();
     if small {
         let mut whole = BytesMut::from(first);
@@ -62,9 +62,6 @@ pub(crate) async fn body_of(
     Ok(Body::from_stream(stream::iter([Ok(first)]).chain(blocks.flatten())))
 }
 
-/// A piece, and the compressor that made it.
-type ReadPiece = (Piece, Option<Compressor>);
-
 struct Reading {
     service: Arc<BlockService>,
     budget: Budget,
@@ -72,20 +69,14 @@ struct Reading {
     /// What the caller has.
     bases: Arc<[Base]>,
     outstanding: VecDeque<BlockHeader>,
-    /// Away while a piece is being read.
-    compressor: Option<Compressor>,
     /// The piece that is being read; `None` behind the last.
-    next: Option<JoinHandle<Result<ReadPiece, ApiError>>>,
+    next: Option<JoinHandle<Result<Piece, ApiError>>>,
 }
 
 impl Reading {
     async fn piece(&mut self) -> Option<Result<Piece, ApiError>> {
         let read = self.next.take()?.await.unwrap_or_else(|panic| Err(crate::http::failed(&panic)));
-        Some(read.map(|(piece, compressor)| {
-            self.compressor = compressor;
-            self.begin();
-            piece
-        }))
+        Some(read.inspect(|_| self.begin()))
     }
 
     /// Begins to read the next piece. The task ends by itself, within the budget's patience and one read.
@@ -95,15 +86,10 @@ impl Reading {
             return;
         }
         let (service, budget, bases) = (self.service.clone(), self.budget.clone(), self.bases.clone());
-        let mut compressor = self.compressor.take();
         self.next = Some(self.tasks.spawn(async move {
             let share = budget.take(headers.iter().map(|header| u64::from(header.len)).sum()).await?;
             let reader = service.clone();
-            blocking(&service, move || {
-                let piece = read(&reader, &headers, &bases, &mut compressor, share)?;
-                Ok((piece, compressor))
-            })
-            .await
+            blocking(&service, move || read(&reader, &headers, &bases, share)).await
         }));
     }
 
@@ -113,14 +99,8 @@ impl Reading {
     }
 }
 
-fn read(
-    service: &BlockService,
-    headers: &[BlockHeader],
-    bases: &[Base],
-    compressor: &mut Option<Compressor>,
-    share: Share,
-) -> Result<Piece, ApiError> {
-    let parcel = service.pack(headers, bases, compressor)?;
+fn read(service: &BlockService, headers: &[BlockHeader], bases: &[Base], share: Share) -> Result<Piece, ApiError> {
+    let parcel = service.pack(headers, bases)?;
     let frame = Frame {
         form: parcel.form,
         blocks: u16::try_from(parcel.blocks).unwrap_or(u16::MAX),

@@ -175,7 +175,7 @@ impl BlockService {
         if block.len > limits::ALONG_BLOCK {
             return None;
         }
-        let parcel = self.pack(&[*block], &[], &mut None).ok()?;
+        let parcel = self.pack(&[*block], &[]).ok()?;
         (parcel.bytes.len() <= limits::ALONG_BLOCK as usize).then(|| (parcel.form, parcel.bytes.to_vec()))
     }
 }

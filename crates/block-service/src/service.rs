@@ -15,7 +15,7 @@ use model::block::beginnings;
 use model::limits::{
     BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD, NAMELESS_BLOCK,
 };
-use parcels::{Compressor, Form, Opened};
+use parcels::{Compressors, Effort, Form, Opened};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +54,7 @@ pub struct BlockService {
     thrift: Thrift,
     /// Whether [`routes`](crate::routes) work without threads.
     in_place: bool,
+    compressors: Compressors,
     /// Blocks as they were uploaded, for those who fetch them next.
     recent_forms: Recent<SentForm>,
     pub(crate) recent_bases: Recent<Bytes>,
@@ -158,6 +159,7 @@ impl BlockService {
             meta,
             thrift: Thrift::ALL,
             in_place: false,
+            compressors: Compressors::default(),
             recent_forms: Recent::new(limits::RECENT_FORM_BYTES),
             recent_bases: Recent::new(limits::RECENT_BASE_BYTES),
             fresh: FreshBlocks::new(limits::FRESH_BLOCKS),
@@ -296,7 +298,7 @@ impl BlockService {
     /// # Errors
     /// `NoSpace`, `Unavailable`.
     pub fn keep_beginning(&self, upload: &mut Upload, part: &Bytes) -> Result<(), ApiError> {
-        // Not the buffer that was to hold all of the block.
+        // A copy: the part's buffer has room for the whole block.
         let part = Bytes::copy_from_slice(&part[..part.len() - part.len() % BEGINNING_BYTES]);
         let Ok(block) = Block::new(part) else { return Ok(()) };
         self.store(upload, &[block])
@@ -482,32 +484,25 @@ impl BlockService {
     ///
     /// # Errors
     /// As those of [`Self::read`].
-    pub fn pack(
-        &self,
-        offered: &[BlockHeader],
-        bases: &[Base],
-        compressor: &mut Option<Compressor>,
-    ) -> Result<Parcel, ApiError> {
+    pub fn pack(&self, offered: &[BlockHeader], bases: &[Base]) -> Result<Parcel, ApiError> {
         if let [only] = offered
             && let Some(parcel) = self.sent_form(only, bases)
         {
             return Ok(parcel);
         }
         let mut blocks = self.read(offered)?;
-        let plain = if let [only] = blocks.as_mut_slice() { std::mem::take(only) } else { blocks.concat().into() };
-        if offered.len() == 1
-            && let Some(bytes) = rest_of(&plain, bases)
+        if let [only] = blocks.as_slice()
+            && let Some(bytes) = rest_of(only, bases)
         {
             return Ok(Parcel { form: Form::Delta, blocks: 1, bytes });
         }
-        if self.thrift.compress && compressor.is_none() {
-            *compressor = Compressor::new(parcels::Effort::Quick).ok();
+        if self.thrift.compress
+            && let Some(bytes) = self.compressors.compress(Effort::Quick, &blocks)
+        {
+            return Ok(Parcel { form: Form::Zstd, blocks: offered.len(), bytes: bytes.into() });
         }
-        let compressed = compressor.as_mut().and_then(|compressor| compressor.compress(&plain));
-        Ok(match compressed {
-            Some(bytes) => Parcel { form: Form::Zstd, blocks: offered.len(), bytes: bytes.into() },
-            None => Parcel { form: Form::Plain, blocks: offered.len(), bytes: plain },
-        })
+        let bytes = if let [only] = blocks.as_mut_slice() { std::mem::take(only) } else { blocks.concat().into() };
+        Ok(Parcel { form: Form::Plain, blocks: offered.len(), bytes })
     }
 
     /// The bases of the delta that the block came as not long ago, if that was a small one.

@@ -3,6 +3,7 @@
 use crate::ParcelError;
 use model::BLOCK_SIZE;
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A parcel is compressed only if that saves at least one part in this many.
 const WORTH_IT: usize = 32;
@@ -11,6 +12,8 @@ const PROBE: usize = 64 * 1024;
 /// How far back a long repetition is looked for, as a power of two: all of a block. The levels alone look back half of
 /// one or less, through tables in which most of a repetition that lies far back has been overwritten.
 const WINDOW_LOG: u32 = BLOCK_SIZE.ilog2();
+/// Compressors that are kept while they have nothing to do: as many as a device has at work.
+const IDLE: usize = 2;
 
 /// How much time compression may take for each byte that it saves. Noise passes at several GB/s with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,36 +38,78 @@ impl Effort {
     }
 }
 
+/// Compresses parcels, any number at a time. The memory that zstd works in is used again: up to 4 MB for each that is
+/// kept.
+#[derive(Default)]
+pub struct Compressors {
+    idle: Mutex<Vec<Compressor>>,
+}
+
+impl Compressors {
+    /// The compressed form of these bytes, one part behind the other; `None` when it is not worth it.
+    pub fn compress<P: AsRef<[u8]>>(&self, effort: Effort, parts: &[P]) -> Option<Vec<u8>> {
+        let mut compressor = self.take(effort)?;
+        let compressed = compressor.compress(parts);
+        let mut idle = self.idle();
+        if idle.len() < IDLE {
+            idle.push(compressor);
+        }
+        compressed
+    }
+
+    /// Gives back all memory that is not in use.
+    pub fn release(&self) {
+        drop(std::mem::take(&mut *self.idle()));
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Compressor>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` for want of memory.
+    fn take(&self, effort: Effort) -> Option<Compressor> {
+        let mut idle = self.idle();
+        let fits = idle.iter().position(|compressor| compressor.effort == effort);
+        // One for another effort would be in the way of one for this.
+        let found = match fits {
+            Some(at) => Some(idle.swap_remove(at)),
+            None => idle.pop(),
+        };
+        drop(idle);
+        found.filter(|compressor| compressor.effort == effort).or_else(|| Compressor::new(effort).ok())
+    }
+}
+
 /// Compresses one parcel after the other.
-pub struct Compressor {
+struct Compressor {
+    effort: Effort,
     whole: zstd::bulk::Compressor<'static>,
     /// Without what finds repetitions far back, which takes most of the time where there are none.
     probe: zstd::bulk::Compressor<'static>,
 }
 
 impl Compressor {
-    /// A context to be used for many parcels.
-    ///
-    /// # Errors
-    /// Want of memory.
-    pub fn new(effort: Effort) -> io::Result<Self> {
+    fn new(effort: Effort) -> io::Result<Self> {
         let mut whole = zstd::bulk::Compressor::new(effort.level())?;
         whole.window_log(WINDOW_LOG)?;
         whole.long_distance_matching(true)?;
-        Ok(Self { whole, probe: zstd::bulk::Compressor::new(effort.level())? })
+        Ok(Self { effort, whole, probe: zstd::bulk::Compressor::new(effort.level())? })
     }
 
-    /// The compressed form of `plain`; `None` when it is not worth it.
-    pub fn compress(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
+    /// Only what may be worth it is put together.
+    fn compress<P: AsRef<[u8]>>(&mut self, parts: &[P]) -> Option<Vec<u8>> {
+        let len: usize = parts.iter().map(|part| part.as_ref().len()).sum();
         // The middle, since many formats begin with a header that compresses well.
-        let middle = plain.len() / 2;
-        if plain.len() > 4 * PROBE {
-            let probe = plain.get(middle..middle + PROBE)?;
-            let start = plain.get(..PROBE)?;
-            if !self.pays(probe) && !self.pays(start) {
-                return None;
-            }
+        if len > 4 * PROBE && !self.pays(&stretch(parts, len / 2)) && !self.pays(&stretch(parts, 0)) {
+            return None;
         }
+        let joined: Vec<u8>;
+        let plain = if let [only] = parts {
+            only.as_ref()
+        } else {
+            joined = parts.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat();
+            &joined
+        };
         let compressed = self.whole.compress(plain).ok()?;
         pays(&compressed, plain).then_some(compressed)
     }
@@ -72,6 +117,19 @@ impl Compressor {
     fn pays(&mut self, plain: &[u8]) -> bool {
         self.probe.compress(plain).is_ok_and(|compressed| pays(&compressed, plain))
     }
+}
+
+/// As many bytes as a probe has, from there on.
+fn stretch<P: AsRef<[u8]>>(parts: &[P], from: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(PROBE);
+    let mut before = from;
+    for part in parts {
+        let part = part.as_ref();
+        let wanted = part.get(before..).unwrap_or_default();
+        bytes.extend_from_slice(&wanted[..wanted.len().min(PROBE - bytes.len())]);
+        before = before.saturating_sub(part.len());
+    }
+    bytes
 }
 
 fn pays(compressed: &[u8], plain: &[u8]) -> bool {
@@ -106,7 +164,7 @@ mod tests {
     #[test]
     fn text_shrinks_and_comes_back() {
         let text = b"the quick brown fox ".repeat(20_000);
-        let compressed = Compressor::new(Effort::Quick).expect("a context").compress(&text).expect("is worth it");
+        let compressed = Compressors::default().compress(Effort::Quick, &[&text]).expect("is worth it");
         assert!(compressed.len() < text.len() / 20);
         assert_eq!(inflate(&compressed, text.len()).as_deref(), Ok(text.as_slice()));
     }
@@ -115,8 +173,8 @@ mod tests {
     fn more_effort_leaves_less() {
         let word = |at: usize| format!("{:x} ", (at * at) % 4_093);
         let text: String = (0..100_000).map(word).collect();
-        let left =
-            |effort| Compressor::new(effort).expect("a context").compress(text.as_bytes()).map(|bytes| bytes.len());
+        let compressors = Compressors::default();
+        let left = |effort| compressors.compress(effort, &[&text]).map(|bytes| bytes.len());
         assert!(left(Effort::Utmost) < left(Effort::Quick));
         assert!(left(Effort::Thorough) <= left(Effort::Quick));
     }
@@ -126,10 +184,7 @@ mod tests {
         let far = 3 << 20;
         let words = |len: usize| noise(len).into_iter().map(|byte| b'a' + byte % 26).collect::<Vec<u8>>();
         let once = words(far);
-        let compress = |bytes: &[u8]| {
-            let mut compressor = Compressor::new(Effort::Quick).expect("a context");
-            compressor.compress(bytes).expect("is worth it")
-        };
+        let compress = |bytes: &[u8]| Compressors::default().compress(Effort::Quick, &[bytes]).expect("is worth it");
         let repeated = [once.as_slice(), &once[..1 << 20]].concat();
         let compressed = compress(&repeated);
         assert!(compressed.len() < compress(&once).len() + 10_000);
@@ -138,15 +193,35 @@ mod tests {
 
     #[test]
     fn noise_is_left_alone() {
-        let mut compressor = Compressor::new(Effort::Quick).expect("a context");
-        assert_eq!(compressor.compress(&noise(1000)), None);
-        assert_eq!(compressor.compress(&noise(1 << 20)), None);
+        let compressors = Compressors::default();
+        assert_eq!(compressors.compress(Effort::Quick, &[noise(1000)]), None);
+        assert_eq!(compressors.compress(Effort::Quick, &[noise(1 << 20)]), None);
     }
 
     #[test]
     fn noise_with_a_compressible_head_is_still_tried() {
         let mixed = [vec![0; 512 * 1024], noise(256 * 1024)].concat();
-        assert!(Compressor::new(Effort::Quick).expect("a context").compress(&mixed).is_some());
+        assert!(Compressors::default().compress(Effort::Quick, &[mixed]).is_some());
+    }
+
+    #[test]
+    fn parts_are_compressed_as_if_they_were_one_whatever_was_compressed_before() {
+        let compressors = Compressors::default();
+        let mixed = [noise(300_000), b"the quick brown fox ".repeat(20_000)].concat();
+        let alone = Compressors::default().compress(Effort::Quick, &[&mixed]).expect("is worth it");
+        for size in [1, 100_000, 131_072, 500_000] {
+            let parts: Vec<&[u8]> = mixed.chunks(size).collect();
+            assert_eq!(compressors.compress(Effort::Quick, &parts).as_ref(), Some(&alone), "parts of {size} bytes");
+            compressors.compress(Effort::Utmost, &[noise(size)]);
+        }
+        let (middle, begin) = (mixed.len() / 2, 0);
+        for from in [middle, begin] {
+            let parts: Vec<&[u8]> = mixed.chunks(10_000).collect();
+            assert_eq!(stretch(&parts, from), &mixed[from..from + PROBE]);
+        }
+        assert!((1..=IDLE).contains(&compressors.idle().len()));
+        compressors.release();
+        assert_eq!(compressors.idle().len(), 0);
     }
 
     #[test]

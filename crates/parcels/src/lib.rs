@@ -13,7 +13,7 @@ mod frame;
 mod news;
 mod open;
 
-pub use compression::{Compressor, Effort, inflate};
+pub use compression::{Compressors, Effort, inflate};
 pub use frame::{Form, Frame};
 pub use news::{News, NewsError, open_news};
 pub use open::{Opened, ParcelError, open};

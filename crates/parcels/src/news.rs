@@ -63,7 +63,7 @@ pub fn open_news(reply: &Bytes) -> Result<News, NewsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Compressor, Effort, Form};
+    use crate::{Compressors, Effort, Form};
     use api::NamespaceChanges;
     use model::{Blocklist, Body, Change, JournalEntry, Mtime, Name, NamespaceId, NodeId, Position, Role, Timestamp};
 
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn contents_get_the_names_that_the_journal_has_for_them() {
         let text = b"text ".repeat(100);
-        let compressed = Compressor::new(Effort::Quick).expect("is made").compress(&text).expect("shrinks");
+        let compressed = Compressors::default().compress(Effort::Quick, &[&text]).expect("shrinks");
         let contents: [&[u8]; 3] = [b"one", b"three", &text];
         let parcels = [framed(Form::Plain, 2, b"onethree"), framed(Form::Zstd, 1, &compressed)];
         let news = reply(&contents, &parcels).expect("opens");

@@ -50,7 +50,7 @@ fn cut(headers: &[BlockHeader], mut bytes: Bytes) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Compressor, Frame};
+    use crate::{Compressors, Frame};
     use model::BlockHash;
     use proptest::prelude::*;
 
@@ -66,7 +66,7 @@ mod tests {
         ) {
             let (headers, plain) = (headers(&blocks), blocks.concat());
             let expected = Opened::Blocks(blocks.into_iter().map(Bytes::from).collect());
-            if let Some(compressed) = Compressor::new(crate::Effort::Quick).expect("a context").compress(&plain) {
+            if let Some(compressed) = Compressors::default().compress(crate::Effort::Quick, &[&plain]) {
                 prop_assert_eq!(open(Form::Zstd, &headers, compressed.into()), Ok(expected.clone()));
             }
             prop_assert_eq!(open(Form::Plain, &headers, plain.into()), Ok(expected));

@@ -281,7 +281,7 @@ fn packed(service: &BlockService, block: &[u8], bases: &[&[u8]]) -> Parcel {
     let bases = bases.iter().map(|base| BlockHash::of(base)).collect();
     let request = BlocksRequest { bases, ..wanted(ANN, &[block]) };
     let offer = service.offer(ANN, &request).expect("offers");
-    service.pack(&offer.head.blocks, &offer.bases, &mut None).expect("packs")
+    service.pack(&offer.head.blocks, &offer.bases).expect("packs")
 }
 
 #[test]
@@ -320,8 +320,7 @@ fn who_has_the_beginning_of_a_block_gets_the_rest() {
 fn what_came_compressed_is_handed_on_as_it_came() {
     let (service, _, _) = service();
     let block: &'static [u8] = &[b'x'; 5000];
-    let compressed =
-        Bytes::from(Compressor::new(parcels::Effort::Quick).expect("a context").compress(block).expect("is worth it"));
+    let compressed = Bytes::from(Compressors::default().compress(Effort::Quick, &[block]).expect("is worth it"));
     let parcel = Parcel { form: Form::Zstd, blocks: 1, bytes: compressed.clone() };
     upload(&service, ANN, (head(ANN, &[block]), parcel));
     let parcel = packed(&service, block, &[]);

@@ -1,8 +1,11 @@
-//! How fast the way to the server is, as far as uploads have shown.
+//! How fast the way to the server is, as far as uploads have shown, and so how much effort what goes there is worth.
 
-use parcels::Effort;
+use bytes::Bytes;
+use parcels::{Compressors, Effort};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Below this many bytes in a second the processor has time for everything.
 const SLOW: u64 = 4_000_000;
@@ -11,11 +14,13 @@ const FAST: u64 = 20_000_000;
 /// Shorter uploads say more about round trips than about the way's width, in bytes.
 const TELLING: u64 = 256 * 1024;
 
-/// What uploads have shown.
-#[derive(Debug, Default)]
+/// The way to the server.
+#[derive(Default)]
 pub(super) struct Link {
-    /// 0: nothing yet.
+    /// As uploads have shown; 0: nothing yet.
     bytes_per_second: AtomicU64,
+    compressors: Compressors,
+    last_compressed: Mutex<Option<Instant>>,
 }
 
 impl Link {
@@ -31,8 +36,26 @@ impl Link {
         self.bytes_per_second.store(now.max(1), Ordering::Relaxed);
     }
 
+    /// The compressed form of these parts together; `None` when it is not worth it.
+    pub(super) fn compress(&self, parts: &[Bytes]) -> Option<Vec<u8>> {
+        let compressed = self.compressors.compress(self.effort(), parts);
+        *self.last_compressed() = Some(Instant::now());
+        compressed
+    }
+
+    /// Gives memory back that was not used for so long.
+    pub(super) fn release(&self, unused_for: Duration) {
+        if self.last_compressed().is_none_or(|last| last.elapsed() >= unused_for) {
+            self.compressors.release();
+        }
+    }
+
+    fn last_compressed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.last_compressed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How much time compression may take on this way.
-    pub(super) fn effort(&self) -> Effort {
+    fn effort(&self) -> Effort {
         match self.bytes_per_second.load(Ordering::Relaxed) {
             // The first uploads are to show it.
             0 | SLOW..FAST => Effort::Thorough,

@@ -9,7 +9,7 @@ use api::{BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, SentCommit, Sen
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use model::BlockHash;
-use parcels::{Compressor, Form, Frame, share_parcel};
+use parcels::{Form, Frame, share_parcel};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -244,20 +244,12 @@ impl Packing {
     /// The frame and what follows.
     fn pack(self) -> Vec<Bytes> {
         let blocks = u16::try_from(self.bytes.len()).unwrap_or(u16::MAX);
-        let (form, bytes) = match self.compressed() {
+        let (form, bytes) = match self.link.and_then(|link| link.compress(&self.bytes)) {
             Some(compressed) => (Form::Zstd, vec![Bytes::from(compressed)]),
             None => (self.form, self.bytes),
         };
         let len = u32::try_from(bytes.iter().map(Bytes::len).sum::<usize>()).unwrap_or(u32::MAX);
         let frame = Bytes::copy_from_slice(&Frame { form, blocks, len }.to_bytes());
         [frame].into_iter().chain(bytes).collect()
-    }
-
-    fn compressed(&self) -> Option<Vec<u8>> {
-        let mut compressor = Compressor::new(self.link.as_ref()?.effort()).ok()?;
-        match self.bytes.as_slice() {
-            [only] => compressor.compress(only),
-            many => compressor.compress(&many.concat()),
-        }
     }
 }

@@ -15,7 +15,7 @@ use model::{
     InstanceId, JournalEntry, Mtime, Name, NamespaceId, NodeId, Operation, Position, Reason, Rejection, Role,
     Timestamp,
 };
-use parcels::{Compressor, Form, Frame};
+use parcels::{Compressors, Form, Frame};
 
 type Seed = (&'static str, String, Vec<u8>);
 
@@ -179,8 +179,7 @@ fn parcels() -> Vec<(&'static str, Vec<u8>)> {
         let frame = Frame { form, blocks, len: u32::try_from(body.len()).expect("short") };
         [frame.to_bytes().to_vec(), body.to_vec()].concat()
     };
-    let compressed =
-        Compressor::new(parcels::Effort::Quick).expect("a context").compress(&[9; 305]).expect("is worth it");
+    let compressed = Compressors::default().compress(parcels::Effort::Quick, &[[9; 305]]).expect("is worth it");
     vec![
         ("plain", framed(Form::Plain, 2, &[9; 305])),
         ("compressed", framed(Form::Zstd, 2, &compressed)),
