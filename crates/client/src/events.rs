@@ -62,7 +62,7 @@ async fn connect_once(
             let opened = Instant::now();
             tracing::debug!("the notification stream is open");
             tell(StreamEvent::Opened);
-            let end = read_stream(response, backoff, tell).await;
+            let end = read_stream(transport, response, backoff, tell).await;
             if matches!(end, StreamEnd::Broken(_) | StreamEnd::Silent) {
                 transport.stream_broke();
             }
@@ -95,7 +95,12 @@ enum StreamEnd {
     Unreadable(#[from] ParseError),
 }
 
-async fn read_stream(mut response: Response, backoff: &mut Backoff, tell: &mut impl FnMut(StreamEvent)) -> StreamEnd {
+async fn read_stream(
+    transport: &Transport,
+    mut response: Response,
+    backoff: &mut Backoff,
+    tell: &mut impl FnMut(StreamEvent),
+) -> StreamEnd {
     let mut parser = Parser::default();
     loop {
         let piece = match timeout(limits::SSE_SILENCE, response.chunk()).await {
@@ -104,6 +109,7 @@ async fn read_stream(mut response: Response, backoff: &mut Backoff, tell: &mut i
             Ok(Ok(None)) => return StreamEnd::Closed,
             Ok(Ok(Some(piece))) => piece,
         };
+        transport.stream_lives();
         let items = match parser.push(&piece) {
             Ok(items) => items,
             Err(error) => return error.into(),

@@ -62,6 +62,8 @@ const POOL_IDLE: Duration = Duration::from_secs(90);
 const POOL_SIZE: usize = 2;
 /// Bytes for which there is room at once when an answer's length is not announced, as with contents that come along.
 const UNANNOUNCED: usize = 8 * 1024 * 1024;
+/// Memory for contents and for compression that was not used for so long is given back at the next sign of life.
+const UNUSED: Duration = Duration::from_secs(5);
 /// No advice to wait counts for more than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 /// Characters of a foreign answer's description that are passed on.
@@ -417,6 +419,12 @@ impl Transport {
         self.stream.broke();
     }
 
+    /// The notification stream has brought something, a sign of life at least.
+    pub(crate) fn stream_lives(&self) {
+        self.along.release(UNUSED);
+        self.link.release(UNUSED);
+    }
+
     fn progress(&self) -> Progress {
         Progress::start(Arc::clone(&self.stream))
     }
@@ -451,10 +459,20 @@ impl Transport {
         Err(TransportError::Refused(error))
     }
 
-    async fn whole_body(&self, mut response: Response, progress: &Progress) -> Result<Vec<u8>, TransportError> {
+    async fn whole_body(&self, response: Response, progress: &Progress) -> Result<Vec<u8>, TransportError> {
+        self.whole_body_in(Vec::new(), response, progress).await
+    }
+
+    /// The same in memory that was used before.
+    async fn whole_body_in(
+        &self,
+        mut body: Vec<u8>,
+        mut response: Response,
+        progress: &Progress,
+    ) -> Result<Vec<u8>, TransportError> {
         // What the server announces is only an announcement. Room that is not used takes no memory.
         let announced = response.content_length().map_or(UNANNOUNCED, |len| usize::try_from(len).unwrap_or(usize::MAX));
-        let mut body = Vec::with_capacity(announced.min(limits::MESSAGE_BYTES));
+        body.reserve(announced.min(limits::MESSAGE_BYTES));
         while let Some(piece) = self.piece(&mut response, progress).await? {
             if body.len() + piece.len() > limits::MESSAGE_BYTES {
                 return Err(TransportError::NotSyncline("its answer is too long".into()));

@@ -11,14 +11,18 @@ use delta::Script;
 use model::{BLOCK_SIZE, BlockHash};
 use parcels::{Form, News};
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use sync_engine::io::{BlockSource, FetchBlock, Reply};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Bytes of contents in memory, at most: until somebody wants them, which most are at once, and until they are written.
-const KEPT_BYTES: usize = 12 * 1024 * 1024;
+/// One reply is written while the next arrives, and a little of another may be left.
+const KEPT_BYTES: usize = 2 * AT_ONCE + AT_ONCE / 8;
 /// ... and how many contents.
 const KEPT: usize = 16 * 1024;
 /// Replies with contents after which one that nobody has wanted goes.
@@ -29,14 +33,16 @@ const WHOLE_FOR: u64 = 2;
 const AT_ONCE: usize = 8 * 1024 * 1024;
 /// With less room than this, contents are left to be fetched.
 const ROOM_AT_LEAST: usize = 512 * 1024;
-/// With less room than this, contents that are being written make room first: a reply for little room is hardly less work
-/// than one for much.
-const ROOM_WORTH_ASKING: usize = AT_ONCE / 2;
+/// Bodies of replies whose memory is used again: one is written while the next arrives.
+const SPARE: usize = 2;
+/// One that took more is given back at once.
+const SPARE_BYTES: usize = AT_ONCE + AT_ONCE / 8;
 
 /// What came along and was not wanted yet, the newest last.
 #[derive(Debug, Default)]
 pub(super) struct Along {
     kept: Mutex<Kept>,
+    spare: Arc<Spare>,
     /// Some of what was being written is written.
     written: Notify,
     /// The server, or the proxy before it, knows no such call.
@@ -50,6 +56,10 @@ struct Kept {
     bytes: usize,
     /// Bytes of contents that were taken and are not written yet.
     writing: usize,
+    /// When something came or was written last.
+    last_used: Option<Instant>,
+    /// Whether what is there since then no longer keeps whole replies in memory.
+    is_apart: bool,
     /// Replies that brought any.
     replies: u64,
 }
@@ -74,8 +84,44 @@ struct Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.along.kept().writing -= self.bytes;
+        let mut kept = self.along.kept();
+        kept.writing -= self.bytes;
+        kept.last_used = Some(Instant::now());
+        drop(kept);
         self.along.written.notify_waiters();
+    }
+}
+
+/// Memory of bodies of which nothing is left.
+#[derive(Debug, Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    fn bodies(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reply's body, of which contents are parts. It may be dropped while `kept` is locked.
+struct ReplyBody {
+    spare: Arc<Spare>,
+    bytes: Vec<u8>,
+}
+
+impl AsRef<[u8]> for ReplyBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        let mut bytes = mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut bodies = self.spare.bodies();
+        if bodies.len() < SPARE && bytes.capacity() <= SPARE_BYTES {
+            bodies.push(bytes);
+        }
     }
 }
 
@@ -95,6 +141,21 @@ impl Along {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives memory back that nothing has needed for so long. What nobody has wanted by then keeps its own bytes only.
+    pub(super) fn release(&self, unused_for: Duration) {
+        let mut kept = self.kept();
+        if kept.writing > 0 || kept.last_used.is_some_and(|used| used.elapsed() < unused_for) {
+            return;
+        }
+        if !mem::replace(&mut kept.is_apart, true) {
+            for (_, content) in &mut kept.contents {
+                content.bytes = Bytes::copy_from_slice(&content.bytes);
+            }
+        }
+        drop(kept);
+        drop(mem::take(&mut *self.spare.bodies()));
+    }
+
     fn keep(&self, new: impl Iterator<Item = Content>) {
         let mut kept = self.kept();
         let before = kept.contents.len();
@@ -105,6 +166,7 @@ impl Along {
         }
         if kept.contents.len() > before {
             kept.replies += 1;
+            (kept.last_used, kept.is_apart) = (Some(Instant::now()), false);
             let old = kept.replies.saturating_sub(WHOLE_FOR);
             for (_, content) in kept.contents.iter_mut().filter(|(reply, _)| reply + 1 == old) {
                 content.bytes = Bytes::copy_from_slice(&content.bytes);
@@ -137,7 +199,8 @@ impl Along {
     fn room_now(&self) -> Room {
         let kept = self.kept();
         let room = KEPT_BYTES.saturating_sub(kept.bytes + kept.writing).min(AT_ONCE);
-        if room < ROOM_WORTH_ASKING && kept.writing > 0 {
+        // A reply ends with a commit: with less room much of one would have to be fetched.
+        if room < AT_ONCE && kept.writing > 0 {
             return Room::AfterWriting;
         }
         let is_enough = room >= ROOM_AT_LEAST && kept.contents.len() < KEPT / 2;
@@ -145,19 +208,18 @@ impl Along {
     }
 
     /// What is there of the wanted blocks; it serves once.
-    fn take(self: &Arc<Self>, wanted: &BTreeMap<BlockHash, FetchBlock>) -> (Vec<Content>, Writing) {
+    fn take(self: &Arc<Self>, wanted: &BTreeMap<BlockHash, FetchBlock>) -> Option<(Vec<Content>, Writing)> {
         let mut kept = self.kept();
         let is_wanted = |(_, content): &(u64, Content)| {
             wanted.get(&content.block.hash).is_some_and(|block| block.len == content.block.len)
         };
-        let (taken, left): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut kept.contents).into_iter().partition(is_wanted);
+        let (taken, left): (VecDeque<_>, VecDeque<_>) = mem::take(&mut kept.contents).into_iter().partition(is_wanted);
         let taken: Vec<Content> = taken.into_iter().map(|(_, content)| content).collect();
         let bytes = taken.iter().map(|content| content.bytes.len()).sum();
         kept.contents = left;
         kept.bytes -= bytes;
         kept.writing += bytes;
-        (taken, Writing { along: Arc::clone(self), bytes })
+        (!taken.is_empty()).then(|| (taken, Writing { along: Arc::clone(self), bytes }))
     }
 }
 
@@ -219,10 +281,12 @@ impl Transport {
                 let response = self.post("bundle", body.into()).await?;
                 progress.touch();
                 let response = self.accept(response, &progress).await?;
-                Ok(self.whole_body(response, &progress).await.map(Bytes::from))
+                let spare = self.along.spare.bodies().pop().unwrap_or_default();
+                Ok(self.whole_body_in(spare, response, &progress).await)
             })
             .await?;
-        let Ok(reply) = reply else { return Ok(None) };
+        let Ok(bytes) = reply else { return Ok(None) };
+        let reply = Bytes::from_owner(ReplyBody { spare: Arc::clone(&self.along.spare), bytes });
         let Ok(News { changes, blocks, contents }) = self.way.blocking(move || parcels::open_news(&reply)).await?
         else {
             return Ok(None);
@@ -257,10 +321,7 @@ impl Transport {
         bases: &[BlockSource],
         files: &Arc<dyn BlockFiles>,
     ) -> Result<Written, TransportError> {
-        let (contents, writing) = self.along.take(wanted);
-        if contents.is_empty() {
-            return Ok(Written::default());
-        }
+        let Some((contents, writing)) = self.along.take(wanted) else { return Ok(Written::default()) };
         let wanted = Arc::new(wanted.clone());
         let (bases, files, places) = (bases.to_vec(), Arc::clone(files), Arc::clone(&self.places));
         let write = move || {
@@ -314,7 +375,7 @@ mod tests {
         along.keep(std::iter::once(Content { block, form: Form::Plain, bases: Vec::new(), bytes, named: true }));
         assert_eq!(along.room_now(), Room::For(ROOM_AT_LEAST as u32), "nobody has wanted it: no use to wait");
         let target = FetchBlock { hash: block.hash, len: block.len, to: Vec::new() };
-        let (taken, writing) = along.take(&BTreeMap::from([(block.hash, target)]));
+        let (taken, writing) = along.take(&BTreeMap::from([(block.hash, target)])).expect("is there");
         assert_eq!((taken.len(), along.room_now()), (1, Room::AfterWriting));
         let asking = tokio::spawn({
             let along = Arc::clone(&along);
@@ -324,5 +385,45 @@ mod tests {
         assert!(!asking.is_finished());
         drop((taken, writing));
         assert_eq!(asking.await.expect("ends"), Some(AT_ONCE as u32));
+    }
+
+    /// Keeps a content that is all of its reply, and says how to want it.
+    fn keep_reply(along: &Along, number: u8) -> BTreeMap<BlockHash, FetchBlock> {
+        let bytes = Bytes::from_owner(ReplyBody { spare: Arc::clone(&along.spare), bytes: vec![number; 100] });
+        let block = BlockHeader { hash: BlockHash::of(&bytes), len: 100 };
+        along.keep(std::iter::once(Content { block, form: Form::Plain, bases: Vec::new(), bytes, named: true }));
+        BTreeMap::from([(block.hash, FetchBlock { hash: block.hash, len: block.len, to: Vec::new() })])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_of_a_reply_is_used_again_until_nothing_was_written_for_a_while() {
+        const WHILE: Duration = Duration::from_secs(5);
+        let along = Arc::new(Along::default());
+        let spare = || along.spare.bodies().len();
+        let [first, second, _left] = [1, 2, 3].map(|number| keep_reply(&along, number));
+        let (content, writing) = along.take(&first).expect("is there");
+        drop((content, writing));
+        assert_eq!(spare(), 1, "the others are kept");
+        let (content, writing) = along.take(&second).expect("is there");
+        drop(content);
+        tokio::time::advance(WHILE).await;
+        along.release(WHILE);
+        assert_eq!(spare(), 2, "it is not known to be written");
+        drop(writing);
+        along.release(WHILE);
+        assert_eq!(spare(), 2, "more may come");
+        tokio::time::advance(WHILE).await;
+        along.release(WHILE);
+        assert_eq!(spare(), 0, "and what is left holds none");
+        assert!(along.take(&first).is_none());
+        assert_eq!(along.kept().contents.len(), 1);
+    }
+
+    #[test]
+    fn replies_that_nobody_wanted_go_while_others_come() {
+        let along = Along::default();
+        // Their bodies are dropped while what is kept is locked.
+        (0..=KEPT_FOR).for_each(|number| drop(keep_reply(&along, number.to_le_bytes()[0])));
+        assert!(along.kept().contents.len() < usize::try_from(KEPT_FOR).expect("fits"));
     }
 }
