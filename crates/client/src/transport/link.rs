@@ -11,7 +11,9 @@ use tokio::time::Instant;
 const SLOW: u64 = 4_000_000;
 /// From this many on it has none to spare.
 const FAST: u64 = 20_000_000;
-/// Shorter uploads say more about round trips than about the way's width, in bytes.
+/// Bytes of an upload that go at once however slow the way is: into the buffers of the connection.
+const BUFFERED: u64 = 512 * 1024;
+/// With fewer bytes behind these an upload says nothing.
 const TELLING: u64 = 256 * 1024;
 
 /// The way to the server.
@@ -24,8 +26,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// So many bytes went up, and were answered for, in this time.
-    pub(super) fn carried(&self, bytes: u64, took: Duration) {
+    /// An upload went up like this.
+    pub(super) fn carried(&self, flow: &Flow) {
+        let Flowing { bytes, took, .. } = *flow.flowing();
         if bytes < TELLING {
             return;
         }
@@ -65,28 +68,85 @@ impl Link {
     }
 }
 
+/// How an upload went up: only the time in which the way was waited for, not that in which the upload was made, or
+/// in which the server dealt with it. Of many small files, this is most.
+#[derive(Debug, Default)]
+pub(super) struct Flow(Mutex<Flowing>);
+
+#[derive(Debug, Default)]
+struct Flowing {
+    /// What was handed over so far.
+    total: u64,
+    /// When the last piece was, if nothing was asked for since.
+    last: Option<(Instant, u64)>,
+    /// What came behind the first [`BUFFERED`] bytes, and how long it took.
+    bytes: u64,
+    took: Duration,
+}
+
+impl Flow {
+    /// The connection takes the next piece as soon as there is one.
+    pub(super) fn is_asked_for(&self, now: Instant) {
+        let mut flowing = self.flowing();
+        let Some((since, bytes)) = flowing.last.take() else { return };
+        if flowing.total > BUFFERED {
+            flowing.bytes += bytes;
+            flowing.took += now.saturating_duration_since(since);
+        }
+    }
+
+    /// The next piece is there.
+    pub(super) fn goes_on(&self, bytes: usize, now: Instant) {
+        let (mut flowing, bytes) = (self.flowing(), bytes as u64);
+        flowing.total = flowing.total.saturating_add(bytes);
+        flowing.last = Some((now, bytes));
+    }
+
+    fn flowing(&self) -> MutexGuard<'_, Flowing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// So much at this pace.
+    fn flow(megabytes: u64, millis_each: u64) -> Flow {
+        let flow = Flow::default();
+        let mut now = Instant::now();
+        for _ in 0..megabytes * 10 {
+            flow.is_asked_for(now);
+            // It takes its time to be made.
+            now += Duration::from_secs(1);
+            flow.goes_on(100_000, now);
+            now += Duration::from_micros(millis_each * 100);
+        }
+        flow.is_asked_for(now);
+        flow
+    }
+
     #[test]
     fn the_slower_the_way_the_more_effort() {
-        for (megabytes, effort) in [(1, Effort::Utmost), (10, Effort::Thorough), (100, Effort::Quick)] {
+        for (millis_each, effort) in [(1_000, Effort::Utmost), (100, Effort::Thorough), (10, Effort::Quick)] {
             let link = Link::default();
-            link.carried(megabytes * 1_000_000, Duration::from_secs(1));
-            assert_eq!(link.effort(), effort, "{megabytes}");
+            link.carried(&flow(2, millis_each));
+            assert_eq!(link.effort(), effort, "{millis_each}");
         }
         assert_eq!(Link::default().effort(), Effort::Thorough);
     }
 
     #[test]
-    fn small_uploads_say_nothing_and_a_change_shows_soon() {
+    fn what_fits_into_buffers_says_nothing_and_a_change_shows_soon() {
         let link = Link::default();
-        link.carried(1_000, Duration::from_secs(1));
+        let short = Flow::default();
+        short.goes_on(500_000, Instant::now());
+        short.is_asked_for(Instant::now() + Duration::from_secs(1));
+        link.carried(&short);
         assert_eq!(link.effort(), Effort::Thorough);
-        link.carried(100_000_000, Duration::from_secs(1));
+        link.carried(&flow(2, 10));
         for _ in 0..6 {
-            link.carried(1_000_000, Duration::from_secs(1));
+            link.carried(&flow(2, 1_000));
         }
         assert_eq!(link.effort(), Effort::Utmost);
     }
@@ -94,7 +154,7 @@ mod tests {
     #[test]
     fn no_time_at_all_is_no_division_by_it() {
         let link = Link::default();
-        link.carried(u64::MAX, Duration::ZERO);
+        link.carried(&flow(2, 0));
         assert_eq!(link.effort(), Effort::Quick);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::blocks::BlockFiles;
 use super::deltas::Deltas;
-use super::link::Link;
+use super::link::{Flow, Link};
 use super::stall::Progress;
 use super::{Transport, TransportError, Way};
 use api::{BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, SentCommit, SentHead, codec};
@@ -12,9 +12,8 @@ use model::BlockHash;
 use parcels::{Form, Frame, share_parcel};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 use sync_engine::io::{BlockSource, Former, Reply};
+use tokio::time::Instant;
 
 /// Bytes of an upload that the bandwidth limit handles as one.
 const UPLOAD_PIECE: usize = 64 * 1024;
@@ -111,7 +110,7 @@ impl Transport {
         let packing = upload.parcels(self.thrift().compress.then(|| Arc::clone(&self.link)));
         let progress = Arc::new(self.progress());
         let plain: usize = packing.iter().map(|parcel| parcel.bytes.iter().map(Bytes::len).sum::<usize>()).sum();
-        let sent = Arc::new(AtomicU64::new(0));
+        let flow = Arc::new(Flow::default());
         let body = if plain <= SMALL_BODY {
             let pack = move || packing.into_iter().flat_map(Packing::pack).collect::<Vec<_>>();
             let packed = self.way.blocking(pack).await?;
@@ -119,10 +118,9 @@ impl Transport {
             self.bandwidth.upload.take(whole.len()).await;
             reqwest::Body::from(whole)
         } else {
-            self.paced_body(head, packing, &progress, &sent)
+            self.paced_body(head, packing, &progress, &flow)
         };
         progress.touch();
-        let began = Instant::now();
         let reply = progress
             .watch(async {
                 let response = self.post("changeset", body).await?;
@@ -132,20 +130,20 @@ impl Transport {
             .await?;
         if let Way::Http(_) = self.way {
             // Time says nothing of any other way.
-            self.link.carried(sent.load(Ordering::Relaxed), began.elapsed());
+            self.link.carried(&flow);
         }
         Ok(reply)
     }
 
-    /// A body that flows at the pace of the upload limit, while its next parcels are made. What has gone is `sent`.
+    /// A body that flows at the pace of the upload limit, while its next parcels are made.
     fn paced_body(
         &self,
         head: Bytes,
         packing: Vec<Packing>,
         progress: &Arc<Progress>,
-        sent: &Arc<AtomicU64>,
+        flow: &Arc<Flow>,
     ) -> reqwest::Body {
-        let (bandwidth, progress, sent) = (Arc::clone(&self.bandwidth), Arc::clone(progress), Arc::clone(sent));
+        let (bandwidth, progress, flow) = (Arc::clone(&self.bandwidth), Arc::clone(progress), Arc::clone(flow));
         let way = self.way.clone();
         let pack = move |parcel: Packing| {
             let way = way.clone();
@@ -166,14 +164,17 @@ impl Transport {
             });
             stream::iter(pieces.chain(error))
         });
-        reqwest::Body::wrap_stream(pieces.then(move |piece: Result<Bytes, std::io::Error>| {
-            let (bandwidth, progress, sent) = (Arc::clone(&bandwidth), Arc::clone(&progress), Arc::clone(&sent));
+        reqwest::Body::wrap_stream(stream::unfold(Box::pin(pieces), move |mut pieces| {
+            let (bandwidth, progress, flow) = (Arc::clone(&bandwidth), Arc::clone(&progress), Arc::clone(&flow));
             async move {
-                let piece = piece?;
-                sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                let _waiting = progress.pause();
-                bandwidth.upload.take(piece.len()).await;
-                Ok::<_, std::io::Error>(piece)
+                flow.is_asked_for(Instant::now());
+                let piece: Result<Bytes, std::io::Error> = pieces.next().await?;
+                if let Ok(piece) = &piece {
+                    flow.goes_on(piece.len(), Instant::now());
+                    let _waiting = progress.pause();
+                    bandwidth.upload.take(piece.len()).await;
+                }
+                Some((piece, pieces))
             }
         }))
     }
