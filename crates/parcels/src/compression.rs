@@ -9,6 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const WORTH_IT: usize = 32;
 /// Bytes of a large parcel that are compressed first, to see whether the rest is worth it.
 const PROBE: usize = 64 * 1024;
+/// Up to here the tables of every level reach back far enough; to look for long repetitions besides would take a quarter
+/// more time, and leave as much.
+const SHORT: usize = 512 * 1024;
 /// How far back a long repetition is looked for, as a power of two: all of a block. The levels alone look back half of
 /// one or less, through tables in which most of a repetition that lies far back has been overwritten.
 const WINDOW_LOG: u32 = BLOCK_SIZE.ilog2();
@@ -83,17 +86,17 @@ impl Compressors {
 /// Compresses one parcel after the other.
 struct Compressor {
     effort: Effort,
-    whole: zstd::bulk::Compressor<'static>,
-    /// Without what finds repetitions far back, which takes most of the time where there are none.
-    probe: zstd::bulk::Compressor<'static>,
+    /// Also finds repetitions far back, which takes most of the time where there are none.
+    long: zstd::bulk::Compressor<'static>,
+    short: zstd::bulk::Compressor<'static>,
 }
 
 impl Compressor {
     fn new(effort: Effort) -> io::Result<Self> {
-        let mut whole = zstd::bulk::Compressor::new(effort.level())?;
-        whole.window_log(WINDOW_LOG)?;
-        whole.long_distance_matching(true)?;
-        Ok(Self { effort, whole, probe: zstd::bulk::Compressor::new(effort.level())? })
+        let mut long = zstd::bulk::Compressor::new(effort.level())?;
+        long.window_log(WINDOW_LOG)?;
+        long.long_distance_matching(true)?;
+        Ok(Self { effort, long, short: zstd::bulk::Compressor::new(effort.level())? })
     }
 
     /// Only what may be worth it is put together.
@@ -110,12 +113,13 @@ impl Compressor {
             joined = parts.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat();
             &joined
         };
-        let compressed = self.whole.compress(plain).ok()?;
+        let compressor = if len > SHORT { &mut self.long } else { &mut self.short };
+        let compressed = compressor.compress(plain).ok()?;
         pays(&compressed, plain).then_some(compressed)
     }
 
     fn pays(&mut self, plain: &[u8]) -> bool {
-        self.probe.compress(plain).is_ok_and(|compressed| pays(&compressed, plain))
+        self.short.compress(plain).is_ok_and(|compressed| pays(&compressed, plain))
     }
 }
 
