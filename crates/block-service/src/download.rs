@@ -94,7 +94,7 @@ impl Reading {
     }
 
     fn next_headers(&mut self) -> Vec<BlockHeader> {
-        let count = parcels::share_parcel(self.outstanding.iter().map(|header| header.len));
+        let count = self.service.share_parcel(self.outstanding.make_contiguous());
         self.outstanding.drain(..count).collect()
     }
 }

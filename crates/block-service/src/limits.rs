@@ -34,6 +34,9 @@ pub(crate) const UNFINISHED_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of blocks in the form in which they were uploaded, kept for those who fetch them next: enough for
 /// 256 MiB of text, or for thousands of edits.
 pub(crate) const RECENT_FORM_BYTES: usize = 64 * 1024 * 1024;
+/// Plain bytes of blocks that came compressed together, from which on they are handed out as they came: half of what
+/// shares a parcel.
+pub(crate) const FULL_PARCEL: u64 = parcels::SHARED_PARCEL / 2;
 /// Bytes of blocks that deltas were made over, kept for the deltas of their neighbours: those that the uploads of one
 /// device at a time name, so that a block which is summed up for one of them need not be read again for the next.
 pub(crate) const RECENT_BASE_BYTES: usize = 64 * 1024 * 1024;

@@ -15,7 +15,7 @@ use model::block::beginnings;
 use model::limits::{
     BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD, NAMELESS_BLOCK,
 };
-use parcels::{Compressors, Effort, Form, Opened};
+use parcels::{Compressors, Effort, Form, Opened, SHARED_PARCEL};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,8 +64,15 @@ pub struct BlockService {
 /// How a block came, when that was smaller than the block.
 #[derive(Debug, Clone)]
 enum SentForm {
-    Zstd(Bytes),
+    Zstd(SentZstd),
     Delta(SentDelta),
+}
+
+/// A compressed block, and the others that came together with it.
+#[derive(Debug, Clone)]
+struct SentZstd {
+    others: Arc<[BlockHash]>,
+    bytes: Bytes,
 }
 
 /// A script whose bases are numbered as they are listed.
@@ -317,30 +324,41 @@ impl BlockService {
                 }
             }
         }
-        let headers: Vec<BlockHeader> = arrived.iter().map(|(header, _)| *header).collect();
-        if upload.nameless.is_some() {
-            let blocks = Block::new_each(arrived.into_iter().map(|(_, bytes)| bytes));
-            for (header, block) in headers.iter().zip(blocks) {
-                let block = check(header, block)?;
-                upload.head.blocks[upload.done].hash = block.hash();
-                right.push(block);
-                upload.done += 1;
-            }
-            return verdict;
-        }
-        let blocks = Block::expect_each(arrived.into_iter().map(|(header, bytes)| (header.hash, bytes)));
+        let (headers, before): (Vec<BlockHeader>, usize) =
+            (arrived.iter().map(|(header, _)| *header).collect(), right.len());
+        let is_nameless = upload.nameless.is_some();
+        let blocks = if is_nameless {
+            Block::new_each(arrived.into_iter().map(|(_, bytes)| bytes))
+        } else {
+            Block::expect_each(arrived.into_iter().map(|(header, bytes)| (header.hash, bytes)))
+        };
         for (header, block) in headers.iter().zip(blocks) {
-            right.push(check(header, block)?);
+            let block = check(header, block)?;
+            if is_nameless {
+                upload.head.blocks[upload.done].hash = block.hash();
+            }
+            right.push(block);
             upload.done += 1;
         }
-        if let ([header], [parcel]) = (headers.as_slice(), parcels)
+        if let [parcel] = parcels
             && parcel.form == Form::Zstd
         {
-            let bytes = parcel.bytes.clone();
-            let size = bytes.len();
-            self.recent_forms.keep(header.hash, SentForm::Zstd(bytes), size);
+            self.keep_zstd(&right[before..], parcel.bytes.clone());
         }
         verdict
+    }
+
+    /// Keeps how these blocks came together, for those who fetch them next.
+    fn keep_zstd(&self, blocks: &[Block], bytes: Bytes) {
+        let Some((first, others)) = blocks.split_first() else { return };
+        let plain = blocks.iter().map(|block| u64::from(block.len())).sum::<u64>();
+        // Few small blocks may be fetched together with more, and be smaller then.
+        if !others.is_empty() && !(limits::FULL_PARCEL..=SHARED_PARCEL).contains(&plain) {
+            return;
+        }
+        let others: Arc<[BlockHash]> = others.iter().map(Block::hash).collect();
+        let size = bytes.len() + size_of_val(&*others);
+        self.recent_forms.keep(first.hash(), SentForm::Zstd(SentZstd { others, bytes }), size);
     }
 
     fn take_script(
@@ -485,9 +503,7 @@ impl BlockService {
     /// # Errors
     /// As those of [`Self::read`].
     pub fn pack(&self, offered: &[BlockHeader], bases: &[Base]) -> Result<Parcel, ApiError> {
-        if let [only] = offered
-            && let Some(parcel) = self.sent_form(only, bases)
-        {
+        if let Some(parcel) = self.sent_form(offered, bases) {
             return Ok(parcel);
         }
         let mut blocks = self.read(offered)?;
@@ -517,16 +533,34 @@ impl BlockService {
         }
     }
 
-    /// The form in which the block came not long ago, if it serves.
-    fn sent_form(&self, offered: &BlockHeader, bases: &[Base]) -> Option<Parcel> {
-        match self.recent_forms.get(&offered.hash)? {
-            SentForm::Zstd(bytes) if self.thrift.compress => Some(Parcel { form: Form::Zstd, blocks: 1, bytes }),
-            SentForm::Delta(_) => {
-                let bytes = self.sent_delta(offered, bases)?;
-                Some(Parcel { form: Form::Delta, blocks: 1, bytes })
-            }
-            SentForm::Zstd(_) => None,
+    /// The form in which just these blocks came not long ago, if it serves.
+    fn sent_form(&self, offered: &[BlockHeader], bases: &[Base]) -> Option<Parcel> {
+        if let Some(SentZstd { others, bytes }) = self.sent_zstd(offered) {
+            let blocks = 1 + others.len();
+            return (blocks == offered.len()).then_some(Parcel { form: Form::Zstd, blocks, bytes });
         }
+        let [only] = offered else { return None };
+        let bytes = self.sent_delta(only, bases)?;
+        Some(Parcel { form: Form::Delta, blocks: 1, bytes })
+    }
+
+    /// What came not long ago as one parcel, if the next blocks begin with it.
+    fn sent_zstd(&self, next: &[BlockHeader]) -> Option<SentZstd> {
+        let (first, next) = next.split_first()?;
+        let SentForm::Zstd(sent) = self.recent_forms.get(&first.hash)? else { return None };
+        let names = next.iter().map(|header| &header.hash);
+        (self.thrift.compress && names.take(sent.others.len()).eq(&*sent.others)).then_some(sent)
+    }
+
+    /// How many of the next blocks go into one parcel: as many as came in one, which then need not be compressed again,
+    /// or those before the next that did.
+    pub(crate) fn share_parcel(&self, next: &[BlockHeader]) -> usize {
+        let came_together = |at: usize| self.sent_zstd(&next[at..]).filter(|sent| !sent.others.is_empty());
+        if let Some(sent) = came_together(0) {
+            return 1 + sent.others.len();
+        }
+        let count = parcels::share_parcel(next.iter().map(|header| header.len));
+        (1..count).find(|at| came_together(*at).is_some()).unwrap_or(count)
     }
 
     /// The delta as which the block came not long ago, if the caller may read what it copies from.

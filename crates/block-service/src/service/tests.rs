@@ -327,6 +327,46 @@ fn what_came_compressed_is_handed_on_as_it_came() {
     assert_eq!((parcel.form, parcel.bytes), (Form::Zstd, compressed));
 }
 
+/// Text of so many bytes, another for each seed.
+fn text(seed: u32, len: usize) -> Vec<u8> {
+    let word = |n: u32| format!("{} ", (n ^ seed).wrapping_mul(2_654_435_761) >> 22);
+    (0..).flat_map(|n| word(n).into_bytes()).take(len).collect()
+}
+
+#[test]
+fn blocks_that_came_compressed_together_are_handed_on_as_they_came() {
+    let (service, _, _) = service();
+    let sizes = [100_000, 100_000, 100_000, 50_000, 50_000, 1_000];
+    let blocks: Vec<Vec<u8>> = (0..).zip(sizes).map(|(seed, len)| text(seed, len)).collect();
+    let parcel = |range: std::ops::Range<usize>| {
+        let bytes = Compressors::default().compress(Effort::Utmost, &blocks[range.clone()]).expect("is worth it");
+        Parcel { form: Form::Zstd, blocks: range.len(), bytes: bytes.into() }
+    };
+    let sent = [parcel(0..3), parcel(3..5), parcel(5..6)];
+    let slices: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+    let mut upload = service.begin(ANN, head(ANN, &slices)).expect("begins");
+    service.store_next(&mut upload, sent.to_vec()).expect("takes the parcels");
+    service.finish(&upload).expect("commits");
+    let headers: Vec<BlockHeader> = slices.iter().map(|block| header(block)).collect();
+    let asked = |numbers: &[usize]| numbers.iter().map(|n| headers[*n]).collect::<Vec<_>>();
+    let pack = |numbers: &[usize]| service.pack(&asked(numbers), &[]).expect("packs");
+
+    assert_eq!(service.share_parcel(&asked(&[0, 1, 2, 3])), 3);
+    assert_eq!(pack(&[0, 1, 2]).bytes, sent[0].bytes);
+    assert_eq!(service.share_parcel(&asked(&[5, 4, 0, 1, 2])), 2, "what comes before does not tear them apart");
+    for others in [&[0, 2, 1, 3][..], &[0, 1], &[1, 2]] {
+        assert_eq!(service.share_parcel(&asked(others)), others.len(), "{others:?} is not what came");
+        let made = pack(others);
+        let opened = parcels::open(made.form, &asked(others), made.bytes);
+        let expected: Vec<Bytes> = others.iter().map(|n| blocks[*n].clone().into()).collect();
+        assert_eq!(opened, Ok(Opened::Blocks(expected)));
+    }
+    assert_eq!(service.share_parcel(&asked(&[3, 4, 5])), 3, "few bytes are compressed with what follows them");
+    assert_eq!(service.share_parcel(&asked(&[5, 3, 4])), 3, "and so is a small block");
+    assert_ne!(pack(&[3, 4]).bytes, sent[1].bytes);
+    assert_eq!(pack(&[5]).bytes, sent[2].bytes);
+}
+
 #[test]
 fn each_saving_can_be_left_off() {
     let (store, meta) = (Arc::new(MemoryBlockStore::new()), Arc::new(Meta::default()));
