@@ -5,6 +5,7 @@ use parcels::{Compressors, Effort};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Below this many bytes in a second the processor has time for everything.
@@ -16,13 +17,28 @@ const BUFFERED: u64 = 512 * 1024;
 /// With fewer bytes behind these an upload says nothing.
 const TELLING: u64 = 256 * 1024;
 
+/// Parcels that are compressed at once, of all uploads: more would take memory from each other, and a way that is faster
+/// than two are needs none.
+const COMPRESSING: usize = 2;
+
 /// The way to the server.
-#[derive(Default)]
 pub(super) struct Link {
     /// As uploads have shown; 0: nothing yet.
     bytes_per_second: AtomicU64,
     compressors: Compressors,
+    compressing: Semaphore,
     last_compressed: Mutex<Option<Instant>>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: AtomicU64::default(),
+            compressors: Compressors::default(),
+            compressing: Semaphore::new(COMPRESSING),
+            last_compressed: Mutex::default(),
+        }
+    }
 }
 
 impl Link {
@@ -37,6 +53,11 @@ impl Link {
         let known = self.bytes_per_second.load(Ordering::Relaxed);
         let now = if known == 0 { rate } else { u64::midpoint(known, rate) };
         self.bytes_per_second.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// Waits until one more may compress. It never closes.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.compressing.acquire().await.ok()
     }
 
     /// The compressed form of these parts together; `None` when it is not worth it.
