@@ -13,10 +13,10 @@ use clap::Parser;
 use client::Failure;
 use std::process::ExitCode;
 
-// Page faults of fresh buffers cost more than copying on small machines; mimalloc reuses its pages. Without huge ones
-// (`no_thp`): to clear and to find them costs more than the small pages of the buffers that pass by here.
+// Fresh pages cost more than anything else that buffers cost on small machines, and what one thread gives back the next
+// one is to get: `.cargo/config.toml` says among how many arenas all threads share, and ARCHITECTURE.md why it is jemalloc.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
