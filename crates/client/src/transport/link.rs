@@ -3,66 +3,76 @@
 use bytes::Bytes;
 use parcels::{Compressors, Effort};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Below this many bytes in a second the processor has time for everything.
-const SLOW: u64 = 4_000_000;
-/// From this many on it has none to spare.
-const FAST: u64 = 20_000_000;
-/// Bytes of an upload that go at once however slow the way is: into the buffers of the connection.
-const BUFFERED: u64 = 512 * 1024;
-/// With fewer bytes behind these an upload says nothing.
+/// From this many nanoseconds for a kilobyte on the processor has time for everything: 4 MB/s.
+const SLOW: u64 = 250_000;
+/// Up to this many it has none to spare: 20 MB/s.
+const FAST: u64 = 50_000;
+/// A connection that takes so long to ask for more has nowhere to put it: less is the processor's.
+const WAIT: Duration = Duration::from_millis(1);
+/// With fewer bytes between its waits an upload says nothing.
 const TELLING: u64 = 256 * 1024;
-
+/// So many bytes without any wait are more than what a connection takes before it sends.
+const UNHINDERED: u64 = 1024 * 1024;
 /// Parcels that are compressed at once, of all uploads: more would take memory from each other, and a way that is faster
 /// than two are needs none.
 const COMPRESSING: usize = 2;
 
 /// The way to the server.
+#[derive(Default)]
 pub(super) struct Link {
-    /// As uploads have shown; 0: nothing yet.
-    bytes_per_second: AtomicU64,
+    /// What uploads have shown, in nanoseconds for a kilobyte; 0: nothing yet.
+    pace: AtomicU64,
     compressors: Compressors,
-    compressing: Semaphore,
+    turns: Turns,
     last_compressed: Mutex<Option<Instant>>,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            bytes_per_second: AtomicU64::default(),
-            compressors: Compressors::default(),
-            compressing: Semaphore::new(COMPRESSING),
-            last_compressed: Mutex::default(),
-        }
+/// Lets [`COMPRESSING`] threads work at once.
+#[derive(Default)]
+struct Turns {
+    working: Mutex<usize>,
+    one_is_done: Condvar,
+}
+
+impl Turns {
+    fn take(&self) -> Turn<'_> {
+        let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = self.one_is_done.wait_while(working, |working| *working >= COMPRESSING);
+        *wait.unwrap_or_else(PoisonError::into_inner) += 1;
+        Turn(self)
+    }
+}
+
+/// Ends when it is dropped. It belongs to a thread and not to a task, which may not be polled for as long as its
+/// connection is stuck.
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.working.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.one_is_done.notify_one();
     }
 }
 
 impl Link {
     /// An upload went up like this.
     pub(super) fn carried(&self, flow: &Flow) {
-        let Flowing { bytes, took, .. } = *flow.flowing();
-        if bytes < TELLING {
-            return;
-        }
-        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = bytes.saturating_mul(1_000) / millis;
-        let known = self.bytes_per_second.load(Ordering::Relaxed);
-        let now = if known == 0 { rate } else { u64::midpoint(known, rate) };
-        self.bytes_per_second.store(now.max(1), Ordering::Relaxed);
-    }
-
-    /// Waits until one more may compress. It never closes.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.compressing.acquire().await.ok()
+        let Some(pace) = flow.pace() else { return };
+        let known = self.pace.load(Ordering::Relaxed);
+        // Of times and not of rates: one slow upload says more than one that was quick to fit into buffers.
+        let now = if known == 0 { pace } else { u64::midpoint(known, pace) };
+        self.pace.store(now.max(1), Ordering::Relaxed);
     }
 
     /// The compressed form of these parts together; `None` when it is not worth it.
     pub(super) fn compress(&self, parts: &[Bytes]) -> Option<Vec<u8>> {
+        let turn = self.turns.take();
         let compressed = self.compressors.compress(self.effort(), parts);
+        drop(turn);
         *self.last_compressed() = Some(Instant::now());
         compressed
     }
@@ -80,17 +90,21 @@ impl Link {
 
     /// How much time compression may take on this way.
     fn effort(&self) -> Effort {
-        match self.bytes_per_second.load(Ordering::Relaxed) {
-            // The first uploads are to show it.
-            0 | SLOW..FAST => Effort::Thorough,
-            ..SLOW => Effort::Utmost,
-            FAST.. => Effort::Quick,
+        match self.pace.load(Ordering::Relaxed) {
+            SLOW.. => Effort::Utmost,
+            1..=FAST => Effort::Quick,
+            // Between these; and the first uploads are to show it.
+            _ => Effort::Thorough,
         }
     }
 }
 
-/// How an upload went up: only the time in which the way was waited for, not that in which the upload was made, or
-/// in which the server dealt with it. Of many small files, this is most.
+/// How an upload went up: only the time in which its connection did not ask for more, not that in which the upload was
+/// made, or in which the server dealt with all of it. Of many small files, this is most.
+///
+/// A connection asks for pieces until its buffers are full, and again when they are empty. So nothing counts until it has
+/// waited once; from then on, what it takes in between two waits is what went out during the second one. The bandwidth limit, which
+/// holds pieces back, is a part of the way.
 #[derive(Debug, Default)]
 pub(super) struct Flow(Mutex<Flowing>);
 
@@ -98,11 +112,13 @@ pub(super) struct Flow(Mutex<Flowing>);
 struct Flowing {
     /// What was handed over so far.
     total: u64,
-    /// When the last piece was, if nothing was asked for since.
+    /// When the last piece was, and how long it is, if nothing was asked for since.
     last: Option<(Instant, u64)>,
-    /// What came behind the first [`BUFFERED`] bytes, and how long it took.
-    bytes: u64,
-    took: Duration,
+    has_waited: bool,
+    /// Since the last wait.
+    lump: (u64, Duration),
+    /// What counts, and how long it took.
+    counted: (u64, Duration),
 }
 
 impl Flow {
@@ -110,17 +126,34 @@ impl Flow {
     pub(super) fn is_asked_for(&self, now: Instant) {
         let mut flowing = self.flowing();
         let Some((since, bytes)) = flowing.last.take() else { return };
-        if flowing.total > BUFFERED {
-            flowing.bytes += bytes;
-            flowing.took += now.saturating_duration_since(since);
+        let waited = now.saturating_duration_since(since);
+        flowing.lump.0 += bytes;
+        flowing.lump.1 += waited;
+        if waited < WAIT {
+            return;
         }
+        let (bytes, took) = std::mem::take(&mut flowing.lump);
+        if flowing.has_waited {
+            flowing.counted.0 += bytes;
+            flowing.counted.1 += took;
+        }
+        flowing.has_waited = true;
     }
 
     /// The next piece is there.
     pub(super) fn goes_on(&self, bytes: usize, now: Instant) {
         let (mut flowing, bytes) = (self.flowing(), bytes as u64);
-        flowing.total = flowing.total.saturating_add(bytes);
+        flowing.total += bytes;
         flowing.last = Some((now, bytes));
+    }
+
+    /// In nanoseconds for a kilobyte; `None`: it says nothing.
+    fn pace(&self) -> Option<u64> {
+        let Flowing { total, has_waited, counted: (bytes, took), .. } = *self.flowing();
+        if bytes >= TELLING {
+            return u64::try_from(took.as_nanos() * 1_000 / u128::from(bytes)).ok();
+        }
+        (!has_waited && total >= UNHINDERED).then_some(FAST)
     }
 
     fn flowing(&self) -> MutexGuard<'_, Flowing> {
@@ -132,50 +165,73 @@ impl Flow {
 mod tests {
     use super::*;
 
-    /// So much at this pace.
-    fn flow(megabytes: u64, millis_each: u64) -> Flow {
+    const PIECE: u64 = 64 * 1024;
+
+    /// As many pieces to a connection that takes seven at once and then carries them at this pace.
+    fn flow(pieces: u64, megabytes_per_second: u64) -> Flow {
         let flow = Flow::default();
         let mut now = Instant::now();
-        for _ in 0..megabytes * 10 {
+        for number in 0..pieces {
             flow.is_asked_for(now);
             // It takes its time to be made.
             now += Duration::from_secs(1);
-            flow.goes_on(100_000, now);
-            now += Duration::from_micros(millis_each * 100);
+            flow.goes_on(PIECE as usize, now);
+            if number % 7 == 6 {
+                now += Duration::from_micros(7 * PIECE / megabytes_per_second);
+            }
         }
         flow.is_asked_for(now);
         flow
     }
 
+    fn effort_after(flows: &[Flow]) -> Effort {
+        let link = Link::default();
+        flows.iter().for_each(|flow| link.carried(flow));
+        link.effort()
+    }
+
     #[test]
     fn the_slower_the_way_the_more_effort() {
-        for (millis_each, effort) in [(1_000, Effort::Utmost), (100, Effort::Thorough), (10, Effort::Quick)] {
-            let link = Link::default();
-            link.carried(&flow(2, millis_each));
-            assert_eq!(link.effort(), effort, "{millis_each}");
+        for (rate, effort) in [(1, Effort::Utmost), (3, Effort::Utmost), (10, Effort::Thorough), (100, Effort::Quick)] {
+            for pieces in 14..40 {
+                assert_eq!(effort_after(&[flow(pieces, rate)]), effort, "{pieces} pieces at {rate} MB/s");
+            }
         }
-        assert_eq!(Link::default().effort(), Effort::Thorough);
+        assert_eq!(effort_after(&[]), Effort::Thorough);
     }
 
     #[test]
-    fn what_fits_into_buffers_says_nothing_and_a_change_shows_soon() {
-        let link = Link::default();
-        let short = Flow::default();
-        short.goes_on(500_000, Instant::now());
-        short.is_asked_for(Instant::now() + Duration::from_secs(1));
-        link.carried(&short);
-        assert_eq!(link.effort(), Effort::Thorough);
-        link.carried(&flow(2, 10));
-        for _ in 0..6 {
-            link.carried(&flow(2, 1_000));
+    fn what_fits_into_buffers_says_nothing() {
+        for pieces in 0..14 {
+            assert_eq!(effort_after(&[flow(pieces, 1)]), Effort::Thorough, "{pieces} pieces");
         }
-        assert_eq!(link.effort(), Effort::Utmost);
     }
 
     #[test]
-    fn no_time_at_all_is_no_division_by_it() {
-        let link = Link::default();
-        link.carried(&flow(2, 0));
-        assert_eq!(link.effort(), Effort::Quick);
+    fn a_slow_upload_shows_at_once_and_one_that_does_not_wait_is_doubted() {
+        let unhindered = || flow(40, 1_000_000);
+        assert_eq!(effort_after(&[unhindered()]), Effort::Quick);
+        let slow = [flow(40, 100), flow(40, 100), flow(40, 1)];
+        assert_eq!(effort_after(&slow), Effort::Utmost);
+        assert_eq!(effort_after(&[flow(40, 1), unhindered()]), Effort::Utmost);
+        let gone_home = [flow(40, 1), unhindered(), unhindered(), unhindered(), unhindered()];
+        assert_eq!(effort_after(&gone_home), Effort::Thorough);
+    }
+
+    #[test]
+    fn two_compress_at_once_and_the_next_follows_one_of_them() {
+        let turns = Turns::default();
+        let (first, _second) = (turns.take(), turns.take());
+        let (begins, begun) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _turn = turns.take();
+                begins.send(()).expect("is waited for");
+            });
+            assert_eq!(*turns.working.lock().expect("not poisoned"), COMPRESSING);
+            assert!(begun.try_recv().is_err());
+            drop(first);
+            begun.recv().expect("begins");
+        });
     }
 }

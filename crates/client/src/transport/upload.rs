@@ -113,9 +113,7 @@ impl Transport {
         let flow = Arc::new(Flow::default());
         let body = if plain <= SMALL_BODY {
             let pack = move || packing.into_iter().flat_map(Packing::pack).collect::<Vec<_>>();
-            let turn = self.link.turn().await;
             let packed = self.way.blocking(pack).await?;
-            drop(turn);
             let whole = [head].into_iter().chain(packed).collect::<Vec<_>>().concat();
             self.bandwidth.upload.take(whole.len()).await;
             reqwest::Body::from(whole)
@@ -146,13 +144,10 @@ impl Transport {
         flow: &Arc<Flow>,
     ) -> reqwest::Body {
         let (bandwidth, progress, flow) = (Arc::clone(&self.bandwidth), Arc::clone(progress), Arc::clone(flow));
-        let (way, link) = (self.way.clone(), Arc::clone(&self.link));
+        let way = self.way.clone();
         let pack = move |parcel: Packing| {
-            let (way, link) = (way.clone(), Arc::clone(&link));
-            async move {
-                let _turn = link.turn().await;
-                way.blocking(move || parcel.pack()).await
-            }
+            let way = way.clone();
+            async move { way.blocking(move || parcel.pack()).await }
         };
         let packed = stream::iter(packing).map(pack).buffered(PACKING);
         let packed = packed.map(|packed| packed.map_err(std::io::Error::other));
