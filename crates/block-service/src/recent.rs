@@ -1,7 +1,7 @@
 //! What is kept in memory for a while because it will most likely be wanted again.
 
 use model::BlockHash;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// What a value costs beside its own bytes: its block twice, and its places in the collections.
@@ -14,39 +14,52 @@ pub(crate) struct Recent<T> {
 }
 
 struct Kept<T> {
-    values: BTreeMap<BlockHash, (T, usize)>,
-    /// The oldest first.
-    order: VecDeque<BlockHash>,
+    values: BTreeMap<BlockHash, One<T>>,
+    /// By number, the oldest first.
+    order: BTreeMap<u64, BlockHash>,
+    next: u64,
     bytes: usize,
+}
+
+struct One<T> {
+    value: T,
+    bytes: usize,
+    number: u64,
 }
 
 impl<T: Clone> Recent<T> {
     pub(crate) fn new(room: usize) -> Self {
-        let kept = Kept { values: BTreeMap::new(), order: VecDeque::new(), bytes: 0 };
+        let kept = Kept { values: BTreeMap::new(), order: BTreeMap::new(), next: 0, bytes: 0 };
         Self { room, kept: Mutex::new(kept) }
     }
 
-    /// Keeps a value of about `bytes` bytes, if there is any room for it at all. It is no part of something larger.
+    /// Keeps a value of about `bytes` bytes in the place of an older one, if there is any room for it at all. It is no part of
+    /// something larger. That the newest counts also keeps from whoever brings a value whether there was another's.
     pub(crate) fn keep(&self, block: BlockHash, value: T, bytes: usize) {
         let bytes = bytes + OVERHEAD;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes > self.room || kept.values.contains_key(&block) {
+        if bytes > self.room {
             return;
         }
+        let number = kept.next;
+        kept.next += 1;
         kept.bytes += bytes;
-        kept.values.insert(block, (value, bytes));
-        kept.order.push_back(block);
+        if let Some(before) = kept.values.insert(block, One { value, bytes, number }) {
+            kept.bytes -= before.bytes;
+            kept.order.remove(&before.number);
+        }
+        kept.order.insert(number, block);
         while kept.bytes > self.room {
-            let Some(oldest) = kept.order.pop_front() else { break };
-            if let Some((_, bytes)) = kept.values.remove(&oldest) {
-                kept.bytes -= bytes;
+            let Some((_, oldest)) = kept.order.pop_first() else { break };
+            if let Some(one) = kept.values.remove(&oldest) {
+                kept.bytes -= one.bytes;
             }
         }
     }
 
     pub(crate) fn get(&self, block: &BlockHash) -> Option<T> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.values.get(block).map(|(value, _)| value.clone())
+        kept.values.get(block).map(|one| one.value.clone())
     }
 }
 
@@ -62,6 +75,19 @@ mod tests {
         }
         let found: Vec<u8> = (0..5).filter_map(|number| recent.get(&BlockHash([number; 32]))).collect();
         assert_eq!(found, [3, 4]);
+    }
+
+    #[test]
+    fn the_newest_of_a_block_counts_and_leaves_nothing_behind() {
+        let recent = Recent::new(3 * (OVERHEAD + 4));
+        let [again, other] = [BlockHash([1; 32]), BlockHash([2; 32])];
+        recent.keep(other, 7, 4);
+        for number in 0..1000 {
+            recent.keep(again, number, number % 5);
+        }
+        assert_eq!((recent.get(&again), recent.get(&other)), (Some(999), Some(7)));
+        let kept = recent.kept.lock().expect("not poisoned");
+        assert_eq!((kept.bytes, kept.values.len(), kept.order.len()), (2 * (OVERHEAD + 4), 2, 2));
     }
 
     #[test]

@@ -555,12 +555,17 @@ impl BlockService {
     /// How many of the next blocks go into one parcel: as many as came in one, which then need not be compressed again,
     /// or those before the next that did.
     pub(crate) fn share_parcel(&self, next: &[BlockHeader]) -> usize {
-        let came_together = |at: usize| self.sent_zstd(&next[at..]).filter(|sent| !sent.others.is_empty());
-        if let Some(sent) = came_together(0) {
+        let is_group = |at: usize| {
+            let form = next.get(at).and_then(|header| self.recent_forms.get(&header.hash));
+            matches!(form, Some(SentForm::Zstd(sent)) if !sent.others.is_empty())
+        };
+        let group = |at: usize| self.sent_zstd(next.get(at..)?).filter(|sent| !sent.others.is_empty());
+        if let Some(sent) = group(0) {
             return 1 + sent.others.len();
         }
         let count = parcels::share_parcel(next.iter().map(|header| header.len));
-        (1..count).find(|at| came_together(*at).is_some()).unwrap_or(count)
+        // Only the next that may be one is compared.
+        (1..count).find(|at| is_group(*at)).filter(|at| group(*at).is_some()).unwrap_or(count)
     }
 
     /// The delta as which the block came not long ago, if the caller may read what it copies from.

@@ -215,14 +215,18 @@ fn lost() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Offer;
     use crate::service::tests::{ANN, framed, head, header, plain, service};
-    use api::SentOperation;
+    use api::{BlocksHead, SentOperation};
     use axum::body::Body as HttpBody;
     use block_store::BlockStore;
     use futures_util::{StreamExt, stream};
+    use http_body_util::BodyExt;
     use model::{BlockHash, Blocklist, Body, Mtime, Name, NodeId, Operation};
+    use parcels::{Compressors, Effort};
     use std::io;
     use std::time::Duration;
+    use tokio_util::task::TaskTracker;
 
     async fn send(service: &Arc<BlockService>, bytes: Vec<u8>) -> Result<ChangesetReply, ApiError> {
         let pieces: Vec<_> = bytes.chunks(700).map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect();
@@ -288,6 +292,10 @@ mod tests {
 
     /// Two new files, whose head does not name their blocks; and how long that is.
     fn bundle(blocks: &[&[u8]; 2], sent: &[u8]) -> (Vec<u8>, usize) {
+        bundle_as(Form::Plain, blocks, sent)
+    }
+
+    fn bundle_as(form: Form, blocks: &[&[u8]; 2], sent: &[u8]) -> (Vec<u8>, usize) {
         let mut whole = head(ANN, blocks);
         let commit = whole.commit.as_mut().expect("there is one");
         let file = |header: &BlockHeader| {
@@ -305,7 +313,7 @@ mod tests {
         let sent_head = SentHead::of(whole);
         assert!(matches!(sent_head, SentHead::Bundle(_)));
         let sent_head = codec::encode_head(&sent_head);
-        let frame = Frame { form: Form::Plain, blocks: 2, len: u32::try_from(sent.len()).expect("short") };
+        let frame = Frame { form, blocks: 2, len: u32::try_from(sent.len()).expect("short") };
         ([sent_head.as_slice(), &frame.to_bytes(), sent].concat(), sent_head.len())
     }
 
@@ -320,6 +328,24 @@ mod tests {
         let (bytes, _) = bundle(&[b"one", b"three"], b"onethrEe");
         assert_eq!(send(&service, bytes).await.expect_err("is refused").code, ErrorCode::BadRequest);
         assert_eq!(meta.committed.lock().expect("not poisoned").len(), 2, "what was not meant is not committed");
+    }
+
+    #[tokio::test]
+    async fn compressed_blocks_that_were_not_named_are_handed_on_as_they_came() {
+        let (service, _, _) = service();
+        let blocks = [b"the quick brown fox ".repeat(8_000), b"jumps over the lazy dog ".repeat(8_000)];
+        let slices = [blocks[0].as_slice(), blocks[1].as_slice()];
+        let sent = Compressors::default().compress(Effort::Utmost, &blocks).expect("is worth it");
+        assert_ne!(Compressors::default().compress(Effort::Quick, &blocks).as_ref(), Some(&sent), "the server's own");
+        let (bytes, _) = bundle_as(Form::Zstd, &slices, &sent);
+        assert!(send(&service, bytes).await.expect("commits").outcome.is_some());
+        let headers = slices.map(header);
+        assert_eq!(service.share_parcel(&headers), 2);
+        let head = BlocksHead { blocks: headers.into(), unavailable: Vec::new() };
+        let (budget, offer) = (Budget::new(limits::DOWNLOAD_BYTES_IN_FLIGHT), Offer { head, bases: Vec::new() });
+        let body = crate::download::body(service.clone(), budget, TaskTracker::new(), offer).await.expect("reads");
+        let body = body.collect().await.expect("no error").to_bytes();
+        assert!(body.ends_with(&sent));
     }
 
     #[tokio::test]

@@ -368,10 +368,27 @@ fn blocks_that_came_compressed_together_are_handed_on_as_they_came() {
 }
 
 #[test]
+fn more_than_shares_a_parcel_is_not_handed_on_together() {
+    let (service, _, _) = service();
+    let blocks: Vec<Vec<u8>> = (0..6).map(|seed| text(seed, 100_000)).collect();
+    let bytes = Compressors::default().compress(Effort::Utmost, &blocks).expect("is worth it");
+    let slices: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+    upload(&service, ANN, (head(ANN, &slices), Parcel { form: Form::Zstd, blocks: 6, bytes: bytes.into() }));
+    let headers: Vec<BlockHeader> = slices.iter().map(|block| header(block)).collect();
+    assert_eq!(service.share_parcel(&headers), 5, "as many as share one");
+}
+
+#[test]
 fn each_saving_can_be_left_off() {
     let (store, meta) = (Arc::new(MemoryBlockStore::new()), Arc::new(Meta::default()));
     let thrift = Thrift { relay_deltas: false, compress: false, ..Thrift::ALL };
     let service = BlockService::new(store, meta).with_thrift(thrift);
+    let blocks: Vec<Vec<u8>> = (0..3).map(|seed| text(seed, 100_000)).collect();
+    let together = Compressors::default().compress(Effort::Utmost, &blocks).expect("is worth it");
+    let slices: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+    upload(&service, ANN, (head(ANN, &slices), Parcel { form: Form::Zstd, blocks: 3, bytes: together.into() }));
+    let headers: Vec<BlockHeader> = slices.iter().map(|block| header(block)).collect();
+    assert_eq!(service.pack(&headers, &[]).expect("packs").form, Form::Plain);
     let (old, new): (&'static [u8], _) = (&[b'x'; 5000], [[b'x'; 5000].as_slice(), b"!"].concat());
     service.changeset(ANN, head(ANN, &[old]), bytes(&[old])).expect("commits");
     upload(&service, ANN, grown(ANN, old, b"!", &new));
