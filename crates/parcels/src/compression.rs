@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const WORTH_IT: usize = 32;
 /// Bytes of a large parcel that are compressed first, to see whether the rest is worth it.
 const PROBE: usize = 64 * 1024;
-/// Up to here the tables of every level reach back far enough; to look for long repetitions besides would take a quarter
-/// more time, and leave as much.
+/// Up to here a level alone finds what repeats far back; to look for long repetitions besides would take a quarter more
+/// time, and leave as much.
 const SHORT: usize = 512 * 1024;
 /// How far back a long repetition is looked for, as a power of two: all of a block. The levels alone look back half of
 /// one or less, through tables in which most of a repetition that lies far back has been overwritten.
@@ -41,7 +41,7 @@ impl Effort {
     }
 }
 
-/// Compresses parcels, any number at a time. The memory that zstd works in is used again: up to 4 MB for each that is
+/// Compresses parcels, any number at a time. The memory that zstd works in is used again: up to 8 MB for each that is
 /// kept.
 #[derive(Default)]
 pub struct Compressors {
@@ -193,6 +193,14 @@ mod tests {
         let compressed = compress(&repeated);
         assert!(compressed.len() < compress(&once).len() + 10_000);
         assert_eq!(inflate(&compressed, repeated.len()).as_deref(), Ok(repeated.as_slice()));
+    }
+
+    #[test]
+    fn so_is_what_repeats_in_a_parcel_in_which_it_is_not_looked_for() {
+        let once: Vec<u8> = noise(SHORT / 2).into_iter().map(|byte| b'a' + byte % 26).collect();
+        let compress = |bytes: &[u8]| Compressors::default().compress(Effort::Quick, &[bytes]).expect("is worth it");
+        let twice = once.repeat(2);
+        assert!(compress(&twice).len() < compress(&once).len() * 21 / 20);
     }
 
     #[test]
