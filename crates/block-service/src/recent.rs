@@ -34,7 +34,7 @@ impl<T: Clone> Recent<T> {
     }
 
     /// Keeps a value of about `bytes` bytes in the place of an older one, if there is any room for it at all. It is no part of
-    /// something larger. That the newest counts also keeps from whoever brings a value whether there was another's.
+    /// something larger.
     pub(crate) fn keep(&self, block: BlockHash, value: T, bytes: usize) {
         let bytes = bytes + OVERHEAD;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,6 +53,17 @@ impl<T: Clone> Recent<T> {
             let Some((_, oldest)) = kept.order.pop_first() else { break };
             if let Some(one) = kept.values.remove(&oldest) {
                 kept.bytes -= one.bytes;
+            }
+        }
+    }
+
+    /// Keeps nothing of these blocks any longer.
+    pub(crate) fn forget(&self, blocks: impl Iterator<Item = BlockHash>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for block in blocks {
+            if let Some(one) = kept.values.remove(&block) {
+                kept.bytes -= one.bytes;
+                kept.order.remove(&one.number);
             }
         }
     }
@@ -88,6 +99,11 @@ mod tests {
         assert_eq!((recent.get(&again), recent.get(&other)), (Some(999), Some(7)));
         let kept = recent.kept.lock().expect("not poisoned");
         assert_eq!((kept.bytes, kept.values.len(), kept.order.len()), (2 * (OVERHEAD + 4), 2, 2));
+        drop(kept);
+        recent.forget([again, again].into_iter());
+        assert_eq!((recent.get(&again), recent.get(&other)), (None, Some(7)));
+        let kept = recent.kept.lock().expect("not poisoned");
+        assert_eq!((kept.bytes, kept.values.len(), kept.order.len()), (OVERHEAD + 4, 1, 1));
     }
 
     #[test]

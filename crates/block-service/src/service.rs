@@ -340,10 +340,13 @@ impl BlockService {
             right.push(block);
             upload.done += 1;
         }
+        let blocks = &right[before..];
+        // Or who sends them would learn from a form that is not theirs that another account has sent them as well.
+        self.recent_forms.forget(blocks.iter().map(Block::hash));
         if let [parcel] = parcels
             && parcel.form == Form::Zstd
         {
-            self.keep_zstd(&right[before..], parcel.bytes.clone());
+            self.keep_zstd(blocks, parcel.bytes.clone());
         }
         verdict
     }

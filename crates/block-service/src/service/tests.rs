@@ -361,10 +361,30 @@ fn blocks_that_came_compressed_together_are_handed_on_as_they_came() {
         let expected: Vec<Bytes> = others.iter().map(|n| blocks[*n].clone().into()).collect();
         assert_eq!(opened, Ok(Opened::Blocks(expected)));
     }
+    assert_eq!(service.share_parcel(&asked(&[5, 0, 2, 1])), 4, "nor does what only begins as one came");
     assert_eq!(service.share_parcel(&asked(&[3, 4, 5])), 3, "few bytes are compressed with what follows them");
     assert_eq!(service.share_parcel(&asked(&[5, 3, 4])), 3, "and so is a small block");
     assert_ne!(pack(&[3, 4]).bytes, sent[1].bytes);
     assert_eq!(pack(&[5]).bytes, sent[2].bytes);
+}
+
+#[test]
+fn who_sends_a_block_does_not_get_it_in_the_form_in_which_another_account_sent_it() {
+    let (service, _, _) = service();
+    let block = text(1, 100_000);
+    let sent = Compressors::default().compress(Effort::Utmost, &[&block]).expect("is worth it");
+    let parcel = || Parcel { form: Form::Zstd, blocks: 1, bytes: sent.clone().into() };
+    upload(&service, ANN, (head(ANN, &[&block]), parcel()));
+    assert_eq!(packed(&service, &block, &[]).bytes, sent);
+    service.changeset(BOB, head(BOB, &[&block]), vec![block.clone().into()]).expect("commits");
+    assert_ne!(packed(&service, &block, &[]).bytes, sent);
+    // Nor when it is not the first of those that came with it.
+    upload(&service, ANN, (head(ANN, &[&block]), parcel()));
+    let group = [text(2, 200_000), block.clone()];
+    let together = Compressors::default().compress(Effort::Utmost, &group).expect("is worth it");
+    let slices = [group[0].as_slice(), &group[1]];
+    upload(&service, BOB, (head(BOB, &slices), Parcel { form: Form::Zstd, blocks: 2, bytes: together.into() }));
+    assert_ne!(packed(&service, &block, &[]).bytes, sent);
 }
 
 #[test]
