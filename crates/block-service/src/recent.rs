@@ -44,33 +44,32 @@ impl<T: Clone> Recent<T> {
         let number = kept.next;
         kept.next += 1;
         kept.bytes += bytes;
-        if let Some(before) = kept.values.insert(block, One { value, bytes, number }) {
-            kept.bytes -= before.bytes;
-            kept.order.remove(&before.number);
-        }
+        kept.remove(&block);
+        kept.values.insert(block, One { value, bytes, number });
         kept.order.insert(number, block);
         while kept.bytes > self.room {
             let Some((_, oldest)) = kept.order.pop_first() else { break };
-            if let Some(one) = kept.values.remove(&oldest) {
-                kept.bytes -= one.bytes;
-            }
+            kept.remove(&oldest);
         }
     }
 
-    /// Keeps nothing of these blocks any longer.
-    pub(crate) fn forget(&self, blocks: impl Iterator<Item = BlockHash>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for block in blocks {
-            if let Some(one) = kept.values.remove(&block) {
-                kept.bytes -= one.bytes;
-                kept.order.remove(&one.number);
-            }
-        }
+    /// Keeps nothing of the block any longer.
+    pub(crate) fn forget(&self, block: &BlockHash) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(block);
     }
 
     pub(crate) fn get(&self, block: &BlockHash) -> Option<T> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.values.get(block).map(|one| one.value.clone())
+    }
+}
+
+impl<T> Kept<T> {
+    fn remove(&mut self, block: &BlockHash) {
+        if let Some(one) = self.values.remove(block) {
+            self.bytes -= one.bytes;
+            self.order.remove(&one.number);
+        }
     }
 }
 
@@ -100,7 +99,8 @@ mod tests {
         let kept = recent.kept.lock().expect("not poisoned");
         assert_eq!((kept.bytes, kept.values.len(), kept.order.len()), (2 * (OVERHEAD + 4), 2, 2));
         drop(kept);
-        recent.forget([again, again].into_iter());
+        recent.forget(&again);
+        recent.forget(&again);
         assert_eq!((recent.get(&again), recent.get(&other)), (None, Some(7)));
         let kept = recent.kept.lock().expect("not poisoned");
         assert_eq!((kept.bytes, kept.values.len(), kept.order.len()), (OVERHEAD + 4, 1, 1));

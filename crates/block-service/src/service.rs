@@ -308,6 +308,7 @@ impl BlockService {
         // A copy: the part's buffer has room for the whole block.
         let part = Bytes::copy_from_slice(&part[..part.len() - part.len() % BEGINNING_BYTES]);
         let Ok(block) = Block::new(part) else { return Ok(()) };
+        self.recent_forms.forget(&block.hash());
         self.store(upload, &[block])
     }
 
@@ -324,8 +325,8 @@ impl BlockService {
                 }
             }
         }
-        let (headers, before): (Vec<BlockHeader>, usize) =
-            (arrived.iter().map(|(header, _)| *header).collect(), right.len());
+        let headers: Vec<BlockHeader> = arrived.iter().map(|(header, _)| *header).collect();
+        let before = right.len();
         let is_nameless = upload.nameless.is_some();
         let blocks = if is_nameless {
             Block::new_each(arrived.into_iter().map(|(_, bytes)| bytes))
@@ -334,19 +335,18 @@ impl BlockService {
         };
         for (header, block) in headers.iter().zip(blocks) {
             let block = check(header, block)?;
+            // Or its sender would learn from a form that is another's that another account has sent it as well.
+            self.recent_forms.forget(&block.hash());
             if is_nameless {
                 upload.head.blocks[upload.done].hash = block.hash();
             }
             right.push(block);
             upload.done += 1;
         }
-        let blocks = &right[before..];
-        // Or who sends them would learn from a form that is not theirs that another account has sent them as well.
-        self.recent_forms.forget(blocks.iter().map(Block::hash));
         if let [parcel] = parcels
             && parcel.form == Form::Zstd
         {
-            self.keep_zstd(blocks, parcel.bytes.clone());
+            self.keep_zstd(&right[before..], parcel.bytes.clone());
         }
         verdict
     }

@@ -378,6 +378,12 @@ fn who_sends_a_block_does_not_get_it_in_the_form_in_which_another_account_sent_i
     assert_eq!(packed(&service, &block, &[]).bytes, sent);
     service.changeset(BOB, head(BOB, &[&block]), vec![block.clone().into()]).expect("commits");
     assert_ne!(packed(&service, &block, &[]).bytes, sent);
+    // Nor when the next one is wrong, and the upload ends with it.
+    upload(&service, ANN, (head(ANN, &[&block]), parcel()));
+    let wrong =
+        service.changeset(BOB, head(BOB, &[&block, b"right"]), vec![block.clone().into(), (&b"wrong"[..]).into()]);
+    assert_eq!(wrong.expect_err("is refused").code, ErrorCode::BadRequest);
+    assert_ne!(packed(&service, &block, &[]).bytes, sent);
     // Nor when it is not the first of those that came with it.
     upload(&service, ANN, (head(ANN, &[&block]), parcel()));
     let group = [text(2, 200_000), block.clone()];
