@@ -8,6 +8,7 @@
 use crate::service::{BlockService, bad_request, unavailable};
 use api::service::Identity;
 use api::{ApiError, Bases, SumsReply, SumsRequest};
+use block_store::StoreError;
 use bytes::Bytes;
 use delta::{SUM_BYTES, sum_up, sums_to_bytes};
 use model::{BlockHash, limits};
@@ -33,12 +34,20 @@ impl BlockService {
     }
 
     /// The bytes of a base that the caller may read. A base is read for its sums and then for a delta, and
-    /// its neighbours' deltas copy from it too.
+    /// its neighbours' deltas copy from it too. `None` also for one that the disk has damaged: who sent a delta
+    /// to it sends the block whole then, and need not wait until somebody repairs the base.
     pub(crate) fn base(&self, hash: &BlockHash) -> Result<Option<Bytes>, ApiError> {
         if let Some(bytes) = self.recent_bases.get(hash) {
             return Ok(Some(bytes));
         }
-        let bytes = self.store.get(hash).map_err(|error| unavailable(&error))?;
+        let bytes = match self.store.get(hash) {
+            Ok(bytes) => bytes,
+            Err(error @ (StoreError::Corrupt { .. } | StoreError::Io { .. })) => {
+                tracing::error!(%error, "a base of a delta cannot be read; the block is asked for whole");
+                None
+            }
+            Err(error) => return Err(unavailable(&error)),
+        };
         if let Some(bytes) = &bytes {
             self.recent_bases.keep(*hash, bytes.clone(), bytes.len());
         }

@@ -2,8 +2,8 @@
 
 use super::*;
 use api::{Bases, ChangesReply, ChangesRequest, NamespaceChanges, SentCommit, SentHead, Stretch, SumsRequest};
-use block_store::MemoryBlockStore;
-use model::{AccountId, CommitKey, CommitOutcome, DeviceId, Epoch, NamespaceId, Position, Timestamp};
+use block_store::{DiskBlockStore, DiskOptions, MemoryBlockStore};
+use model::{AccountId, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, NamespaceId, Position, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -230,6 +230,27 @@ fn a_delta_that_leads_elsewhere_is_told_and_nothing_is_committed() {
     assert_eq!((reply.outcome, reply.unmade), (None, vec![0]));
     assert_eq!(store.get(&BlockHash::of(b"something else...")).expect("reads"), None);
     assert_eq!(meta.committed.lock().expect("not poisoned").len(), 1);
+}
+
+/// A file that was appended to could never be uploaded, as its last block was damaged on the server.
+#[test]
+fn a_delta_to_a_damaged_base_is_asked_for_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || DiskBlockStore::open(folder.path(), InstanceId([1; 16]), DiskOptions::default()).expect("opens");
+    let meta = Arc::new(Meta::default());
+    let first = BlockService::new(Arc::new(open()), meta.clone());
+    first.changeset(ANN, head(ANN, &[b"old bytes"]), bytes(&[b"old bytes"])).expect("commits");
+    drop(first);
+    let pack = folder.path().join("packs/00000001.pack");
+    let mut packed = std::fs::read(&pack).expect("reads");
+    let at = packed.windows(9).position(|nine| nine == b"old bytes").expect("is there");
+    packed[at] ^= 1;
+    std::fs::write(&pack, packed).expect("writes");
+    let service = BlockService::new(Arc::new(open()), meta);
+    let reply = upload(&service, ANN, grown(ANN, b"old bytes", b" and new", b"old bytes and new"));
+    assert_eq!((reply.outcome, reply.unmade), (None, vec![0]));
+    let whole = b"old bytes and new";
+    service.changeset(ANN, head(ANN, &[whole]), bytes(&[whole])).expect("commits");
 }
 
 /// Else a delta would tell whether somebody has a block, and a hash would be as good as its bytes.
