@@ -6,6 +6,7 @@ use super::pack::{Found, PACK_HEADER, PackScan};
 use super::writer::give_back;
 use crate::StoreError;
 use model::BlockHash;
+use rustix::fs::{Advice, fadvise};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
@@ -77,6 +78,9 @@ fn catch_up(layout: &Layout, index: &mut Index, pack: u32, from: u64, role: Role
     if role == Role::Full && from >= len {
         return Ok(Tail::Begin { pack: pack + 1 });
     }
+    if len > from {
+        sync_tail(&file, from).map_err(StoreError::io("sync", &path))?;
+    }
     let mut scan = PackScan::begin(&file, &path, pack, from)?;
     let whole = scan.has_header()?;
     if role == Role::Last && len < PACK_HEADER {
@@ -93,6 +97,14 @@ fn catch_up(layout: &Layout, index: &mut Index, pack: u32, from: u64, role: Role
     }
     cut(&file, &path, end, len)?;
     Ok(Tail::Append { pack, end })
+}
+
+/// Makes durable what is about to be entered: whoever wrote it may have been stopped before it was synced, and what is
+/// in the index counts as durable from then on. What is read afterwards comes from the disk. If an earlier sync
+/// failed, only the page cache holds the bytes, and only until it needs the room.
+fn sync_tail(file: &File, from: u64) -> io::Result<()> {
+    file.sync_all()?;
+    Ok(fadvise(file, from, None, Advice::DontNeed)?)
 }
 
 /// Cuts what a write that was never acknowledged left behind.
