@@ -1,7 +1,7 @@
 //! A disk that fails to sync, by way of strace's fault injection. Skipped, with a word, where there is no
 //! strace or no leave to trace.
 
-use block_store::{Block, BlockStore, DiskBlockStore, DiskOptions, StoreError};
+use block_store::{Block, BlockStore, DiskBlockStore, DiskOptions, PageCache, StoreError};
 use bytes::Bytes;
 use model::InstanceId;
 use std::path::Path;
@@ -101,4 +101,46 @@ fn a_block_of_which_only_a_part_found_room_is_not_taken_for_whole() {
     let store = open(home.path());
     store.put(&[large_block()]).expect("there is room");
     assert!(is_there(&store));
+}
+
+/// A server was killed between a write and its sync. The next one takes such a block for there, and a later upload of it
+/// for done, so it must have been synced by then.
+#[test]
+fn what_was_not_synced_before_a_crash_is_synced_before_it_counts() {
+    if let Some(directory) = std::env::var_os(STORE) {
+        std::fs::remove_file(Path::new(&directory).join("index.sqlite")).expect("the index knows nothing of the pack");
+        let opened = DiskBlockStore::open(Path::new(&directory), InstanceId([1; 16]), DiskOptions::default());
+        assert!(matches!(opened, Err(StoreError::Io { what: "sync", .. })), "{opened:?}");
+        return;
+    }
+    let test = "what_was_not_synced_before_a_crash_is_synced_before_it_counts";
+    let Some(home) = on_a_failing_disk(test, "inject=fsync:error=EIO:when=1") else { return };
+    assert!(has(&open(home.path()), "first"));
+}
+
+/// Bytes that cannot be read kept the space of all later packs from coming back.
+#[test]
+fn a_pack_that_cannot_be_emptied_does_not_keep_the_others_from_it() {
+    const SMALL: DiskOptions = DiskOptions { pack_bytes: 1, page_cache: PageCache::Past };
+    let small = |number: u8| Block::new(Bytes::from(vec![number; 1000 + usize::from(number)])).expect("a block");
+    if let Some(directory) = std::env::var_os(STORE) {
+        let directory = Path::new(&directory);
+        let gone: Vec<Block> = (0..250).map(small).collect();
+        let others: Vec<Block> =
+            gone.iter().map(|block| Block::new(Bytes::from(block.bytes().repeat(2))).expect("a block")).collect();
+        open(directory).put(&gone).expect("puts behind the first block");
+        let store = DiskBlockStore::open(directory, InstanceId([1; 16]), SMALL).expect("opens");
+        store.put(&[&others[..], &[block("second")]].concat()).expect("puts into the second pack");
+        assert!(put(&store, "third"));
+        let hashes: Vec<_> = gone.iter().chain(&others).map(Block::hash).collect();
+        store.remove(&hashes).expect("removes");
+        assert!(store.compact().is_err(), "the first block cannot be read");
+        let is_there = |pack: u32| directory.join(format!("packs/{pack:08}.pack")).exists();
+        assert_eq!([is_there(1), is_there(2)], [true, false]);
+        assert_eq!(["second", "third"].map(|text| has(&store, text)), [true; 2]);
+        return;
+    }
+    let test = "a_pack_that_cannot_be_emptied_does_not_keep_the_others_from_it";
+    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=EIO:when=3+") else { return };
+    assert!(has(&open(home.path()), "first"));
 }

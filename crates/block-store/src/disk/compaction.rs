@@ -22,23 +22,34 @@ const CALL_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 const MOVE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl DiskBlockStore {
-    /// Empties and removes what is worth it; how many bytes of the disk that gave back.
+    /// Empties and removes what is worth it; how many bytes of the disk that gave back. The packs of which least is in
+    /// use come first, since on a disk that is nearly full their space may be what the others are moved into. One that
+    /// cannot be emptied does not keep the others from it.
     pub(super) fn compact_packs(&self) -> Result<u64, StoreError> {
-        let numbers = self.layout.pack_numbers()?;
-        let usage = self.index.usage()?;
-        let (mut given_back, mut moved) = (0, 0);
+        let mut numbers = self.layout.pack_numbers()?;
         // The last pack grows.
-        for &pack in numbers.split_last().map_or(&[][..], |(_, others)| others) {
+        numbers.pop();
+        let usage = self.index.usage()?;
+        numbers.sort_by_key(|pack| usage.get(pack).map_or(0, |used| used.bytes));
+        let (mut given_back, mut moved, mut failed) = (0, 0, None);
+        for pack in numbers {
             let used = usage.get(&pack).copied().unwrap_or_default();
             let taken = self.taken_up(pack)?;
             let gain = taken.saturating_sub(used.bytes);
             let worth_it = used.bytes == 0 || (gain >= LEAST_GAIN && used.bytes.saturating_mul(USED_SHARE) < taken);
             if worth_it && !used.has_damage && moved <= CALL_BYTES {
                 moved += used.bytes;
-                given_back += if self.empty(pack)? { gain } else { 0 };
+                match self.empty(pack) {
+                    Ok(true) => given_back += gain,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(pack, %error, "a pack cannot be emptied");
+                        failed.get_or_insert(error);
+                    }
+                }
             }
         }
-        Ok(given_back)
+        failed.map_or(Ok(given_back), Err)
     }
 
     /// Bytes that a pack takes up on the disk; holes do not count.
