@@ -1,7 +1,7 @@
 //! A disk that fails to sync, by way of strace's fault injection. Skipped, with a word, where there is no
 //! strace or no leave to trace.
 
-use block_store::{Block, BlockStore, DiskBlockStore, DiskOptions, PageCache, StoreError};
+use block_store::{Block, BlockStore, DiskBlockStore, DiskOptions, StoreError};
 use bytes::Bytes;
 use model::InstanceId;
 use std::path::Path;
@@ -13,6 +13,12 @@ const STORE: &str = "FAILING_DISK_STORE";
 
 fn open(directory: &Path) -> DiskBlockStore {
     DiskBlockStore::open(directory, InstanceId([1; 16]), DiskOptions::default()).expect("opens")
+}
+
+/// Each group of blocks begins a pack.
+fn open_small(directory: &Path) -> DiskBlockStore {
+    let options = DiskOptions { pack_bytes: 1, ..DiskOptions::default() };
+    DiskBlockStore::open(directory, InstanceId([1; 16]), options).expect("opens")
 }
 
 fn block(text: &'static str) -> Block {
@@ -118,10 +124,9 @@ fn what_was_not_synced_before_a_crash_is_synced_before_it_counts() {
     assert!(has(&open(home.path()), "first"));
 }
 
-/// Bytes that cannot be read kept the space of all later packs from coming back.
+/// A pack that cannot be read for now kept the space of all later packs from coming back.
 #[test]
 fn a_pack_that_cannot_be_emptied_does_not_keep_the_others_from_it() {
-    const SMALL: DiskOptions = DiskOptions { pack_bytes: 1, page_cache: PageCache::Past };
     let small = |number: u8| Block::new(Bytes::from(vec![number; 1000 + usize::from(number)])).expect("a block");
     if let Some(directory) = std::env::var_os(STORE) {
         let directory = Path::new(&directory);
@@ -129,7 +134,7 @@ fn a_pack_that_cannot_be_emptied_does_not_keep_the_others_from_it() {
         let others: Vec<Block> =
             gone.iter().map(|block| Block::new(Bytes::from(block.bytes().repeat(2))).expect("a block")).collect();
         open(directory).put(&gone).expect("puts behind the first block");
-        let store = DiskBlockStore::open(directory, InstanceId([1; 16]), SMALL).expect("opens");
+        let store = open_small(directory);
         store.put(&[&others[..], &[block("second")]].concat()).expect("puts into the second pack");
         assert!(put(&store, "third"));
         let hashes: Vec<_> = gone.iter().chain(&others).map(Block::hash).collect();
@@ -141,6 +146,45 @@ fn a_pack_that_cannot_be_emptied_does_not_keep_the_others_from_it() {
         return;
     }
     let test = "a_pack_that_cannot_be_emptied_does_not_keep_the_others_from_it";
-    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=EIO:when=3+") else { return };
+    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=ENOMEM:when=3+") else { return };
     assert!(has(&open(home.path()), "first"));
+}
+
+/// Whether the store would have the first block sent to it.
+fn lacks_first(store: &DiskBlockStore) -> bool {
+    store.lengths(&[block("first").hash()]).expect("answers") == [None]
+}
+
+fn says_that_first_is_damaged(store: &DiskBlockStore) -> bool {
+    matches!(store.get(&block("first").hash()), Err(StoreError::Corrupt { .. }))
+}
+
+/// A bad sector was an error at each read and nothing else: the block was not sent again, and compaction and `verify`
+/// ended there.
+#[test]
+fn a_block_that_the_disk_cannot_read_is_damaged_and_heals_when_it_is_sent_again() {
+    if let Some(directory) = std::env::var_os(STORE) {
+        let store = open_small(Path::new(&directory));
+        assert!(!lacks_first(&store));
+        assert!(says_that_first_is_damaged(&store) && lacks_first(&store));
+        assert!(put(&store, "first"), "into the next pack");
+        assert!(!lacks_first(&store) && has(&store, "first"));
+        return;
+    }
+    let test = "a_block_that_the_disk_cannot_read_is_damaged_and_heals_when_it_is_sent_again";
+    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=EIO:when=2+") else { return };
+    assert!(has(&open(home.path()), "first"));
+}
+
+#[test]
+fn a_block_that_the_disk_can_read_again_is_damaged_no_more() {
+    if let Some(directory) = std::env::var_os(STORE) {
+        assert!(says_that_first_is_damaged(&open_small(Path::new(&directory))));
+        return;
+    }
+    let test = "a_block_that_the_disk_can_read_again_is_damaged_no_more";
+    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=EIO:when=2+") else { return };
+    let store = open(home.path());
+    assert!(lacks_first(&store) && has(&store, "first"));
+    assert!(!lacks_first(&store));
 }

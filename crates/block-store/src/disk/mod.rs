@@ -121,10 +121,11 @@ impl BlockStore for DiskBlockReader {
     }
 
     fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError> {
-        read(&self.index, &self.packs, hash).map_err(|unread| match unread {
-            Unread::Damaged(_) => StoreError::Corrupt { hash: *hash },
-            Unread::Failed(error) => error,
-        })
+        match read(&self.index, &self.packs, hash) {
+            Ok(found) => Ok(found.map(|(bytes, _)| bytes)),
+            Err(Unread::Damaged(_)) => Err(StoreError::Corrupt { hash: *hash }),
+            Err(Unread::Failed(error)) => Err(error),
+        }
     }
 
     fn lengths(&self, hashes: &[BlockHash]) -> Result<Vec<Option<u32>>, StoreError> {
@@ -142,8 +143,8 @@ impl BlockStore for DiskBlockReader {
 
 /// Why a block could not be read.
 enum Unread {
-    /// Other bytes are where the index says; `None`: that is known.
-    Damaged(Option<Place>),
+    /// Other bytes are where the index says, or none that the disk can read.
+    Damaged(Entry),
     Failed(StoreError),
 }
 
@@ -153,24 +154,21 @@ impl From<StoreError> for Unread {
     }
 }
 
-/// Reads a block where the index says that it is.
-fn read(index: &IndexReaders, packs: &PackReaders, hash: &BlockHash) -> Result<Option<Bytes>, Unread> {
+/// Reads a block where the index says that it is, and says what the index says of it. One that is known as damaged is
+/// read too: what a disk could not read once it may read later.
+fn read(index: &IndexReaders, packs: &PackReaders, hash: &BlockHash) -> Result<Option<(Bytes, Entry)>, Unread> {
     let mut looked = index.find(hash)?;
     loop {
-        let place = match looked {
-            None => return Ok(None),
-            Some(Entry { damaged: true, .. }) => return Err(Unread::Damaged(None)),
-            Some(Entry { place, .. }) => place,
-        };
-        if let Some(bytes) = packs.read(place)?.filter(|bytes| BlockHash::of(bytes) == *hash) {
-            return Ok(Some(bytes));
+        let Some(entry) = looked else { return Ok(None) };
+        if let Some(bytes) = packs.read(entry.place)?.filter(|bytes| BlockHash::of(bytes) == *hash) {
+            return Ok(Some((bytes, entry)));
         }
         // A removal that came between gives the bytes back to the disk, and compaction moves them: what
         // counts is the entry after the read. The entry can change only by those or by healing, each a
         // durable write, so this loop ends.
         let again = index.find(hash)?;
         if again == looked {
-            return Err(Unread::Damaged(Some(place)));
+            return Err(Unread::Damaged(entry));
         }
         looked = again;
     }
@@ -186,8 +184,8 @@ fn lengths(index: &IndexReaders, hashes: &[BlockHash]) -> Result<Vec<Option<u32>
 enum Job {
     Put(Vec<Block>),
     Remove(Vec<BlockHash>),
-    /// A reader found wrong bytes here.
-    Distrust(BlockHash, Place),
+    /// A reader found the block damaged here, or whole after all.
+    Mark(BlockHash, Entry),
     /// Writes blocks that lie in another pack to the newest one.
     Move(Vec<(BlockHash, Place)>),
     /// Removes a pack, if no block lies there any more.
@@ -233,12 +231,19 @@ impl BlockStore for DiskBlockStore {
 
     fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StoreError> {
         match read(&self.index, &self.packs, hash) {
-            Ok(bytes) => Ok(bytes),
+            Ok(None) => Ok(None),
+            Ok(Some((bytes, entry))) => {
+                if entry.damaged {
+                    tracing::warn!(%hash, pack = entry.place.pack, "a block that was damaged can be read again");
+                    self.submit(Job::Mark(*hash, Entry { damaged: false, ..entry }))?;
+                }
+                Ok(Some(bytes))
+            }
             Err(Unread::Failed(error)) => Err(error),
-            Err(Unread::Damaged(place)) => {
-                if let Some(place) = place {
-                    tracing::error!(%hash, pack = place.pack, offset = place.offset, "a block is damaged");
-                    self.submit(Job::Distrust(*hash, place))?;
+            Err(Unread::Damaged(entry)) => {
+                if !entry.damaged {
+                    tracing::error!(%hash, pack = entry.place.pack, offset = entry.place.offset, "a block is damaged");
+                    self.submit(Job::Mark(*hash, Entry { damaged: true, ..entry }))?;
                 }
                 Err(StoreError::Corrupt { hash: *hash })
             }
@@ -266,7 +271,7 @@ impl BlockStore for DiskBlockStore {
 fn joins(group: &[Job], next: &Job) -> bool {
     let bytes = |job: &Job| match job {
         Job::Put(blocks) => Some(blocks.iter().map(|block| u64::from(block.len())).sum::<u64>()),
-        Job::Remove(_) | Job::Distrust(..) | Job::Move(_) | Job::DropPack(_) => None,
+        Job::Remove(_) | Job::Mark(..) | Job::Move(_) | Job::DropPack(_) => None,
     };
     let total: Option<u64> = group.iter().chain([next]).map(bytes).sum();
     group.len() < GROUP_BATCHES && total.is_some_and(|total| total <= GROUP_BYTES)

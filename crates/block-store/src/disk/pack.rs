@@ -16,6 +16,7 @@ use super::layout::Layout;
 use crate::StoreError;
 use bytes::Bytes;
 use model::{BLOCK_SIZE, BlockHash};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -240,7 +241,7 @@ impl PackReaders {
         Self { layout, open: Mutex::default() }
     }
 
-    /// The bytes at a place; `None` when the pack ends before them or is gone.
+    /// The bytes at a place; `None` when the pack ends before them or is gone, or the disk cannot read them.
     pub(super) fn read(&self, place: Place) -> Result<Option<Bytes>, StoreError> {
         let path = self.layout.pack(place.pack);
         let Some(file) = self.file(place.pack, &path)? else { return Ok(None) };
@@ -248,6 +249,10 @@ impl PackReaders {
         match file.read_exact_at(&mut bytes, place.offset) {
             Ok(()) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+                tracing::error!(pack = %path.display(), offset = place.offset, "the disk cannot read a block");
+                Ok(None)
+            }
             Err(error) => Err(StoreError::io("read", &path)(error)),
         }
     }

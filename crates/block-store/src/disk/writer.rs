@@ -86,7 +86,7 @@ impl Writer {
             match job {
                 Job::Put(batch) => blocks.extend(batch),
                 Job::Remove(hashes) => self.remove(&hashes)?,
-                Job::Distrust(hash, place) => self.distrust(&hash, place)?,
+                Job::Mark(hash, entry) => self.mark(&hash, entry)?,
                 Job::Move(wanted) => self.move_blocks(&wanted)?,
                 Job::DropPack(pack) => self.drop_pack(pack)?,
             }
@@ -142,7 +142,7 @@ impl Writer {
             }
             match packs.read(*place)?.and_then(|bytes| Block::expect(*hash, bytes).ok()) {
                 Some(block) => moved.push((block, None)),
-                None => self.distrust(hash, *place)?,
+                None => self.mark(hash, Entry { place: *place, damaged: true })?,
             }
         }
         if moved.is_empty() { Ok(()) } else { self.write(&moved, &Vec::new()) }
@@ -211,9 +211,10 @@ impl Writer {
         Ok(())
     }
 
-    fn distrust(&mut self, hash: &BlockHash, place: Place) -> Result<(), StoreError> {
+    /// Notes whether a block is damaged, if it is still where the caller saw it.
+    fn mark(&mut self, hash: &BlockHash, entry: Entry) -> Result<(), StoreError> {
         self.index.change(|changes| match changes.find(hash)? {
-            Some(entry) if entry.place == place => changes.enter(hash, Entry { place, damaged: true }),
+            Some(known) if known.place == entry.place => changes.enter(hash, entry),
             Some(_) | None => Ok(()),
         })
     }
