@@ -164,8 +164,8 @@ fn read(index: &IndexReaders, packs: &PackReaders, hash: &BlockHash) -> Result<O
             return Ok(Some((bytes, entry)));
         }
         // A removal that came between gives the bytes back to the disk, and compaction moves them: what
-        // counts is the entry after the read. The entry can change only by those or by healing, each a
-        // durable write, so this loop ends.
+        // counts is the entry after the read. The entry can change only by those, by healing, or when another
+        // reader marks it, each a write, so this loop ends.
         let again = index.find(hash)?;
         if again == looked {
             return Err(Unread::Damaged(entry));
