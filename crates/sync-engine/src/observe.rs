@@ -11,6 +11,7 @@ mod failed;
 mod ids;
 mod look;
 mod problems;
+mod same;
 mod unplaced;
 
 use crate::io::{
@@ -25,6 +26,7 @@ use look::{Look, merge};
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
 use problems::Problems;
+use same::{is_renumbered, may_be_edited, same_file};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use unplaced::Unplaced;
@@ -326,7 +328,8 @@ impl Observer {
             self.newcomers.push(Newcomer { folder, name, found: found.clone(), old_place_checked: false });
             return None;
         }
-        if found.kind == FileKind::Directory && found.print.device != local.print.device {
+        let other_device = found.kind == FileKind::Directory && found.print.device != local.print.device;
+        if other_device && !is_renumbered(&local, &found.print, &listing.print) {
             self.problems.report(folder, &found.name, "another file system is (or was) mounted here".to_owned());
             return Some(child);
         }
@@ -755,24 +758,6 @@ fn child_named(trees: &Trees, folder: NodeId, name: &[u8]) -> Option<NodeId> {
     let key = Name::parse_bytes(name).ok()?.key();
     let child = trees.local_child(folder, &key)?;
     trees.local(child).is_some_and(|local| Trees::disk_name(&local) == name).then_some(child)
-}
-
-/// Whether the fingerprint is of the file that was seen: the same inode, and not a reused one.
-fn same_file(local: &Local, print: &Fingerprint) -> bool {
-    let was = &local.print;
-    if (was.device, was.inode) != (print.device, print.inode) {
-        return false;
-    }
-    match (was.birth, print.birth) {
-        (Some(before), Some(now)) => before == now,
-        _ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),
-    }
-}
-
-/// Whether the fingerprint may be of the file that was seen, with other bytes: without birth times nothing tells.
-fn may_be_edited(local: &Local, print: &Fingerprint) -> bool {
-    let was = &local.print;
-    (was.device, was.inode) == (print.device, print.inode) && (was.birth.is_none() || print.birth.is_none())
 }
 
 /// Whether the listing is of the folder that the tree has there. On another file system it is for

@@ -93,6 +93,41 @@ fn what_another_file_system_shows_in_a_folder_is_not_the_folders_content() {
     assert_eq!(trees.local_children(A).count(), 1, "and nothing new is in it");
 }
 
+/// Nothing below any folder was synced any more after the file system's number had changed with a restart.
+#[test]
+fn a_folder_whose_file_system_has_another_number_is_the_same_folder() {
+    for birth in [true, false] {
+        let on = |device, print: Fingerprint| Fingerprint { device, birth: print.birth.filter(|_| birth), ..print };
+        let mut d = agreed_folder(&at_root("d"), 10);
+        d.local = d.local.map(|there| sync_engine::tree::Local { print: on(1, print(10, 0)), ..there });
+        let mut trees = trees(vec![(A, d), (B, agreed_file(&in_folder(A, "f"), "bytes", 11))]);
+        observe(&mut trees, |directory| match directory {
+            "d" => {
+                let entries = vec![found_file("f", on(2, print(11, 5))), found_file("new", on(2, print(12, 1)))];
+                Ok(listing(on(2, print(10, 0)), entries))
+            }
+            _ => Ok(listing(on(2, print(0, 0)), vec![found("d", FileKind::Directory, on(2, print(10, 0)))])),
+        });
+        assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"));
+        assert_eq!(trees.local_children(A).count(), 2, "what was made there is found");
+        assert_eq!([A, B].map(|id| trees.local(id).map(|local| local.print.device)), [Some(2); 2]);
+    }
+}
+
+#[test]
+fn a_folder_over_which_something_is_mounted_is_not_the_folder() {
+    for mounted in [print(2, 0), Fingerprint { birth: None, ..print(10, 0) }] {
+        let mounted = Fingerprint { device: 2, ..mounted };
+        let mut trees = folder_with_file();
+        observe(&mut trees, |directory| match directory {
+            "d" => Ok(listing(mounted, vec![found_file("foreign", Fingerprint { device: 2, ..print(99, 1) })])),
+            _ => root_with(vec![found("d", FileKind::Directory, mounted)]),
+        });
+        assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"));
+        assert_eq!(trees.local_children(A).count(), 1, "and nothing new is in it");
+    }
+}
+
 /// The file `a` in sync is gone, and this file lies at `b`. Returns whether it is taken for the same file.
 fn is_taken_for_the_same(before: Fingerprint, now: Fingerprint) -> bool {
     let mut row = agreed_file(&at_root("a"), "bytes", before.inode);

@@ -4,6 +4,7 @@ use crate::mutants::Mutant;
 use crate::mutants::suites::Suite::{Scenarios, Simulation, SyncEngine};
 
 const OBSERVE: &str = "crates/sync-engine/src/observe.rs";
+const SAME: &str = "crates/sync-engine/src/observe/same.rs";
 const LOCAL: &str = "crates/sync-engine/src/engine/local.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -35,7 +36,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "inode-is-identity",
         about: "a new file on a reused inode is taken for the old one",
-        file: OBSERVE,
+        file: SAME,
         old: "(Some(before), Some(now)) => before == now,",
         new: "(Some(_), Some(_)) => true,",
         suites: &[SyncEngine, Scenarios, Simulation],
@@ -43,7 +44,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "inode-without-birth-is-identity",
         about: "where there are no birth times, a new file on a reused inode is taken for the old one",
-        file: OBSERVE,
+        file: SAME,
         old: "_ => local.seen == Seen::Directory || (was.size == print.size && was.mtime == print.mtime),",
         new: "_ => true,",
         suites: &[SyncEngine, Scenarios, Simulation],
