@@ -253,7 +253,13 @@ impl Observer {
         }
         let mut matched = BTreeSet::new();
         for found in ids::in_order(&listing.entries) {
-            let Some(name) = self.acceptable(folder, found) else { continue };
+            let Some(name) = self.acceptable(folder, found) else {
+                // What cannot be synced any more is there all the same: nobody deleted it.
+                let child = child_named(trees, folder, &found.name);
+                let is_it = |child: &NodeId| trees.local(*child).is_some_and(|was| same_kind(&was.seen, found.kind));
+                matched.extend(child.filter(is_it));
+                continue;
+            };
             let matched_child = if folder == PARKED {
                 Some(self.take_parked(trees, &name, found, random))
             } else {

@@ -93,6 +93,22 @@ fn what_another_file_system_shows_in_a_folder_is_not_the_folders_content() {
     assert_eq!(trees.local_children(A).count(), 1, "and nothing new is in it");
 }
 
+/// It was deleted on the other devices, which had a good version.
+#[test]
+fn a_file_that_becomes_too_large_to_be_synced_is_not_gone() {
+    let mut trees = folder_with_file();
+    observe(&mut trees, |directory| match directory {
+        "d" => Ok(listing(print(10, 0), vec![found_file("f", print(11, 2 << 40))])),
+        _ => root_with(vec![folder_d()]),
+    });
+    assert_eq!(where_is(&trees, B).as_deref(), Some("d/f"));
+    observe(&mut trees, |directory| match directory {
+        "d" => Ok(listing(print(10, 0), vec![found("f", FileKind::Other, print(12, 0))])),
+        _ => root_with(vec![folder_d()]),
+    });
+    assert_eq!(where_is(&trees, B), None, "a pipe in its place is not the file");
+}
+
 /// Nothing below any folder was synced any more after the file system's number had changed with a restart.
 #[test]
 fn a_folder_whose_file_system_has_another_number_is_the_same_folder() {
