@@ -25,10 +25,7 @@ pub(super) fn may_be_edited(local: &Local, print: &Fingerprint) -> bool {
 /// machine starts, or when a disk is plugged in again. Without birth times it must lie on the file system of the folder
 /// `around` it: then nothing is mounted over it.
 pub(super) fn is_renumbered(local: &Local, print: &Fingerprint, around: &Fingerprint) -> bool {
-    let was = &local.print;
-    let same_birth = match (was.birth, print.birth) {
-        (Some(birth), Some(now)) => birth == now,
-        _ => print.device == around.device,
-    };
-    local.seen == Seen::Directory && was.inode == print.inode && same_birth
+    let told_by_birth = local.print.birth.is_some() && print.birth.is_some();
+    let under_its_former_number = Fingerprint { device: local.print.device, ..*print };
+    same_file(local, &under_its_former_number) && (told_by_birth || print.device == around.device)
 }
