@@ -77,6 +77,8 @@ pub(super) struct LocalWork {
     doubted: BTreeSet<NodeId>,
     /// Files to be read again: when, and after how many tries.
     unsettled: BTreeMap<NodeId, (u64, u32)>,
+    /// Files that were not on the disk what the tree has: as what they were to be read, and the round that looks.
+    stale: BTreeMap<NodeId, (Fingerprint, u64)>,
     /// Files that a program is writing: since when, and when last.
     writers: BTreeMap<LocalPath, (u64, u64)>,
     /// Files that a program closed after writing, and that are not read yet.
@@ -100,6 +102,7 @@ impl Default for LocalWork {
             hashing: BTreeSet::new(),
             doubted: BTreeSet::new(),
             unsettled: BTreeMap::new(),
+            stale: BTreeMap::new(),
             writers: BTreeMap::new(),
             closed: BTreeSet::new(),
             cleaning: None,
@@ -253,6 +256,7 @@ impl Engine {
             return;
         }
         self.local.unsettled.retain(|id, (at, _)| *at > now || self.queues.hash.contains(id));
+        self.local.stale.retain(|id, _| self.queues.hash.contains(id));
         while self.local.hash_jobs.len() < HASH_JOBS && !self.is_hashed_far_ahead() {
             let tasks = self.next_hash_tasks(now);
             if tasks.is_empty() {
@@ -281,6 +285,11 @@ impl Engine {
                 continue;
             }
             let (Some(local), Some(path)) = (self.trees.local(*node), self.trees.local_path(*node)) else { continue };
+            let is_looked_at =
+                |(print, round): &(_, u64)| *print == local.print && self.observer.finished_round() < *round;
+            if self.local.stale.get(node).is_some_and(is_looked_at) {
+                continue;
+            }
             // Nothing is planned, and so nothing leaves the queue, while the journal is half read.
             if local.seen != Seen::File(None) {
                 continue;
@@ -336,6 +345,7 @@ impl Engine {
         for (task, (node, result)) in tasks.into_iter().zip(results) {
             debug_assert_eq!(task.node, node, "one result per task, in order");
             let tries = self.local.unsettled.remove(&node).map_or(0, |(_, tries)| tries);
+            let stale = self.local.stale.remove(&node);
             if self.local.doubted.remove(&node) {
                 self.look_at_node(node);
                 continue;
@@ -360,7 +370,17 @@ impl Engine {
                     self.local.unsettled.insert(node, (env.now + wait, tries + 1));
                     self.look_at_node(node);
                 }
-                HashResult::Changed => self.look_at_node(node),
+                HashResult::Changed => {
+                    self.look_at_node(node);
+                    if stale.is_some_and(|(print, _)| print == task.print) {
+                        // The look did not help: nothing is seen of the folder, or of what is mounted there.
+                        let reason = "the file has changed, and its folder does not show how".to_owned();
+                        self.observer.give_up(node);
+                        self.fail(node, reason, env.now, Blame::Lasting);
+                    } else {
+                        self.local.stale.insert(node, (task.print, self.observer.next_round()));
+                    }
+                }
                 HashResult::Unreadable(reason) => {
                     self.observer.give_up(node);
                     self.fail(node, format!("the file cannot be read: {reason}"), env.now, Blame::Lasting);

@@ -47,6 +47,11 @@ pub(crate) const fn print(inode: u64, size: u64) -> Fingerprint {
     Fingerprint { device: 1, inode, birth, size, mtime: Mtime(7), ctime: 7, executable: false }
 }
 
+/// The same file after an edit.
+pub(crate) const fn changed(before: Fingerprint) -> Fingerprint {
+    Fingerprint { ctime: before.ctime + 1, ..before }
+}
+
 pub(crate) fn local(place: Place, seen: Seen, print: Fingerprint) -> Option<Local> {
     Some(Local { place, seen, print, disk_name: None })
 }

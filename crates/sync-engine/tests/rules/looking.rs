@@ -1,14 +1,15 @@
 //! What the engine looks at and reads, and when.
 
 use crate::build::{
-    A, B, ROOT, agreed_file, at_root, entry, found, found_file, listing, local, name, path, print, remote, synced,
+    A, B, ROOT, agreed_file, at_root, changed, entry, found, found_file, listing, local, name, path, print, remote,
+    synced,
 };
 use crate::script::{Script, hash, state};
 use api::{ChangesReply, NamespaceChanges};
 use model::{Body, Change, NamespaceId, Position, Role};
 use sync_engine::io::{
-    DirectoryScan, Event, Extent, FileKind, Found, Hint, Job, JobResult, LocalStep, Reply, Request, RootState,
-    ScanTarget,
+    Action, DirectoryScan, Event, Extent, FileKind, Found, HashResult, Hint, Job, JobResult, LocalStep, Reply, Request,
+    RootState, ScanTarget,
 };
 use sync_engine::tree::{Content, NodeRow, Seen};
 
@@ -27,6 +28,36 @@ fn a_file_is_read_once_while_the_server_is_lost_in_the_middle_of_a_journal() {
     script.lose(id);
     hash(&mut script, "mine");
     assert!(script.job(|job| matches!(job, Job::Hash(_))).is_none());
+}
+
+/// It was read again and again, without a pause: who may go through a folder and not list it can open what is in it.
+#[test]
+fn a_file_whose_change_no_look_shows_is_told_of_and_read_ever_more_seldom() {
+    let as_known = || [found_file("b", print(12, 4))];
+    let mut script = Script::at_rest(state(), Vec::new(), &as_known());
+    let mut readings = Vec::new();
+    for _ in 0..60 {
+        if let Some((id, Job::Hash(tasks))) = script.job(|job| matches!(job, Job::Hash(_))) {
+            readings.push(script.now);
+            script.tell(Event::JobDone(id, JobResult::Hashed(vec![(tasks[0].node, HashResult::Changed)])));
+        } else {
+            script.wake();
+        }
+        script.answer_scans(&as_known());
+    }
+    let problems: Vec<String> = script.engine.problems(9).into_iter().map(|problem| problem.path).collect();
+    assert_eq!(problems, ["b"], "the user is told");
+    let pauses: Vec<u64> = readings.windows(2).map(|two| two[1] - two[0]).filter(|pause| *pause > 100).collect();
+    assert!(pauses.len() > 3 && readings.len() <= 2 * (pauses.len() + 1), "{readings:?}");
+    assert!(pauses[0] >= 900 && pauses.is_sorted(), "{pauses:?}");
+
+    script.tell(Event::Hints(vec![Hint::Entry { directory: path(""), name: b"b".as_slice().into() }]));
+    script.answer_scans(&[found_file("b", changed(print(12, 4)))]);
+    while !script.actions.iter().any(|action| matches!(action, Action::Job(_, Job::Hash(_)))) {
+        script.wake();
+    }
+    hash(&mut script, "mine");
+    assert_eq!(script.engine.problems(9).len(), 0);
 }
 
 /// What was to be looked at in the user's folder was forgotten when it became the server's, and a file that had

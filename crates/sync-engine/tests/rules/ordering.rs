@@ -1,8 +1,8 @@
 //! What the engine does before what, and what it makes of answers that are late, lost or wrong.
 
 use crate::build::{
-    A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, entry, file, found, found_file, in_folder, listing,
-    local, name, path, print, remote,
+    A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, changed, entry, file, found, found_file, in_folder,
+    listing, local, name, path, print, remote,
 };
 use crate::script::{Script, hash, state};
 use api::{ApiError, ChangesReply, ErrorCode, NamespaceChanges, ServerReply};
@@ -17,10 +17,6 @@ use sync_engine::tree::{Content, NodeRow, Place, Seen};
 fn body(bytes: &str) -> Body {
     let content = file(bytes);
     Body::File { blocks: blocks(bytes), size: content.size, executable: false, mtime: content.mtime }
-}
-
-const fn changed(before: Fingerprint) -> Fingerprint {
-    Fingerprint { ctime: before.ctime + 1, ..before }
 }
 
 /// A device with the file `a` in sync, on which a user then edits it.

@@ -1,15 +1,11 @@
 //! How edits are sent: with their commit, and how soon when there are many.
 
-use crate::build::{A, agreed_file, at_root, blocks, found_file, path, print};
+use crate::build::{A, agreed_file, at_root, blocks, changed, found_file, path, print};
 use crate::script::{Script, hash, state};
 use api::{MissingReply, SentOperation};
 use model::{CommitOutcome, Position, Reason, Rejection, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request, RequestId};
-
-const fn changed(before: Fingerprint) -> Fingerprint {
-    Fingerprint { ctime: before.ctime + 1, ..before }
-}
 
 /// The device has the file `a` in sync, which is then found changed.
 fn edit(script: &mut Script, print: Fingerprint) {
