@@ -57,7 +57,7 @@ pub enum Edit {
     /// Forget what both sides agreed on: both have deleted it, or the other side's change is stronger
     /// than a local deletion.
     DropSynced,
-    /// The same for the node and all it holds on the server.
+    /// The same for the node and all that it holds on the server and the user deleted.
     DropSyncedSubtree,
     SetSynced(Synced),
     /// What is on disk becomes a new node of its own.
@@ -136,8 +136,12 @@ pub fn decide(trees: &Trees, context: &Context<'_>, id: NodeId) -> Verdict {
 /// The user deleted it here. Their edit or move is stronger than our deletion.
 fn deleted_locally(trees: &Trees, context: &Context<'_>, id: NodeId, synced: &Synced, remote: &Remote) -> Verdict {
     let drop_synced = Verdict::Edit(Edit::DropSynced);
-    if trees.is_excluded(id) || !synced.content.same(&remote.content) || synced.place != remote.place {
+    if trees.is_excluded(id) || !synced.content.same(&remote.content) {
         return drop_synced;
+    }
+    if synced.place != remote.place {
+        // A folder that comes back comes back with what was deleted with it.
+        return Verdict::Edit(Edit::DropSyncedSubtree);
     }
     let namespace = trees.remote_namespace(id);
     if !context.may_write(namespace) {

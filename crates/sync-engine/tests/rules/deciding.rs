@@ -28,8 +28,21 @@ fn a_local_deletion_is_dropped_when_they_edited_or_moved_the_file() {
     let row = agreed_file(&at_root("a"), "bytes", 11);
     let moved = NodeRow { local: None, remote: remote(at_root("b"), Content::File(file("bytes"))), ..row.clone() };
     let edited = NodeRow { local: None, remote: remote(at_root("a"), Content::File(file("more"))), ..row };
-    assert_eq!(verdict(moved), Verdict::Edit(Edit::DropSynced));
+    assert_eq!(verdict(moved), Verdict::Edit(Edit::DropSyncedSubtree));
     assert_eq!(verdict(edited), Verdict::Edit(Edit::DropSynced));
+}
+
+/// It came back empty, and everything in it was deleted for everybody.
+#[test]
+fn a_folder_that_comes_back_because_they_moved_it_comes_back_with_all_it_held() {
+    let gone = |row: NodeRow| NodeRow { local: None, ..row };
+    let folder = moved_there(gone(agreed_folder(&at_root("d"), 10)), at_root("e"));
+    let inner = gone(agreed_folder(&in_folder(A, "inner"), 11));
+    let file = gone(agreed_file(&in_folder(B, "f"), "bytes", 12));
+    let mut trees = trees(vec![(A, folder), (B, inner), (C, file)]);
+    let steps = batch_of(&mut trees);
+    assert_eq!(steps.iter().map(|planned| planned.step.node()).collect::<Vec<_>>(), [A, B, C], "{steps:?}");
+    assert_eq!(commit_of(&trees, &[A, B, C]).commit.operations, []);
 }
 
 #[test]
