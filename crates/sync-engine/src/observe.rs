@@ -22,7 +22,7 @@ use crate::trees::Trees;
 use departed::Departed;
 use failed::Failed;
 use ids::Ids;
-use look::{Look, merge};
+use look::{Look, merge, shows};
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
 use problems::Problems;
@@ -286,6 +286,10 @@ impl Observer {
         for child in &absent {
             self.unconfirmed.remove(child);
         }
+        let freed = absent.iter().filter_map(|child| Some(trees.local(*child)?.place.name.key()));
+        if target.extent != Extent::All && self.problems.any_is_called(folder, freed) {
+            self.add_to_round(folder, Look { extent: Extent::All, deep: false });
+        }
         self.missing.extend(absent);
     }
 
@@ -321,9 +325,10 @@ impl Observer {
                 );
                 return None;
             }
-            if !same_file(&local, &found.print) && target.extent != Extent::All {
+            if !shows(&target.extent, Trees::disk_name(&local)) {
                 // Whether the known spelling is still there decides, and this scan did not look.
-                self.add_to_round(folder, Look { extent: Extent::All, deep: false });
+                let spellings = BTreeSet::from([found.name.clone(), Trees::disk_name(&local).into()]);
+                self.add_to_round(folder, Look { extent: Extent::Names(spellings), deep });
                 return Some(child);
             }
         }

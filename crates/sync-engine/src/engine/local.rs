@@ -474,6 +474,7 @@ impl Engine {
     fn step_done(&mut self, planned: PlannedStep, print: Option<Fingerprint>, env: &mut Environment<'_>) {
         let node = planned.step.node();
         self.items.remove(&node);
+        let before = self.trees.local(node).map(|local| local.place);
         match (planned.after, print) {
             (After::Created { place, content }, Some(print)) => self.created(node, place, content, print),
             (After::MadeFresh { place }, Some(print)) => {
@@ -510,6 +511,10 @@ impl Engine {
                 self.trees.set_synced(node, None);
             }
             (_, None) => self.look_at_node(node),
+        }
+        let has_left = |before: &Place| self.trees.local(node).is_none_or(|local| local.place != *before);
+        if let Some(before) = before.filter(has_left) {
+            self.observer.has_been_freed(&before);
         }
     }
 

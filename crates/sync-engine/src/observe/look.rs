@@ -2,6 +2,7 @@
 
 use super::Observer;
 use crate::io::Extent;
+use crate::tree::Place;
 use model::NodeId;
 use std::collections::BTreeMap;
 
@@ -30,6 +31,14 @@ impl Look {
     }
 }
 
+/// Whether a look shows who has this name, or that nobody has.
+pub(super) fn shows(extent: &Extent, name: &[u8]) -> bool {
+    match extent {
+        Extent::All => true,
+        Extent::Names(names) => names.contains(name),
+    }
+}
+
 pub(super) fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Look) {
     let look = match queue.remove(&folder) {
         None => look,
@@ -39,6 +48,13 @@ pub(super) fn merge(queue: &mut BTreeMap<NodeId, Look>, folder: NodeId, look: Lo
 }
 
 impl Observer {
+    /// A step has taken a name from a folder: what was kept out by it is looked at again.
+    pub fn has_been_freed(&mut self, place: &Place) {
+        if self.problems.any_is_called(place.parent, std::iter::once(place.name.key())) {
+            self.look(place.parent, Look { extent: Extent::All, deep: false });
+        }
+    }
+
     /// A node on disk turned out to be another: what was to be looked at in it still is.
     pub fn relabelled(&mut self, from: NodeId, to: NodeId) {
         for queue in [&mut self.next, &mut self.round] {

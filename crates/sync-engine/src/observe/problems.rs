@@ -6,8 +6,8 @@
 use crate::io::{Extent, LocalPath};
 use crate::tree::PARKED;
 use crate::trees::Trees;
-use model::NodeId;
-use std::collections::BTreeMap;
+use model::{Name, NameKey, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Unsyncable items that are remembered.
 const MAX_PATH_PROBLEMS: usize = 10_000;
@@ -66,6 +66,14 @@ impl Problems {
         if self.folders.entry(folder).or_default().insert(name.into(), reason).is_none() {
             self.count += 1;
         }
+    }
+
+    /// Whether an entry of the folder is there whose name counts as one of these.
+    pub(super) fn any_is_called(&self, folder: NodeId, mut names: impl Iterator<Item = NameKey>) -> bool {
+        let Some(there) = self.folders.get(&folder) else { return false };
+        let there: BTreeSet<NameKey> =
+            there.keys().filter_map(|name| Some(Name::parse_bytes(name).ok()?.key())).collect();
+        names.any(|name| there.contains(&name))
     }
 
     /// The folder itself cannot be synced.

@@ -82,6 +82,23 @@ fn what_happened_in_a_folder_is_looked_at_when_the_folder_turns_out_to_be_the_se
     assert_eq!(job, Job::Scan(vec![ScanTarget { directory: path("d"), extent: names }]));
 }
 
+/// It was looked at an hour later.
+#[test]
+fn what_differs_only_in_case_is_looked_at_when_the_client_has_removed_the_other_one() {
+    let rows = vec![(A, agreed_file(&at_root("a"), "bytes", 11))];
+    let mut script = Script::at_rest(state(), rows, &[found_file("a", print(11, 5)), found_file("A", print(12, 1))]);
+    script.tell(Event::StreamOpened);
+    script.answer_changes(vec![entry(2, A, Change::Delete)]);
+    let (id, job) = script.job(|job| matches!(job, Job::Apply(_))).expect("it is removed");
+    let Job::Apply(steps) = job else { unreachable!("asked for") };
+    assert!(matches!(&steps[..], [LocalStep::Remove { .. }]), "{steps:?}");
+    let results = vec![Ok(None)];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    script.answer_scans(&[found_file("A", print(12, 1))]);
+    hash(&mut script, "other");
+    assert!(script.commit().is_some());
+}
+
 /// Answers one scan: each directory holds this.
 fn answer_scan(script: &mut Script, entries: Vec<Found>) {
     let (id, job) = script.job(|job| matches!(job, Job::Scan(_))).expect("it looks");

@@ -6,7 +6,7 @@ use crate::build::{
 };
 use model::{Mtime, NodeId};
 use std::collections::BTreeSet;
-use sync_engine::io::{DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, ScanError, ScanTarget};
+use sync_engine::io::{DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, ScanError, ScanTarget};
 use sync_engine::observe::Observer;
 use sync_engine::tree::Seen;
 use sync_engine::trees::Trees;
@@ -46,11 +46,11 @@ fn folder_with_file() -> Trees {
     trees(vec![(A, agreed_folder(&d, 10)), (B, agreed_file(&f, "bytes", 11))])
 }
 
-fn root_with(entries: Vec<sync_engine::io::Found>) -> Result<DirectoryListing, ScanError> {
+fn root_with(entries: Vec<Found>) -> Result<DirectoryListing, ScanError> {
     Ok(listing(print(0, 0), entries))
 }
 
-fn folder_d() -> sync_engine::io::Found {
+fn folder_d() -> Found {
     found("d", FileKind::Directory, print(10, 0))
 }
 
@@ -427,4 +427,43 @@ fn without_birth_times_a_file_where_the_server_has_it_is_known_whatever_was_writ
         observe(&mut trees, |_| root_with(vec![found_file("b", edited)]));
         assert_eq!(where_is(&trees, A).as_deref() == Some("b"), known, "{server_has}");
     }
+}
+
+/// Answers a look with the entries that it asks for.
+fn seen_by(target: &ScanTarget, entries: &[Found]) -> Result<DirectoryListing, ScanError> {
+    let wanted = |entry: &&Found| match &target.extent {
+        Extent::All => true,
+        Extent::Names(names) => names.contains(&entry.name),
+    };
+    root_with(entries.iter().filter(wanted).cloned().collect())
+}
+
+/// The other one was not synced until everything was looked at again, an hour later.
+#[test]
+fn what_differs_only_in_case_is_synced_as_soon_as_the_other_one_is_gone() {
+    let mut trees = trees(vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+    let (kept_out, gone) = (found_file("A", print(12, 1)), found_file("a", print(11, 5)));
+    let mut observer = Observer::default();
+    observer.look_at_everything(&trees);
+    look(&mut observer, &mut trees, |target| seen_by(target, &[gone.clone(), kept_out.clone()]));
+    assert_eq!(observer.problems().len(), 1);
+
+    observer.look_at_name(trees.root(), b"a");
+    look(&mut observer, &mut trees, |target| seen_by(target, std::slice::from_ref(&kept_out)));
+    assert_eq!(observer.problems().len(), 0);
+    let there = trees.local_child(trees.root(), &name("A").key()).expect("it is in the tree");
+    assert_eq!(where_is(&trees, there).as_deref(), Some("A"));
+}
+
+/// It counted as a rename, although the first name was still there.
+#[test]
+fn a_second_hard_link_whose_name_differs_only_in_case_is_no_rename() {
+    let mut trees = trees(vec![(A, agreed_file(&at_root("a"), "bytes", 11))]);
+    let linked = Fingerprint { ctime: 8, ..print(11, 5) };
+    let mut observer = Observer::default();
+    observer.look_at_name(trees.root(), b"A");
+    let links = [found_file("A", linked), found_file("a", linked)];
+    look(&mut observer, &mut trees, |target| seen_by(target, &links));
+    assert_eq!(where_is(&trees, A).as_deref(), Some("a"));
+    assert_eq!(observer.problems().len(), 1);
 }
