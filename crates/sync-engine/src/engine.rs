@@ -232,6 +232,7 @@ impl Engine {
         match event {
             Event::Started => {
                 self.observer.look_at_everything(&self.trees);
+                self.local.scan_is_due = true;
                 self.rescan_at = Some(env.now + RESCAN_INTERVAL_MS);
                 self.server.pull_wanted = true;
             }

@@ -207,3 +207,18 @@ fn a_new_file_is_in_the_client_database_from_its_commit_on_also_while_it_is_edit
         (commit.operations[0].node(), Some(&Seen::File(None)))
     );
 }
+
+/// What it had seen before it was ended was sent before anybody looked whether it is still so.
+#[test]
+fn nothing_is_decided_after_a_start_before_the_disk_was_looked_at() {
+    let there = agreed_file(&at_root("b"), "bytes", 11).local;
+    let moved = NodeRow { local: there, ..agreed_file(&at_root("a"), "bytes", 11) };
+    for (now, sent) in [("b", true), ("a", false)] {
+        let mut script = Script::begin(state(), vec![(A, moved.clone())]);
+        script.answer_changes(Vec::new());
+        script.settle(Ok(Settled::default()));
+        assert_eq!(script.commit(), None);
+        script.answer_scans(&[found_file(now, print(11, 5))]);
+        assert_eq!(script.commit().is_some(), sent, "it is at {now}");
+    }
+}
