@@ -45,8 +45,13 @@ fn can_trace() -> bool {
 
 /// Puts a first block into a store, and runs this test again, traced, with a call on the first pack failing. `None`
 /// where that cannot be.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn on_a_failing_disk(test: &str, fault: &str) -> Option<TempDir> {
+    on_a_failing_file("packs/00000001.pack", test, fault)
+}
+
+/// The same for another file of the store.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn on_a_failing_file(file: &str, test: &str, fault: &str) -> Option<TempDir> {
     if !can_trace() {
         eprintln!("skipped: strace cannot trace here");
         return None;
@@ -55,7 +60,7 @@ fn on_a_failing_disk(test: &str, fault: &str) -> Option<TempDir> {
     assert!(put(&open(home.path()), "first"));
     let status = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", fault, "-P"])
-        .arg(home.path().join("packs/00000001.pack"))
+        .arg(home.path().join(file))
         .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", test])
         .env(STORE, home.path())
@@ -187,4 +192,69 @@ fn a_block_that_the_disk_can_read_again_is_damaged_no_more() {
     let store = open(home.path());
     assert!(lacks_first(&store) && has(&store, "first"));
     assert!(!lacks_first(&store));
+}
+
+/// Puts two more blocks behind the first, and opens the store again without its index. The first look at the pack and the
+/// second are one call each, and each record is two.
+fn open_without_index(directory: &Path) -> Result<DiskBlockStore, StoreError> {
+    let store = open(directory);
+    assert!(put(&store, "second") && put(&store, "third"));
+    drop(store);
+    std::fs::remove_file(directory.join("index.sqlite")).expect("the index is lost");
+    DiskBlockStore::open(directory, InstanceId([1; 16]), DiskOptions::default())
+}
+
+/// A start whose index was lost ended at the first bad sector.
+#[test]
+fn an_index_is_rebuilt_past_a_block_that_the_disk_cannot_read() {
+    if let Some(directory) = std::env::var_os(STORE) {
+        let store = open_without_index(Path::new(&directory)).expect("opens");
+        assert_eq!(["first", "second"].map(|text| has(&store, text)), [true; 2]);
+        assert_eq!(store.lengths(&[block("third").hash()]).expect("answers"), [None], "it is wanted again");
+        return;
+    }
+    let test = "an_index_is_rebuilt_past_a_block_that_the_disk_cannot_read";
+    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=EIO:when=8..9") else { return };
+    let store = open(home.path());
+    assert_eq!(["first", "second", "third"].map(|text| has(&store, text)), [true; 3], "it was not cut");
+}
+
+#[test]
+fn an_index_is_rebuilt_past_a_record_of_which_the_disk_cannot_read_whose_it_is() {
+    if let Some(directory) = std::env::var_os(STORE) {
+        let store = open_without_index(Path::new(&directory)).expect("opens");
+        assert_eq!(["first", "second", "third"].map(|text| has(&store, text)), [true, false, true]);
+        return;
+    }
+    let test = "an_index_is_rebuilt_past_a_record_of_which_the_disk_cannot_read_whose_it_is";
+    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=EIO:when=5..6") else { return };
+    std::fs::remove_file(home.path().join("index.sqlite")).expect("made once again");
+    let store = open(home.path());
+    assert_eq!(["first", "second", "third"].map(|text| has(&store, text)), [true; 3], "it was not cut");
+}
+
+/// A controller that is lost for a minute must not make everything on its disks count as lost.
+#[test]
+fn an_index_is_not_rebuilt_from_a_disk_that_reads_nothing_any_more() {
+    if let Some(directory) = std::env::var_os(STORE) {
+        let opened = open_without_index(Path::new(&directory));
+        assert!(matches!(opened, Err(StoreError::Io { what: "read", .. })), "{opened:?}");
+        return;
+    }
+    let test = "an_index_is_not_rebuilt_from_a_disk_that_reads_nothing_any_more";
+    let Some(home) = on_a_failing_disk(test, "inject=pread64:error=EIO:when=5+") else { return };
+    let store = open(home.path());
+    assert_eq!(["first", "second", "third"].map(|text| has(&store, text)), [true; 3]);
+}
+
+/// The server did not start any more.
+#[test]
+fn an_index_of_which_the_disk_cannot_read_all_is_made_anew() {
+    if let Some(directory) = std::env::var_os(STORE) {
+        assert!(has(&open(Path::new(&directory)), "first"));
+        return;
+    }
+    let test = "an_index_of_which_the_disk_cannot_read_all_is_made_anew";
+    let Some(home) = on_a_failing_file("index.sqlite", test, "inject=pread64:error=EIO:when=1") else { return };
+    assert!(has(&open(home.path()), "first"));
 }

@@ -304,8 +304,16 @@ fn is_sound(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(version == VERSION && verdict == "ok")
 }
 
+/// Whether the file is not what was written. What the disk cannot read of it any more the packs still have.
 fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    let told = error.sqlite_error().map(|failure| (failure.code, failure.extended_code));
+    matches!(
+        told,
+        Some(
+            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _)
+                | (_, ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_CORRUPTFS)
+        )
+    )
 }
 
 fn failed(what: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
@@ -326,6 +334,22 @@ fn is_full(error: &rusqlite::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_that_is_damaged_or_cannot_be_read_is_made_anew_and_one_on_a_full_disk_is_not() {
+        for (code, damaged) in [
+            (ffi::SQLITE_CORRUPT, true),
+            (ffi::SQLITE_NOTADB, true),
+            (ffi::SQLITE_IOERR_READ, true),
+            (ffi::SQLITE_IOERR_CORRUPTFS, true),
+            (ffi::SQLITE_IOERR_WRITE, false),
+            (ffi::SQLITE_FULL, false),
+            (ffi::SQLITE_BUSY, false),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(is_damage(&error), damaged, "{error:?}");
+        }
+    }
 
     #[test]
     fn a_full_disk_is_told_apart_also_where_the_shared_memory_finds_no_room() {

@@ -17,6 +17,7 @@ use crate::StoreError;
 use bytes::Bytes;
 use model::{BLOCK_SIZE, BlockHash};
 use rustix::io::Errno;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -32,6 +33,8 @@ pub(super) const RECORD_HEADER: usize = 44;
 const OPEN_PACKS: usize = 256;
 /// Bytes read at once in search of the next readable record.
 const SEARCH_BYTES: usize = 1024 * 1024;
+/// Bytes read at once where the disk cannot read all.
+const SECTOR_BYTES: usize = 4096;
 
 const PACK_MAGIC: &[u8; 8] = b"SYNCPACK";
 const PACK_FORMAT: u32 = 1;
@@ -114,25 +117,28 @@ pub(super) struct PackScan<'a> {
     at: u64,
     /// Whether every byte before `at` belongs to a record that was read.
     gapless: bool,
+    /// Whether the disk could not read some of it.
+    unreadable: Cell<bool>,
 }
 
 impl<'a> PackScan<'a> {
     /// Begins at `from`, which must be the header's end or a record's.
     pub(super) fn begin(file: &'a File, path: &'a Path, pack: u32, from: u64) -> Result<Self, StoreError> {
         let len = file.metadata().map_err(StoreError::io("read", path))?.len();
-        Ok(Self { file, path, pack, len, at: from.max(PACK_HEADER), gapless: true })
+        Ok(Self { file, path, pack, len, at: from.max(PACK_HEADER), gapless: true, unreadable: Cell::new(false) })
     }
 
     /// Whether the pack begins with its header.
     ///
     /// # Errors
-    /// A format that this program does not know.
+    /// A format that this program does not know. A disk that cannot even read this is more likely to be ill as a whole
+    /// than to have a bad sector, and what it does not show must not count as lost.
     pub(super) fn has_header(&self) -> Result<bool, StoreError> {
         let mut header = [0; PACK_HEADER as usize];
         if self.len < PACK_HEADER {
             return Ok(false);
         }
-        self.read(&mut header, 0)?;
+        self.file.read_exact_at(&mut header, 0).map_err(StoreError::io("read", self.path))?;
         let found = u32_at(&header, 8);
         if header.starts_with(PACK_MAGIC) && found > PACK_FORMAT {
             return Err(StoreError::UnknownFormat { path: self.path.to_owned(), found });
@@ -153,7 +159,7 @@ impl<'a> PackScan<'a> {
                         self.gapless = false;
                         record
                     }
-                    None => return Ok(None),
+                    None => return self.check_end().map(|()| None),
                 },
             };
             self.at = end;
@@ -161,6 +167,16 @@ impl<'a> PackScan<'a> {
                 return Ok(Some((found, end)));
             }
         }
+    }
+
+    /// A disk that cannot read the end of a pack either has more than a bad sector: what it does not show must not count
+    /// as lost.
+    fn check_end(&self) -> Result<(), StoreError> {
+        let mut last = [0];
+        if !self.unreadable.get() || self.at >= self.len {
+            return Ok(());
+        }
+        self.file.read_exact_at(&mut last, self.len - 1).map_err(StoreError::io("read", self.path))
     }
 
     fn record_at(&self, at: u64) -> Result<Option<(Found, u64)>, StoreError> {
@@ -212,9 +228,37 @@ impl<'a> PackScan<'a> {
         Ok(None)
     }
 
-    fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), StoreError> {
-        self.file.read_exact_at(bytes, at).map_err(StoreError::io("read", self.path))
+    /// Whether the disk could not read some of what was scanned.
+    pub(super) const fn met_unreadable(&self) -> bool {
+        self.unreadable.get()
     }
+
+    /// Reads so many bytes. Those that the disk cannot read are zeros: in a block's data they show in its hash, in a
+    /// header in its checksum.
+    fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), StoreError> {
+        match self.file.read_exact_at(bytes, at) {
+            Err(error) if is_unreadable(&error) => {}
+            read => return read.map_err(StoreError::io("read", self.path)),
+        }
+        for (i, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+            let at = at + (i * SECTOR_BYTES) as u64;
+            match self.file.read_exact_at(sector, at) {
+                Err(error) if is_unreadable(&error) => {
+                    if !self.unreadable.replace(true) {
+                        tracing::error!(pack = %self.path.display(), offset = at, "the disk cannot read a part of a pack");
+                    }
+                    sector.fill(0);
+                }
+                read => read.map_err(StoreError::io("read", self.path))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the disk cannot read its own sectors, as nobody's mistake.
+fn is_unreadable(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 fn parse_removal(data: &[u8]) -> Option<Place> {
@@ -249,7 +293,7 @@ impl PackReaders {
         match file.read_exact_at(&mut bytes, place.offset) {
             Ok(()) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+            Err(error) if is_unreadable(&error) => {
                 tracing::error!(pack = %path.display(), offset = place.offset, "the disk cannot read a block");
                 Ok(None)
             }

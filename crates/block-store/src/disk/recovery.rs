@@ -91,6 +91,8 @@ fn catch_up(layout: &Layout, index: &mut Index, pack: u32, from: u64, role: Role
     while let Some((found, end)) = scan.next()? {
         replay.take(found, end)?;
     }
+    // What the disk cannot read now is no torn write, and nothing of it is cut.
+    let role = if scan.met_unreadable() { Role::Full } else { role };
     let end = replay.finish(role, len)?;
     if role == Role::Full || !whole {
         return Ok(Tail::Begin { pack: pack + 1 });
