@@ -228,17 +228,34 @@ pub struct Rebuilt {
 pub fn rebuild_index(home: &Home) -> Result<Rebuilt, DeviceError> {
     let config = home.load_config()?;
     let _lock = home.lock()?;
-    let path = home.database();
     // A row that cannot be read is a reason to set the database aside too.
-    match Database::open(&path, config.device, |_, _| ()) {
+    match Database::open(&home.database(), config.device, |_, _| ()) {
         Ok((mut database, ())) => {
             database.forget_local_hashes()?;
             database.close()?;
-            return Ok(Rebuilt { set_aside: None });
+            Ok(Rebuilt { set_aside: None })
         }
-        Err(error) if !error.is_unsafe_to_continue() => return Err(error.into()),
-        Err(error) => tracing::info!(%error, "the client database is set aside"),
+        Err(error) if !error.is_unsafe_to_continue() => Err(error.into()),
+        Err(error) => {
+            tracing::info!(%error, "the client database is set aside");
+            start_over(home, &config)
+        }
     }
+}
+
+/// Builds the index of a home on which no daemon runs anew, also where the database is sound: it is set aside, and the
+/// device starts again as above. For a folder that is another one than the database tells of, such as a copy.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn rebuild_index_anew(home: &Home) -> Result<Rebuilt, DeviceError> {
+    let config = home.load_config()?;
+    let _lock = home.lock()?;
+    start_over(home, &config)
+}
+
+fn start_over(home: &Home, config: &Config) -> Result<Rebuilt, DeviceError> {
+    let path = home.database();
     let salvaged = salvage_state(&path).filter(|state| state.instance == config.instance);
     let fresh = EngineState::linked(config.instance, config.epoch(), config.namespace);
     let state = match salvaged {

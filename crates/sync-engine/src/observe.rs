@@ -25,7 +25,7 @@ use ids::Ids;
 use look::{Look, merge, shows};
 use model::name::RESERVED_NAME;
 use model::{BLOCK_SIZE, Name, NameKey, NamespaceId, NodeId, limits};
-use problems::Problems;
+use problems::{MOUNTED, Problems};
 use same::{is_renumbered, may_be_edited, same_file};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -341,7 +341,7 @@ impl Observer {
         }
         let other_device = found.kind == FileKind::Directory && found.print.device != local.print.device;
         if other_device && !is_renumbered(&local, &found.print, &listing.print) {
-            self.problems.report(folder, &found.name, "another file system is (or was) mounted here".to_owned());
+            self.problems.report(folder, &found.name, MOUNTED.to_owned());
             return Some(child);
         }
         self.missing.remove(&child);
@@ -681,7 +681,7 @@ impl Observer {
     fn is_foreign(&mut self, trees: &Trees, folder: NodeId, print: &Fingerprint) -> bool {
         let foreign = trees.local(folder).is_some_and(|local| local.print.device != print.device);
         if foreign {
-            self.problems.report_folder(folder, "another file system is (or was) mounted here".to_owned());
+            self.problems.report_folder(folder, MOUNTED.to_owned());
         }
         foreign
     }

@@ -122,7 +122,14 @@ pub(crate) enum Verb {
     ///
     /// A damaged database is set aside and a new one built from your files and the server. Nothing is
     /// deleted.
-    RebuildIndex,
+    RebuildIndex {
+        /// Set a sound database aside too, as after the folder was copied to another disk
+        ///
+        /// Syncing must be stopped. Of files that differ both versions stay, and what was deleted on one side
+        /// and not yet on the other may come back.
+        #[arg(long)]
+        anew: bool,
+    },
     /// Show and change settings
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -532,6 +539,7 @@ mod tests {
             "exclude remove a",
             "bandwidth-limit 1M off",
             "rebuild-index",
+            "rebuild-index --anew",
             "config get delete-guard",
             "config set delete-guard off",
             "config list",

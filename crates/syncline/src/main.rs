@@ -48,7 +48,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::BandwidthLimit { up, down } => commands::settings::bandwidth(&up, &down, &context),
         Verb::Config(verb) => commands::settings::config(&verb, &context),
         Verb::Deletions(verb) => commands::settings::deletions(verb, &context),
-        Verb::RebuildIndex => commands::settings::rebuild_index(&context),
+        Verb::RebuildIndex { anew } => commands::settings::rebuild_index(anew, &context),
         Verb::Devices => commands::account::devices(&context),
         Verb::History { folder, limit } => commands::account::history(folder.as_deref(), limit, &context),
         Verb::Revs { path, limit } => commands::account::revisions(&path, limit, &context),

@@ -294,6 +294,31 @@ fn a_damaged_database_stops_for_safety_and_can_be_rebuilt_without_a_loss() {
     assert_eq!(desktop.tree(), expected);
 }
 
+/// As after the folder was copied to another disk, of which the database knows nothing.
+#[test]
+fn a_sound_database_can_be_built_anew_without_a_loss() {
+    let server = Server::start();
+    let (laptop, desktop) = (server.running_device("laptop"), server.running_device("desktop"));
+    for (path, content) in [("kept/notes.txt", "text"), ("kept/edited.txt", "before"), ("gone.txt", "back again")] {
+        laptop.write(path, content);
+    }
+    support::flush_both(&laptop, &desktop);
+    laptop.run(&["rebuild-index", "--anew"]).fails(1, "another syncline process", "syncline stop");
+    laptop.run(&["stop"]).ok();
+    fs::remove_file(laptop.folder.join("gone.txt")).expect("not copied");
+    laptop.write("kept/edited.txt", "after");
+    let rebuilt = laptop.run(&["rebuild-index", "--anew"]).ok();
+    assert!(rebuilt.stderr.contains("client.sqlite.damaged-1"), "{rebuilt:?}");
+    laptop.run(&["start"]).ok();
+    support::flush_both(&laptop, &desktop);
+    let tree = laptop.tree();
+    let contents: Vec<&str> = tree.iter().map(|(_, content)| content.as_str()).collect();
+    for content in ["back again", "text", "before", "after"] {
+        assert!(contents.contains(&content), "{content}: {tree:?}");
+    }
+    assert_eq!((tree.len(), tree), (5, desktop.tree()));
+}
+
 #[test]
 fn a_missing_database_is_not_taken_for_an_empty_one() {
     let server = Server::start();

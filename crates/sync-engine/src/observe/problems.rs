@@ -15,6 +15,10 @@ const MAX_PATH_PROBLEMS: usize = 10_000;
 /// The name under which a folder's own problem stands.
 const ITSELF: &[u8] = b"";
 
+/// Why nothing is concluded from what a folder shows.
+pub(super) const MOUNTED: &str = "another file system is (or was) mounted here; if all was copied to another disk, run \
+                       `syncline stop`, `syncline rebuild-index --anew` and `syncline start`";
+
 /// Items that cannot be in the tree, with the reason, by folder and name.
 #[derive(Debug, Default)]
 pub struct Problems {

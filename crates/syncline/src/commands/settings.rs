@@ -5,7 +5,7 @@ use crate::arguments::{ConfigVerb, DeletionsVerb, ExcludeVerb};
 use crate::output::{self, safe, table};
 use client::control::protocol::{Done, ExcludedReply, SettingEntry, SettingsReply};
 use client::settings::{Setting, SettingError};
-use client::{Command, Failure, FailureKind};
+use client::{Command, Failure, FailureKind, device};
 
 /// Pauses syncing.
 pub(crate) fn pause(context: &Context) -> Result<(), Failure> {
@@ -62,9 +62,15 @@ pub(crate) fn deletions(verb: DeletionsVerb, context: &Context) -> Result<(), Fa
     })
 }
 
-/// Reads all local files again.
-pub(crate) fn rebuild_index(context: &Context) -> Result<(), Failure> {
-    let reply: serde_json::Value = context.perform(Command::RebuildIndex)?;
+/// Reads all local files again, or builds the database anew.
+pub(crate) fn rebuild_index(anew: bool, context: &Context) -> Result<(), Failure> {
+    let reply: serde_json::Value = if anew {
+        let rebuilt = device::rebuild_index_anew(&context.home()?);
+        let rebuilt = rebuilt.map_err(|error| Failure::from_error(&error, error.hint()))?;
+        serde_json::to_value(rebuilt).map_err(|error| Failure::from_error(&error, None))?
+    } else {
+        context.perform(Command::RebuildIndex)?
+    };
     if let Some(aside) = reply.get("set_aside").and_then(serde_json::Value::as_str) {
         output::say(&format!("the old database is now {}", safe(aside)));
         output::say("run `syncline start`: your files and the server's are merged, nothing is deleted");
