@@ -13,7 +13,8 @@ use delta::{Script, Writer};
 use model::BlockHash;
 use model::block::beginnings;
 use model::limits::{
-    BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD, NAMELESS_BLOCK,
+    BASES_PER_BLOCK, BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD,
+    NAMELESS_BLOCK,
 };
 use parcels::{Compressors, Effort, Form, Opened, SHARED_PARCEL};
 use serde::Deserialize;
@@ -401,8 +402,12 @@ impl BlockService {
         script: &Bytes,
     ) -> Result<Option<(Bytes, SentDelta)>, ApiError> {
         let Ok(parsed) = Script::parse(script, len as usize) else { return Ok(None) };
+        let needed = parsed.bases();
+        if needed.len() > BASES_PER_BLOCK {
+            return Ok(None);
+        }
         let mut bases = BTreeMap::new();
-        for number in parsed.bases() {
+        for number in needed {
             let Some(hash) = upload.bases.get(number).copied().flatten() else { return Ok(None) };
             let Some(bytes) = self.base(&hash)? else { return Ok(None) };
             bases.insert(number, (hash, bytes));

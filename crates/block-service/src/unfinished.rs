@@ -60,7 +60,13 @@ impl Unfinished {
         };
         let budgets = UploadBudgets::default();
         for file in files.flatten().map(|file| file.path()) {
-            if let Some((who, body)) = read(&file) {
+            let kept = read(&file);
+            // Before anything is done with it: should that end the process, the next start must not do it again.
+            if let Err(error) = fs::remove_file(&file) {
+                tracing::warn!(file = %file.display(), %error, "a file cannot be removed");
+                continue;
+            }
+            if let Some((who, body)) = kept {
                 let mut body = BodyReader::new(Body::from(body));
                 match upload::take_up(service.clone(), budgets.clone(), who, &mut body).await {
                     Ok(()) => tracing::info!("the blocks of an unfinished upload are kept"),
@@ -70,9 +76,6 @@ impl Unfinished {
                     }
                     Err(error) => tracing::warn!(%error, "an unfinished upload is lost, and will be sent again"),
                 }
-            }
-            if let Err(error) = fs::remove_file(&file) {
-                tracing::warn!(file = %file.display(), %error, "a file cannot be removed");
             }
         }
     }

@@ -39,6 +39,8 @@ pub const NAMELESS_BLOCK: u32 = 256 * 1024;
 pub const PACK_BLOCKS: usize = 1024;
 /// Blocks that the deltas of one upload or download may copy from.
 pub const BASES_PER_REQUEST: usize = 256;
+/// Blocks that the delta of one block may copy from; all of them are in memory while it is made.
+pub const BASES_PER_BLOCK: usize = 8;
 /// Blocks that are sent together as what has moved of others: a quarter of a gigabyte, which a server makes long before
 /// anybody takes it for silent.
 pub const SHIFT_BLOCKS: usize = 64;

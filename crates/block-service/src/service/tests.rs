@@ -232,6 +232,28 @@ fn a_delta_that_leads_elsewhere_is_told_and_nothing_is_committed() {
     assert_eq!(meta.committed.lock().expect("not poisoned").len(), 1);
 }
 
+/// A few bytes could make the server read a gigabyte into memory, which no budget counted.
+#[test]
+fn a_delta_copies_from_few_blocks_at_most() {
+    let (service, store, _) = service();
+    let bases: Vec<[u8; 1]> = (0..=BASES_PER_BLOCK).map(|n| [u8::try_from(n).expect("few")]).collect();
+    let slices: Vec<&[u8]> = bases.iter().map(<[u8; 1]>::as_slice).collect();
+    let copies: Vec<Bytes> = slices.iter().map(|base| Bytes::copy_from_slice(base)).collect();
+    service.changeset(ANN, head(ANN, &slices), copies).expect("commits");
+    for (count, is_made) in [(BASES_PER_BLOCK, true), (BASES_PER_BLOCK + 1, false)] {
+        let mut writer = Writer::default();
+        (0..count).for_each(|base| writer.copy(base, 0, 1));
+        let block = slices[..count].concat();
+        let blocks = slices.iter().map(|base| BlockHash::of(base)).collect();
+        let bases = Bases { namespace: NamespaceId(ANN.account.0), blocks };
+        let head = ChangesetHead { bases: Some(bases), ..head(ANN, &[&block]) };
+        let parcel = Parcel { form: Form::Delta, blocks: 1, bytes: writer.finish().into() };
+        let reply = upload(&service, ANN, (head, parcel));
+        assert_eq!((reply.outcome.is_some(), reply.unmade.is_empty()), (is_made, is_made), "{count} bases");
+        assert_eq!(store.get(&BlockHash::of(&block)).expect("reads").is_some(), is_made);
+    }
+}
+
 /// A file that was appended to could never be uploaded, as its last block was damaged on the server.
 #[test]
 fn a_delta_to_a_damaged_base_is_asked_for_whole() {

@@ -27,8 +27,6 @@ const WRITE_QUEUE: usize = 4;
 const PIECE_BYTES: usize = 2 * limits::BEGINNING_BYTES;
 /// Whole blocks whose pieces stay in memory until they are hashed, side by side.
 const HASHED_TOGETHER: usize = 2;
-/// Bases that one delta may copy from; each may be a block in memory.
-const BASES_AT_ONCE: usize = 8;
 /// Bases that stay in memory for the next delta.
 const BASES_KEPT: usize = 2;
 
@@ -478,7 +476,7 @@ impl Writer {
     fn make(&mut self, header: &BlockHeader, script: &[u8]) -> Option<Bytes> {
         let script = Script::parse(script, header.len as usize).ok()?;
         let needed = script.bases();
-        if needed.len() > BASES_AT_ONCE {
+        if needed.len() > limits::BASES_PER_BLOCK {
             return None;
         }
         // Nothing is read, and kept, for a script that names a base that is not here.
