@@ -293,7 +293,7 @@ impl Engine {
             self.prefetches.next_give_up(),
             self.excluding.retry_at,
             self.power.settle_at,
-            if self.state.paused { None } else { self.server.retry_at },
+            if self.state.paused { None } else { self.server.next_retry() },
             self.server.echo_ends(),
             deletions.filter(|_| !self.state.paused && !self.deletions_held()),
             held_back,

@@ -51,7 +51,13 @@ impl Engine {
         if let Some(reason) = &self.server.offline {
             return Phase::Offline { reason: reason.clone() };
         }
-        if self.is_settled() { Phase::UpToDate } else { Phase::Syncing }
+        if self.is_settled() {
+            return Phase::UpToDate;
+        }
+        match self.server.refusal() {
+            Some(reason) => Phase::Offline { reason: reason.to_owned() },
+            None => Phase::Syncing,
+        }
     }
 
     /// At most `limit` of the items that cannot be synced now.
@@ -158,7 +164,7 @@ impl Engine {
         if let Some(reason) = self.queues.problems.get(&id) {
             return (*reason).to_owned();
         }
-        let offline = match &self.server.offline {
+        let offline = match self.server.offline.as_deref().or(self.server.refusal()) {
             Some(reason) => format!(", and {reason}"),
             None => String::new(),
         };

@@ -37,6 +37,10 @@ pub(super) struct ServerWork {
     pub(super) offline: Option<String>,
     attempts: u32,
     pub(super) retry_at: Option<u64>,
+    /// Uploads that the server refuses for now, as when its disk is full, while it answers all else.
+    pub(super) uploads: Refusals,
+    /// The same of downloads.
+    pub(super) fetches: Refusals,
     pub(super) unlinked: bool,
     pub(super) pull_wanted: bool,
     /// Questions asked about the journal.
@@ -67,6 +71,47 @@ pub(super) struct ServerWork {
     whole_lists: bool,
 }
 
+/// Refusals in a row of one kind of transfer. Other answers do not end the row, since a transfer that is tried again in vain
+/// costs what it is long.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    attempts: u32,
+    pub(super) retry_at: Option<u64>,
+    /// What the server said last.
+    pub(super) reason: Option<String>,
+}
+
+impl Refusals {
+    fn add(&mut self, refusal: &ApiError, now: u64, random: [u8; 16]) {
+        self.reason = Some(RequestError::Refused(refusal.clone()).to_string());
+        if self.retry_at.is_none() {
+            self.retry_at = Some(now + backoff(self.attempts, advised_wait(refusal), random));
+            self.attempts = self.attempts.saturating_add(1);
+        }
+    }
+
+    fn end(&mut self) {
+        *self = Self::default();
+    }
+
+    fn on_time(&mut self, now: u64) {
+        self.retry_at = self.retry_at.filter(|at| *at > now);
+    }
+}
+
+/// How long to wait after so many failures before the one now, in milliseconds: any time up to a ceiling that doubles
+/// ("full jitter"), and no shorter than the server advised.
+fn backoff(before: u32, advised: u64, random: [u8; 16]) -> u64 {
+    let ceiling = (BACKOFF_BASE_MS << before.min(10)).min(BACKOFF_CAP_MS);
+    let drawn = u64::from_le_bytes(first_eight(random)) % ceiling;
+    drawn.max(BACKOFF_FLOOR_MS).max(advised.min(BACKOFF_CAP_MS))
+}
+
+/// In milliseconds.
+fn advised_wait(refusal: &ApiError) -> u64 {
+    refusal.retry_after().and_then(|wait| u64::try_from(wait.as_millis()).ok()).unwrap_or(0)
+}
+
 /// A journal that has grown as it would by the commit under way.
 #[derive(Debug)]
 struct Echo {
@@ -95,9 +140,21 @@ impl ServerWork {
         !self.pulling && !self.pull_wanted && !self.asking && !self.committing && self.offline.is_none()
     }
 
+    /// What the server said when it refused a transfer the last time.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.uploads.reason.as_deref().or(self.fetches.reason.as_deref())
+    }
+
+    /// When something is to be tried again.
+    pub(super) fn next_retry(&self) -> Option<u64> {
+        [self.retry_at, self.uploads.retry_at, self.fetches.retry_at].into_iter().flatten().min()
+    }
+
     /// Does not wait for the backoff to end.
     pub(super) fn try_now(&mut self) {
         self.attempts = 0;
+        self.uploads.end();
+        self.fetches.end();
         if self.retry_at.take().is_some() {
             self.pull_wanted = true;
         }
@@ -122,6 +179,8 @@ impl ServerWork {
         if self.echo.take_if(|echo| echo.until <= now).is_some() {
             self.pull_wanted = true;
         }
+        self.uploads.on_time(now);
+        self.fetches.on_time(now);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pull_wanted = true;
@@ -215,6 +274,11 @@ impl Engine {
                 self.server.offline = None;
                 self.server.attempts = 0;
                 self.server.retry_at = None;
+                match (&kind, &reply) {
+                    (_, Reply::Changeset { .. } | Reply::Shifted { .. }) => self.server.uploads.end(),
+                    (RequestKind::Fetch(_), Reply::Fetched { .. }) => self.server.fetches.end(),
+                    _ => {}
+                }
                 self.take_reply(kind, reply, env);
             }
             Err(error) => self.call_failed(kind, error, env),
@@ -249,7 +313,26 @@ impl Engine {
         }
     }
 
+    fn refusals_of(&mut self, kind: &RequestKind) -> Option<&mut Refusals> {
+        match kind {
+            RequestKind::Commit | RequestKind::Upload(_) | RequestKind::Shift(_) => Some(&mut self.server.uploads),
+            RequestKind::Fetch(_) => Some(&mut self.server.fetches),
+            RequestKind::Changes
+            | RequestKind::Server
+            | RequestKind::Missing(_)
+            | RequestKind::Announce
+            | RequestKind::Coming(_)
+            | RequestKind::Prefetch { .. } => None,
+        }
+    }
+
     fn call_failed(&mut self, kind: RequestKind, error: RequestError, env: &mut Environment<'_>) {
+        if let RequestError::Refused(refusal) = &error
+            && refusal.code.is_transient()
+            && let Some(refusals) = self.refusals_of(&kind)
+        {
+            refusals.add(refusal, env.now, (env.random)());
+        }
         match &error {
             RequestError::Refused(refusal) if !refusal.code.is_transient() => self.refused(&kind, refusal, env),
             RequestError::Unreachable(_) | RequestError::NotSyncline(_) | RequestError::Refused(_) => {
@@ -264,17 +347,12 @@ impl Engine {
         if self.server.retry_at.is_some() {
             return;
         }
-        let ceiling = (BACKOFF_BASE_MS << self.server.attempts.min(10)).min(BACKOFF_CAP_MS);
-        self.server.attempts = self.server.attempts.saturating_add(1);
         let advised = match error {
-            RequestError::Refused(refusal) => {
-                refusal.retry_after().and_then(|wait| u64::try_from(wait.as_millis()).ok())
-            }
-            RequestError::Unreachable(_) | RequestError::NotSyncline(_) => None,
+            RequestError::Refused(refusal) => advised_wait(refusal),
+            RequestError::Unreachable(_) | RequestError::NotSyncline(_) => 0,
         };
-        let drawn = u64::from_le_bytes(first_eight((env.random)())) % ceiling;
-        let wait = drawn.max(BACKOFF_FLOOR_MS).max(advised.unwrap_or(0).min(BACKOFF_CAP_MS));
-        self.server.retry_at = Some(env.now + wait);
+        self.server.retry_at = Some(env.now + backoff(self.server.attempts, advised, (env.random)()));
+        self.server.attempts = self.server.attempts.saturating_add(1);
     }
 
     fn refused(&mut self, kind: &RequestKind, refusal: &ApiError, env: &mut Environment<'_>) {

@@ -232,12 +232,14 @@ impl Engine {
         if self.local.root != crate::io::RootState::Present {
             return;
         }
-        if std::mem::take(&mut self.transfers.stirred) {
+        if self.server.uploads.retry_at.is_none() && std::mem::take(&mut self.transfers.stirred) {
             self.start_moves(env);
             self.ask_for_missing(env);
             self.start_uploads(env);
         }
-        self.start_fetches(env);
+        if self.server.fetches.retry_at.is_none() {
+            self.start_fetches(env);
+        }
         self.start_prefetches();
     }
 
@@ -247,7 +249,8 @@ impl Engine {
         if wanted.is_empty() {
             return BlockPlan::Present;
         }
-        if file.size > self.tuning.inline_file && !self.is_small_edit(node, file, &wanted) {
+        let refused = self.server.uploads.retry_at.is_some();
+        if refused || file.size > self.tuning.inline_file && !self.is_small_edit(node, file, &wanted) {
             return BlockPlan::UploadFirst;
         }
         match wanted.iter().map(|(number, hash)| self.source(node, file, *number, *hash)).collect() {

@@ -31,6 +31,8 @@ pub(crate) struct Script {
     pub(crate) now: u64,
     /// The next random bytes.
     drawn: u8,
+    /// What the waits are drawn from: none is the hardest case as a rule.
+    pub(crate) waits: u64,
     lists: Lists,
 }
 
@@ -60,7 +62,7 @@ impl Script {
     /// An engine that has just started on these rows.
     pub(crate) fn begin(state: EngineState, rows: Vec<(NodeId, NodeRow)>) -> Self {
         let engine = Engine::new(state, rows, "laptop".to_owned());
-        let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
+        let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, waits: 0, lists: Lists::default() };
         script.tell(Event::Started);
         script
     }
@@ -69,7 +71,7 @@ impl Script {
     pub(crate) fn start_tuned(state: EngineState, tuning: Tuning) -> Self {
         let mut engine = Engine::new(state, Vec::new(), "laptop".to_owned());
         engine.tune(tuning);
-        let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, lists: Lists::default() };
+        let mut script = Self { engine, actions: Vec::new(), now: 0, drawn: 0, waits: 0, lists: Lists::default() };
         script.tell(Event::Started);
         script.settle(Ok(Settled::default()));
         script
@@ -85,10 +87,10 @@ impl Script {
 
     pub(crate) fn tell(&mut self, event: Event) {
         self.now += 1;
-        let drawn = &mut self.drawn;
+        let (drawn, waits) = (&mut self.drawn, self.waits);
         let mut random = || {
             let mut bytes = [0; 16];
-            // The first eight draw the waits: none is the hardest case.
+            bytes[..8].copy_from_slice(&waits.to_le_bytes());
             bytes[8] = *drawn;
             *drawn = drawn.wrapping_add(1);
             bytes[15] = 0xee;

@@ -1,11 +1,13 @@
 //! How edits are sent: with their commit, and how soon when there are many.
 
 use crate::build::{A, agreed_file, at_root, blocks, changed, found_file, path, print};
+use crate::ordering::refused;
 use crate::script::{Script, hash, state};
-use api::{MissingReply, SentOperation};
+use api::{ChangesReply, ErrorCode, MissingReply, SentOperation};
 use model::{CommitOutcome, Position, Reason, Rejection, Timestamp};
 use sync_engine::Tuning;
 use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request, RequestId};
+use sync_engine::status::Phase;
 
 /// The device has the file `a` in sync, which is then found changed.
 fn edit(script: &mut Script, print: Fingerprint) {
@@ -203,5 +205,54 @@ fn a_file_that_keeps_its_size_and_one_of_few_blocks_are_not_taken_to_have_moved(
         let mut script = grown(move_from, edited);
         assert!(asked_to_shift(&mut script).is_none());
         assert!(asked_for_missing(&mut script).is_some());
+    }
+}
+
+/// Lets ten minutes go by on a server that has no room for blocks and answers all else. When a block came to it.
+fn comings_of_a_block(tuning: Tuning) -> Vec<u64> {
+    /// Makes each wait as long as it can be.
+    const LONGEST: u64 = 1_919_999;
+    let mut script =
+        Script::at_rest(state(), vec![(A, agreed_file(&at_root("a"), "bytes", 11))], &[found_file("a", print(11, 5))]);
+    script.engine.tune(tuning);
+    script.waits = LONGEST;
+    edit(&mut script, changed(print(11, 5)));
+    hash(&mut script, "mine!");
+    let mut comings = Vec::new();
+    let end = script.now + 600_000;
+    while script.now < end {
+        let asked = script.request(|request| match request {
+            Request::Changeset { .. } => Some(Err(())),
+            Request::Commit(_) => {
+                let missing = Reason::MissingBlocks(blocks("mine!").0);
+                let outcome = CommitOutcome::Rejected(vec![Rejection { index: 0, reason: missing }]);
+                Some(Ok(Reply::Commit(outcome)))
+            }
+            Request::Missing(_) => Some(Ok(Reply::Missing(MissingReply { missing: vec![0] }))),
+            Request::News(_) | Request::Changes(_) => Some(Ok(Reply::Changes(ChangesReply { namespaces: Vec::new() }))),
+            _ => None,
+        });
+        match asked {
+            Some((id, Ok(reply))) => script.reply(id, Ok(reply)),
+            Some((id, Err(()))) => {
+                comings.push(script.now);
+                script.reply(id, refused(ErrorCode::NoSpace));
+            }
+            None => script.wake(),
+        }
+    }
+    assert!(matches!(script.engine.status().phase, Phase::Offline { .. }), "the user is told why");
+    comings
+}
+
+/// It came about once in a second, with all that had been on its way, for as long as the disk was full: an answer to any
+/// other call ended the row of failures.
+#[test]
+fn what_the_server_has_no_room_for_is_sent_ever_more_seldom() {
+    for inline_file in [0, Tuning::default().inline_file] {
+        let comings = comings_of_a_block(Tuning { inline_file, ..Tuning::default() });
+        let pauses: Vec<u64> = comings.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(pauses.len() < 15 && pauses.is_sorted(), "{pauses:?}");
+        assert!(pauses.last().is_some_and(|last| *last > 100_000), "{pauses:?}");
     }
 }

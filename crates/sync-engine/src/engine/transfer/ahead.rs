@@ -39,7 +39,11 @@ impl Engine {
     /// have travelled with their commit unasked, too.
     pub(in crate::engine) fn send_ahead(&mut self, env: &Environment<'_>) {
         let waits = self.state.in_flight.is_none() || self.queues.push.is_empty();
-        if waits || !self.is_online() || self.transfers.uploads.len() >= AHEAD_WINDOW {
+        if waits
+            || !self.is_online()
+            || self.server.uploads.retry_at.is_some()
+            || self.transfers.uploads.len() >= AHEAD_WINDOW
+        {
             return;
         }
         for namespace in self.queues.namespaces(false) {
