@@ -40,6 +40,10 @@ pub(crate) const FULL_PARCEL: u64 = parcels::SHARED_PARCEL / 2;
 /// Bytes of blocks that deltas were made over, kept for the deltas of their neighbours: those that the uploads of one
 /// device at a time name, so that a block which is summed up for one of them need not be read again for the next.
 pub(crate) const RECENT_BASE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of what is remembered of blocks that could not be handed out: some thousands of them.
+pub(crate) const DAMAGED_BYTES: usize = 1024 * 1024;
+/// How long they are told to be unavailable before they are tried again.
+pub(crate) const DAMAGED_FOR: Duration = Duration::from_secs(300);
 /// Bodies up to this many plain bytes are put together before they are sent, which spares the framing.
 pub(crate) const SMALL_BODY: u64 = 64 * 1024;
 

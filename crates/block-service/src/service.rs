@@ -10,12 +10,12 @@ use api::{
 use block_store::{Block, BlockError, BlockStore, StoreError};
 use bytes::Bytes;
 use delta::{Script, Writer};
-use model::BlockHash;
 use model::block::beginnings;
 use model::limits::{
     BASES_PER_BLOCK, BASES_PER_REQUEST, BEGINNING_BYTES, BLOCK_BYTES_PER_REQUEST, BLOCKS_PER_REQUEST, LONGEST_UPLOAD,
     NAMELESS_BLOCK,
 };
+use model::{BLOCK_SIZE, BlockHash};
 use parcels::{Compressors, Effort, Form, Opened, SHARED_PARCEL};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -59,6 +59,8 @@ pub struct BlockService {
     /// Blocks as they were uploaded, for those who fetch them next.
     recent_forms: Recent<SentForm>,
     pub(crate) recent_bases: Recent<Bytes>,
+    /// Blocks that the store listed and could not hand out, and since when.
+    damaged: Recent<Instant>,
     pub(crate) fresh: FreshBlocks,
 }
 
@@ -170,6 +172,7 @@ impl BlockService {
             compressors: Compressors::default(),
             recent_forms: Recent::new(limits::RECENT_FORM_BYTES),
             recent_bases: Recent::new(limits::RECENT_BASE_BYTES),
+            damaged: Recent::new(limits::DAMAGED_BYTES),
             fresh: FreshBlocks::new(limits::FRESH_BLOCKS),
         }
     }
@@ -296,6 +299,7 @@ impl BlockService {
         self.meta.renew(&blocks.iter().map(Block::hash).collect::<Vec<_>>())?;
         upload.renewed.get_or_insert_with(Instant::now);
         self.store.put(blocks).map_err(|error| unavailable(&error))?;
+        blocks.iter().for_each(|block| self.damaged.forget(&block.hash()));
         upload.stored.extend(blocks.iter().map(|block| StoredBlock { hash: block.hash(), len: block.len() }));
         Ok(())
     }
@@ -486,8 +490,11 @@ impl BlockService {
         let allowed: Vec<BlockHash> = wanted.filter(|(_, allowed)| *allowed).map(|(hash, _)| *hash).collect();
         let bases = request.bases.iter().zip(verdicts).map(|(hash, readable)| Base { hash: *hash, readable }).collect();
         let lengths = self.store.lengths(&allowed).map_err(|error| unavailable(&error))?;
-        let held: BTreeMap<BlockHash, u32> =
-            allowed.into_iter().zip(lengths).filter_map(|(hash, len)| Some((hash, len?))).collect();
+        let held = allowed.into_iter().zip(lengths).filter_map(|(hash, len)| {
+            let len = len.filter(|len| (1..=BLOCK_SIZE).contains(&u64::from(*len)))?;
+            (!self.is_damaged(&hash)).then_some((hash, len))
+        });
+        let held: BTreeMap<BlockHash, u32> = held.collect();
         Ok(Offer { head: fill(&request.blocks, &held), bases })
     }
 
@@ -497,12 +504,29 @@ impl BlockService {
     /// `Unavailable`: one turned out to be damaged, or is gone.
     pub fn read(&self, offered: &[BlockHeader]) -> Result<Vec<Bytes>, ApiError> {
         let hashes: Vec<BlockHash> = offered.iter().map(|header| header.hash).collect();
-        let found = self.store.get_all(&hashes).map_err(|error| unavailable(&error))?;
+        let found = self.store.get_all(&hashes).map_err(|error| {
+            if let StoreError::Corrupt { hash } = &error {
+                self.note_damage(*hash);
+            }
+            unavailable(&error)
+        })?;
         let whole = |(header, bytes): (&BlockHeader, Option<Bytes>)| {
-            let gone = || ApiError::new(ErrorCode::Unavailable, "the block has just been removed");
-            bytes.filter(|bytes| bytes.len() == header.len as usize).ok_or_else(gone)
+            bytes.filter(|bytes| bytes.len() == header.len as usize).ok_or_else(|| {
+                self.note_damage(header.hash);
+                ApiError::new(ErrorCode::Unavailable, "the block has just been removed")
+            })
         };
         offered.iter().zip(found).map(whole).collect()
+    }
+
+    /// For a while the block is told to be unavailable: an answer that breaks off at it would do so each time, and what
+    /// is asked for together with it would never arrive. A store on a disk remembers by itself; objects do not.
+    fn note_damage(&self, hash: BlockHash) {
+        self.damaged.keep(hash, Instant::now(), size_of::<Instant>());
+    }
+
+    fn is_damaged(&self, hash: &BlockHash) -> bool {
+        self.damaged.get(hash).is_some_and(|since| since.elapsed() < limits::DAMAGED_FOR)
     }
 
     /// Blocks that were offered, as one parcel in the smallest form that is at hand for a caller who says

@@ -603,7 +603,8 @@ impl Decoder {
         self.buffer.advance(4);
         let head: BlocksHead = codec::decode(&self.buffer.split_to(len))?;
         codec::check_headers(&head.blocks)?;
-        let asked = |header: &BlockHeader| wanted.get(&header.hash).is_some_and(|block| block.len == header.len);
+        // A shorter one is damaged, which the server finds when it reads it. It must not keep the others from coming.
+        let asked = |header: &BlockHeader| wanted.get(&header.hash).is_some_and(|block| header.len <= block.len);
         if head.unavailable.len() > limits::BLOCKS_PER_REQUEST || !head.blocks.iter().all(asked) {
             return Err(BlocksError::Unasked);
         }
@@ -690,6 +691,19 @@ mod tests {
     fn a_block_that_was_not_asked_for_is_refused() {
         let body = body(&[b"one", b"other"]);
         assert_eq!(decode(&[&body], &wanted(&[b"one"])), Err(BlocksError::Unasked));
+    }
+
+    /// The head counted as one that no server sends, for all that was asked for together with a truncated block.
+    #[test]
+    fn a_block_that_is_shorter_on_the_server_keeps_no_other_from_coming() {
+        let body = body(&[b"one", b"other"]);
+        let wanted = |extra: [u32; 2]| {
+            let mut wanted = wanted(&[b"one", b"other"]);
+            wanted.values_mut().zip(extra).for_each(|(block, extra)| block.len = block.len + extra - 1);
+            wanted
+        };
+        assert!(decode(&[&body], &wanted([1, 2])).is_ok());
+        assert_eq!(decode(&[&body], &wanted([0, 1])), Err(BlocksError::Unasked), "a longer one has no room");
     }
 
     proptest! {
