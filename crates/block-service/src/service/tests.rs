@@ -467,7 +467,7 @@ fn each_saving_can_be_left_off() {
 
 #[test]
 fn one_answer_holds_no_more_than_its_limit() {
-    let four_mib = u32::try_from(model::BLOCK_SIZE).expect("fits");
+    let four_mib = u32::try_from(BLOCK_SIZE).expect("fits");
     let hashes: Vec<BlockHash> = (0..6).map(|i| BlockHash([i; 32])).collect();
     let held = hashes[1..].iter().map(|hash| (*hash, four_mib)).collect();
     let head = fill(&hashes, &held);
