@@ -8,7 +8,7 @@
 
 use super::Engine;
 use super::transfer::{FETCH_BYTES, NextFetch, RequestKind, Transfers};
-use crate::io::{BlockTarget, FetchBlock, Request, StepError, TempName};
+use crate::io::{BlockTarget, FetchBlock, Request, RequestId, StepError, TempName};
 use api::{AnnounceRequest, ComingFile, ComingReply, ComingRequest};
 use model::block::block_len;
 use model::{BLOCK_SIZE, BlockHash, Blocklist, ContentHash, NamespaceId, NodeId, limits};
@@ -50,8 +50,8 @@ struct Prefetch {
     temp: TempName,
     /// Blocks to ask for.
     wanted: BTreeSet<u32>,
-    /// Blocks that were asked for.
-    asked: BTreeSet<u32>,
+    /// Blocks that were asked for, and by which request.
+    asked: BTreeMap<u32, RequestId>,
     /// What is wanted next has not arrived at the server: there is no use in asking before the next word.
     dry: bool,
     heard_at: u64,
@@ -60,7 +60,7 @@ struct Prefetch {
 /// What was fetched of a file before its commit, and what is on its way.
 pub(super) struct Prefetched {
     pub(super) wanted: BTreeSet<u32>,
-    pub(super) asked: BTreeSet<u32>,
+    pub(super) asked: BTreeMap<u32, RequestId>,
 }
 
 impl Prefetches {
@@ -122,6 +122,11 @@ impl Engine {
             let Some((namespace, asked, blocks)) = self.next_prefetch() else { return };
             let heard = self.prefetches.heard;
             let id = self.send(Request::Prefetch { namespace, blocks });
+            for (node, number) in &asked {
+                if let Some(file) = self.prefetches.files.get_mut(node) {
+                    file.asked.insert(*number, id);
+                }
+            }
             self.transfers.requests.insert(id, RequestKind::Prefetch { asked, heard });
         }
     }
@@ -188,7 +193,7 @@ impl Engine {
             blocks,
             temp: super::transfer::temp_name(node, &hash),
             wanted,
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             dry: false,
             heard_at: self.now,
         };
@@ -221,7 +226,6 @@ impl Engine {
             let Some(number) = file.wanted.pop_first() else { break };
             let Some(hash) = block_at(&file.blocks, number) else { continue };
             let len = u32::try_from(block_len(file.size, u64::from(number))).unwrap_or(0);
-            file.asked.insert(number);
             asked.push((*node, number));
             let target = BlockTarget { temp: file.temp.clone(), offset: u64::from(number) * BLOCK_SIZE };
             let block = blocks.entry(hash).or_insert_with(|| {
@@ -236,6 +240,7 @@ impl Engine {
     /// The answer to a request for blocks that are coming. Their file may have been committed meanwhile.
     pub(super) fn take_prefetched(
         &mut self,
+        by: RequestId,
         asked: Vec<(NodeId, u32)>,
         heard: u64,
         written: &[BlockHash],
@@ -247,14 +252,18 @@ impl Engine {
         for (node, number) in asked {
             if let Some(file) = self.prefetches.files.get_mut(&node) {
                 let here = block_at(&file.blocks, number).is_some_and(|hash| written.contains(&hash));
-                if file.asked.remove(&number) && !here {
+                if file.asked.get(&number) != Some(&by) {
+                    continue;
+                }
+                file.asked.remove(&number);
+                if !here {
                     file.wanted.insert(number);
                     file.dry |= nothing_new;
                 }
                 if disk.is_some() {
                     failed.insert(node);
                 }
-            } else if self.transfers.take_prefetched_block(node, number, &written) {
+            } else if self.transfers.take_prefetched_block(by, (node, number), &written) {
                 self.trees.wake(node);
             }
         }

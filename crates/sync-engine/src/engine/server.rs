@@ -279,16 +279,16 @@ impl Engine {
                     (RequestKind::Fetch(_), Reply::Fetched { .. }) => self.server.fetches.end(),
                     _ => {}
                 }
-                self.take_reply(kind, reply, env);
+                self.take_reply(id, kind, reply, env);
             }
-            Err(error) => self.call_failed(kind, error, env),
+            Err(error) => self.call_failed(id, kind, error, env),
         }
         if commit_is_answered {
             self.hear_echo();
         }
     }
 
-    fn take_reply(&mut self, kind: RequestKind, reply: Reply, env: &mut Environment<'_>) {
+    fn take_reply(&mut self, id: RequestId, kind: RequestKind, reply: Reply, env: &mut Environment<'_>) {
         match (kind, reply) {
             (RequestKind::Changes, Reply::Changes(changes)) => self.take_changes(changes, env),
             (RequestKind::Server, Reply::Server(server)) => self.meet_server(&server, env),
@@ -301,15 +301,15 @@ impl Engine {
             (RequestKind::Upload(upload), Reply::SourceChanged { blocks }) => self.source_changed(&upload, &blocks),
             (RequestKind::Shift(asked), Reply::Shifted { made }) => self.end_shift(&asked, &made),
             (RequestKind::Fetch(fetch), Reply::Fetched { written, unavailable, disk }) => {
-                self.take_blocks(fetch, &written, &unavailable, disk, env.now);
+                self.take_blocks(id, fetch, &written, &unavailable, disk, env.now);
             }
             (RequestKind::Announce, Reply::Announced) => {}
             (RequestKind::Coming(namespace), Reply::Coming(reply)) => self.take_coming(namespace, reply),
             (RequestKind::Prefetch { asked, heard }, Reply::Fetched { written, disk, .. }) => {
-                self.take_prefetched(asked, heard, &written, disk.as_ref());
+                self.take_prefetched(id, asked, heard, &written, disk.as_ref());
             }
             // An answer to another question proves nothing about ours.
-            (kind, _) => self.call_failed(kind, RequestError::NotSyncline("an answer to another call".into()), env),
+            (kind, _) => self.call_failed(id, kind, RequestError::NotSyncline("an answer to another call".into()), env),
         }
     }
 
@@ -326,7 +326,7 @@ impl Engine {
         }
     }
 
-    fn call_failed(&mut self, kind: RequestKind, error: RequestError, env: &mut Environment<'_>) {
+    fn call_failed(&mut self, id: RequestId, kind: RequestKind, error: RequestError, env: &mut Environment<'_>) {
         if let RequestError::Refused(refusal) = &error
             && refusal.code.is_transient()
             && let Some(refusals) = self.refusals_of(&kind)
@@ -339,7 +339,7 @@ impl Engine {
                 self.back_off(&error, env);
             }
         }
-        self.take_back(kind);
+        self.take_back(id, kind);
     }
 
     fn back_off(&mut self, error: &RequestError, env: &mut Environment<'_>) {
@@ -389,7 +389,7 @@ impl Engine {
     }
 
     /// What a call that failed was about is tried again.
-    fn take_back(&mut self, kind: RequestKind) {
+    fn take_back(&mut self, id: RequestId, kind: RequestKind) {
         match kind {
             RequestKind::Changes => self.server.pull_wanted = !self.server.asking,
             RequestKind::Server => self.server.pull_wanted = true,
@@ -397,8 +397,8 @@ impl Engine {
             RequestKind::Missing(asked) => self.ask_again(&asked),
             RequestKind::Upload(upload) => self.upload_again(&upload),
             RequestKind::Shift(asked) => self.end_shift(&asked, &[]),
-            RequestKind::Fetch(fetch) => self.fetch_again(fetch),
-            RequestKind::Prefetch { asked, heard } => self.take_prefetched(asked, heard, &[], None),
+            RequestKind::Fetch(fetch) => self.fetch_again(id, fetch),
+            RequestKind::Prefetch { asked, heard } => self.take_prefetched(id, asked, heard, &[], None),
             // Nothing depends on these.
             RequestKind::Announce | RequestKind::Coming(_) => {}
         }

@@ -82,8 +82,9 @@ struct Fetch {
     temp: TempName,
     /// Blocks to ask for.
     wanted: BTreeSet<u32>,
-    /// Blocks that were asked for.
-    asked: BTreeSet<u32>,
+    /// Blocks that were asked for, and by which request: an answer to another one tells of bytes that went into another
+    /// temporary file, or of an earlier look at this one.
+    asked: BTreeMap<u32, RequestId>,
     /// The job that looks at what an earlier run left in the temporary file.
     probe: Option<JobId>,
     /// What the temporary file may hold of blocks that are not whole there.
@@ -93,6 +94,11 @@ struct Fetch {
 impl Fetch {
     fn is_complete(&self) -> bool {
         self.wanted.is_empty() && self.asked.is_empty() && self.probe.is_none()
+    }
+
+    /// A request for the block has been answered. Whether it is the one that the block is expected of.
+    fn answered(&mut self, number: u32, by: RequestId) -> bool {
+        self.asked.get(&number) == Some(&by) && self.asked.remove(&number).is_some()
     }
 }
 
@@ -199,9 +205,14 @@ impl Transfers {
     }
 
     /// A block that was asked for before its file was committed; whether the file is complete with it.
-    pub(super) fn take_prefetched_block(&mut self, node: NodeId, number: u32, written: &BTreeSet<&BlockHash>) -> bool {
+    pub(super) fn take_prefetched_block(
+        &mut self,
+        by: RequestId,
+        (node, number): (NodeId, u32),
+        written: &BTreeSet<&BlockHash>,
+    ) -> bool {
         let Some(fetch) = self.fetches.get_mut(&node) else { return false };
-        if !fetch.asked.remove(&number) {
+        if !fetch.answered(number, by) {
             return false;
         }
         if block_at(&fetch.blocks, number).is_some_and(|hash| written.contains(&hash)) {
@@ -541,7 +552,8 @@ impl Engine {
         if self.transfers.fetches.get(&node).is_some_and(|fetch| fetch.content.hash == content.hash) {
             return;
         }
-        if self.transfers.fetches.len() >= FETCH_WINDOW {
+        // A sweep of temporary files must not meet one that is being filled.
+        if self.transfers.fetches.len() >= FETCH_WINDOW || self.local.is_cleaning() {
             self.transfers.fetch_queue.insert(node);
             return;
         }
@@ -567,7 +579,7 @@ impl Engine {
             self.start_job(Job::Probe { temp: temp.clone(), size: content.size, blocks, reuse })
         });
         let wanted = numbers.collect();
-        let (asked, begun) = (BTreeSet::new(), BTreeMap::new());
+        let (asked, begun) = (BTreeMap::new(), BTreeMap::new());
         let fetch = Fetch { content, namespace, blocks, temp, wanted, asked, probe, begun };
         self.transfers.fetches.insert(node, fetch);
     }
@@ -615,6 +627,11 @@ impl Engine {
             let bases = by_node.iter().flat_map(|(node, numbers)| self.resembling(env, *node, numbers));
             let bases = begun.into_iter().chain(bases).take(limits::BASES_PER_REQUEST).collect();
             let id = self.send(Request::Fetch { namespace, blocks, bases });
+            for (node, number) in &numbers {
+                if let Some(fetch) = self.transfers.fetches.get_mut(node) {
+                    fetch.asked.insert(*number, id);
+                }
+            }
             self.transfers.requests.insert(id, RequestKind::Fetch(numbers));
         }
     }
@@ -671,7 +688,6 @@ impl Engine {
                     continue;
                 };
                 let target = BlockTarget { temp: fetch.temp.clone(), offset: u64::from(number) * BLOCK_SIZE };
-                fetch.asked.insert(number);
                 numbers.push((*node, number));
                 let block = blocks.entry(hash).or_insert_with(|| {
                     bytes += u64::from(len);
@@ -686,10 +702,10 @@ impl Engine {
         (!numbers.is_empty()).then(|| (namespace.unwrap_or(self.state.root), numbers, blocks.into_values().collect()))
     }
 
-    pub(super) fn fetch_again(&mut self, asked: Vec<(NodeId, u32)>) {
+    pub(super) fn fetch_again(&mut self, by: RequestId, asked: Vec<(NodeId, u32)>) {
         for (node, number) in asked {
             if let Some(fetch) = self.transfers.fetches.get_mut(&node)
-                && fetch.asked.remove(&number)
+                && fetch.answered(number, by)
             {
                 fetch.wanted.insert(number);
             }
@@ -698,6 +714,7 @@ impl Engine {
 
     pub(super) fn take_blocks(
         &mut self,
+        by: RequestId,
         asked: Vec<(NodeId, u32)>,
         written: &[BlockHash],
         unavailable: &[BlockHash],
@@ -710,7 +727,7 @@ impl Engine {
         let mut complete = BTreeSet::new();
         for (node, number) in asked {
             let Some(fetch) = self.transfers.fetches.get_mut(&node) else { continue };
-            if !fetch.asked.remove(&number) {
+            if !fetch.answered(number, by) {
                 continue;
             }
             let Some(hash) = usize::try_from(number).ok().and_then(|at| fetch.blocks.0.get(at)) else { continue };

@@ -237,3 +237,63 @@ fn what_the_disk_has_no_room_for_is_not_asked_for_is_told_and_is_tried_again() {
     script.tell(Event::JobDone(id, JobResult::Probed { present: Vec::new(), begun: Vec::new() }));
     assert!(fetch(&mut script).is_some());
 }
+
+/// The next download: who asks, and for what.
+fn next_fetch(script: &mut Script) -> (RequestId, Vec<BlockHash>) {
+    let asked = script.request(|request| match request {
+        Request::Fetch { blocks, .. } => Some(blocks.iter().map(|block| block.hash).collect()),
+        _ => None,
+    });
+    asked.expect("it is fetched")
+}
+
+fn nothing_is_there(script: &mut Script) {
+    let (id, _) = script.job(|job| matches!(job, Job::Probe { .. })).expect("it looks at what is there");
+    script.tell(Event::JobDone(id, JobResult::Probed { present: Vec::new(), begun: Vec::new() }));
+}
+
+/// The answer counted for whatever was being fetched of the file by then. Its bytes were in another temporary file, and
+/// the file appeared with zeros in their place.
+#[test]
+fn an_answer_counts_for_the_version_that_it_was_asked_for_and_no_other() {
+    let mut script = at_rest(Tuning { prefetch: false, ..Tuning::default() });
+    commit_is_read(&mut script);
+    nothing_is_there(&mut script);
+    let old: Vec<(RequestId, Vec<BlockHash>)> = (0..3).map(|_| next_fetch(&mut script)).collect();
+
+    let mut edited = blocks();
+    edited[4] = BlockHash([9; 32]);
+    let body = Body::File { blocks: Blocklist(edited), size: size(), executable: false, mtime: Mtime(8) };
+    let edit = JournalEntry { position: Position(3), change: Change::Edit { body }, ..created(3) };
+    script.tell(Event::StreamOpened);
+    script.answer_changes(vec![edit]);
+    nothing_is_there(&mut script);
+    let mut new = vec![next_fetch(&mut script)];
+    for (id, written) in old {
+        give(&mut script, id, written, Vec::new());
+    }
+    assert_eq!(new[0].1, blocks()[..2], "the first blocks of both");
+    while new.len() < 3 {
+        new.push(next_fetch(&mut script));
+    }
+    assert_eq!(fetch(&mut script), None, "each block is asked for once");
+    while let Some((id, written)) = new.pop() {
+        assert!(!installs(&mut script), "{} answers are still to come", new.len() + 1);
+        give(&mut script, id, written, Vec::new());
+    }
+    assert!(installs(&mut script));
+}
+
+/// The file that it was about to put blocks into was removed under it, and made again without them.
+#[test]
+fn nothing_is_put_into_a_temporary_file_while_old_ones_are_removed() {
+    let mut script = Script::start_tuned(state(), Tuning { prefetch: false, ..Tuning::default() });
+    script.answer_changes(Vec::new());
+    script.answer_scans(&[]);
+    let is_cleaning = |action: &Action| matches!(action, Action::Job(_, Job::CleanTemps { .. }));
+    assert!(script.actions.iter().any(is_cleaning));
+    commit_is_read(&mut script);
+    assert!(script.job(|job| matches!(job, Job::Probe { .. })).is_none());
+    sweep(&mut script);
+    assert!(script.job(|job| matches!(job, Job::Probe { .. })).is_some());
+}
