@@ -243,6 +243,10 @@ pub trait OpenFile: Send + Sync {
     /// system has such times ([`write_back`]).
     fn write_back(&self);
 
+    /// Whether there are bytes before the file's end that nobody wrote, and that read as zeros, as far as the file system
+    /// can tell.
+    fn has_holes(&self) -> bool;
+
     /// Sets the permission bits (`mode & 0o7777`).
     ///
     /// # Errors

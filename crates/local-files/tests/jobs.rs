@@ -253,6 +253,36 @@ fn an_incomplete_download_is_not_installed() {
     assert_eq!(folder.texts(), Vec::<String>::new());
 }
 
+/// It appeared with zeros in the place of what had been written before.
+#[test]
+fn a_download_whose_file_was_removed_under_it_is_not_installed() {
+    let folder = Folder::new();
+    let block = BLOCK_SIZE as usize;
+    let bytes = [vec![7; block], vec![0; block], vec![9; 10]].concat();
+    let temp = TempName("large".into());
+    let put = |offset: usize, len: usize| {
+        let target = BlockTarget { temp: temp.clone(), offset: offset as u64 };
+        write_block(&folder.disk, &target, &bytes[offset..][..len], &Turns::default()).unwrap();
+    };
+    let install = |path| {
+        let content = content(&bytes);
+        LocalStep::Install { node: NODE, path: local(path), temp: Some(temp.clone()), content, replace: None }
+    };
+    put(0, block);
+    fs::remove_file(folder.path(".syncline/tmp/large")).unwrap();
+    put(block, block);
+    put(2 * block, 10);
+    assert_eq!(folder.apply(install("f")), Err(StepError::BadTemp));
+    put(0, block);
+    folder.apply(install("f")).expect("it is whole");
+    assert!(fs::read(folder.path("f")).unwrap() == bytes);
+
+    // What is full of zeros and was never written is the same.
+    put(0, block);
+    put(2 * block, 10);
+    folder.apply(install("g")).expect("it reads as it should");
+}
+
 #[test]
 fn a_name_that_the_disk_does_not_take_is_told() {
     let folder = Folder::new();

@@ -81,6 +81,11 @@ impl OpenFile for DiskFile {
         }
     }
 
+    fn has_holes(&self) -> bool {
+        let end = self.stat().map_or(0, |stat| stat.print.size);
+        seek(&self.fd, SeekFrom::Hole(0)).is_ok_and(|hole| hole < end)
+    }
+
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         let mode = Mode::from_raw_mode(permissions & PERMISSIONS);
         fchmod(&self.fd, mode).map_err(|errno| self.call("fchmod").error(errno))

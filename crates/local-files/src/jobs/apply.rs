@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Name, NameKey};
+use model::{BLOCK_SIZE, Name, NameKey};
 use sync_engine::io::{
     Expect, Extent, FileKind, Fingerprint, JobResult, LocalPath, LocalStep, RootState, StepError, StepResult, TempName,
 };
@@ -205,7 +205,7 @@ impl<'a> Batch<'a> {
     ) -> Result<Fingerprint, StepError> {
         let file = temp_path(temp).and_then(|path| self.fs.open(&path)).map_err(temp_error)?;
         let found = file.first_stat().map_err(step_error)?;
-        if found.print.size != content.size {
+        if found.print.size != content.size || !is_whole(&*file, &found.print, content)? {
             return Err(StepError::BadTemp);
         }
         let base = old.filter(|old| old.kind == FileKind::File).map_or(found.permissions, |old| old.permissions);
@@ -509,6 +509,17 @@ fn with_execute(permissions: u32, executable: bool) -> u32 {
     const EXECUTE: u32 = 0o111;
     const OWNER_EXECUTES: u32 = 0o100;
     if executable { permissions | ((permissions & READ) >> 2) | OWNER_EXECUTES } else { permissions & !EXECUTE }
+}
+
+/// Whether a temporary file whose blocks have all been written holds them. Each was checked when it was written, and they
+/// are not read again: but somebody may have removed the file meanwhile, and with it what it had by then. Such a file
+/// has holes, for which a few calls are enough, and what has holes is read.
+fn is_whole(file: &dyn OpenFile, print: &Fingerprint, content: &FileContent) -> Result<bool, StepError> {
+    if content.size <= BLOCK_SIZE || !file.has_holes() {
+        return Ok(true);
+    }
+    let blocks = read_and_hash(file, print).map_err(step_error)?;
+    Ok(blocks.is_some_and(|blocks| blocks.content_hash() == content.hash))
 }
 
 /// Our own temporary file refuses permission bits only on a file system that cannot hold them (FAT).

@@ -331,6 +331,9 @@ impl<F: OpenFile + ?Sized> OpenFile for MeddledFile<Box<F>> {
         self.before("write_back").ok();
         self.file.write_back();
     }
+    fn has_holes(&self) -> bool {
+        self.file.has_holes()
+    }
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         self.before("set_permissions")?;
         self.file.set_permissions(permissions)

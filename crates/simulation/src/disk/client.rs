@@ -391,6 +391,15 @@ impl OpenFile for SimFile {
     /// Nobody maps a file.
     fn write_back(&self) {}
 
+    /// A page of zeros may be one.
+    fn has_holes(&self) -> bool {
+        /// What a file system gives a file at once.
+        const PAGE: usize = 4096;
+        let disk = lock(&self.disk);
+        let Ok(Body::File(bytes)) = disk.get(self.ino).map(|inode| &inode.body) else { return false };
+        bytes.chunks(PAGE).any(|page| page.iter().all(|byte| *byte == 0))
+    }
+
     fn set_permissions(&self, permissions: u32) -> Result<(), FsError> {
         self.enter()?;
         let mut disk = lock(&self.disk);
