@@ -315,11 +315,12 @@ impl Engine {
 
     fn refusals_of(&mut self, kind: &RequestKind) -> Option<&mut Refusals> {
         match kind {
-            RequestKind::Commit | RequestKind::Upload(_) | RequestKind::Shift(_) => Some(&mut self.server.uploads),
+            RequestKind::Commit | RequestKind::Missing(_) | RequestKind::Upload(_) | RequestKind::Shift(_) => {
+                Some(&mut self.server.uploads)
+            }
             RequestKind::Fetch(_) => Some(&mut self.server.fetches),
             RequestKind::Changes
             | RequestKind::Server
-            | RequestKind::Missing(_)
             | RequestKind::Announce
             | RequestKind::Coming(_)
             | RequestKind::Prefetch { .. } => None,
@@ -329,6 +330,8 @@ impl Engine {
     fn call_failed(&mut self, id: RequestId, kind: RequestKind, error: RequestError, env: &mut Environment<'_>) {
         if let RequestError::Refused(refusal) = &error
             && refusal.code.is_transient()
+            // A question costs little, and its answer comes with the journal's.
+            && !matches!(kind, RequestKind::Missing(_))
             && let Some(refusals) = self.refusals_of(&kind)
         {
             refusals.add(refusal, env.now, (env.random)());
@@ -383,6 +386,10 @@ impl Engine {
                     self.server.pull_wanted = true;
                 } else if matches!(kind, RequestKind::Changes | RequestKind::Server) {
                     self.back_off(&RequestError::Refused(refusal.clone()), env);
+                } else if let Some(refusals) = self.refusals_of(kind) {
+                    // The journal says, as a rule, why it may not be any more.
+                    refusals.add(refusal, env.now, (env.random)());
+                    self.server.pull_wanted = true;
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! What is fetched before it is committed, and what is told of an upload.
 
 use crate::build::{ROOT, at_root, name, path, print};
+use crate::ordering::refused;
 use crate::script::{Script, state};
-use api::{ComingFile, ComingReply};
+use api::{ComingFile, ComingReply, ErrorCode};
 use model::block::block_len;
 use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Change, JournalEntry, Mtime, NodeId, Position, Timestamp};
 use sync_engine::Tuning;
@@ -296,4 +297,21 @@ fn nothing_is_put_into_a_temporary_file_while_old_ones_are_removed() {
     assert!(script.job(|job| matches!(job, Job::Probe { .. })).is_none());
     sweep(&mut script);
     assert!(script.job(|job| matches!(job, Job::Probe { .. })).is_some());
+}
+
+/// It was asked for again at once, and again, for as long as the device had not heard that it is out of the folder.
+#[test]
+fn what_the_server_denies_is_not_asked_for_again_before_the_journal_was_read() {
+    let mut script = at_rest(Tuning { prefetch: false, ..Tuning::default() });
+    commit_is_read(&mut script);
+    nothing_is_there(&mut script);
+    for _ in 0..3 {
+        let (id, _) = next_fetch(&mut script);
+        script.reply(id, refused(ErrorCode::Forbidden));
+    }
+    assert_eq!(fetch(&mut script), None);
+    script.answer_changes(Vec::new());
+    assert_eq!(fetch(&mut script), None);
+    script.wake();
+    assert!(fetch(&mut script).is_some(), "and then it is tried again");
 }
