@@ -244,6 +244,63 @@ fn events_that_the_kernel_dropped_become_a_rescan_and_watching_goes_on() {
     watched.until_hint(&closed("lost", "f"));
 }
 
+/// A watched folder in which something is done while nothing is read from the kernel, so that the watcher sees what
+/// there is at the end before it hears how that came about.
+fn unseen(prepare: impl FnOnce(&Path), act: impl FnOnce(&Path)) -> Watched {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let (send, hints) = channel();
+    let (release, held) = channel::<()>();
+    let sink = move |batch: Vec<Hint>| {
+        drop(send.send(batch));
+        assert!(held.recv().is_err(), "it is let go by hanging up");
+    };
+    let watcher = Watcher::start(dir.path(), WatchOptions::default(), sink, |_| {}).unwrap();
+    fs::write(dir.path().join("first"), "").unwrap();
+    hints.recv_timeout(DEADLINE).unwrap();
+    act(dir.path());
+    drop(release);
+    Watched { problems: channel().1, hints, watcher, dir }
+}
+
+/// It was not watched any more, for as long as the program ran.
+#[test]
+fn a_folder_that_left_and_came_back_at_once_is_watched() {
+    let out = tempfile::tempdir().unwrap();
+    let away = out.path().join("x");
+    let watched = unseen(
+        |root| fs::create_dir_all(root.join("d/inner")).unwrap(),
+        |root| {
+            fs::rename(root.join("d"), &away).unwrap();
+            fs::create_dir(away.join("made outside")).unwrap();
+            fs::rename(&away, root.join("d")).unwrap();
+        },
+    );
+    watched.until_hint(&rescan("d"));
+    for folder in ["d", "d/inner", "d/made outside"] {
+        fs::write(watched.dir.path().join(folder).join("f"), "").unwrap();
+        watched.until_hint(&closed(folder, "f"));
+    }
+}
+
+/// It was taken for the other one, and the first was not watched.
+#[test]
+fn a_folder_whose_former_name_was_taken_at_once_is_watched() {
+    let watched = unseen(
+        |_| {},
+        |root| {
+            fs::create_dir(root.join("tmp")).unwrap();
+            fs::rename(root.join("tmp"), root.join("moved")).unwrap();
+            fs::create_dir(root.join("tmp")).unwrap();
+        },
+    );
+    watched.until_hint(&rescan("moved"));
+    for folder in ["moved", "tmp"] {
+        fs::write(watched.dir.path().join(folder).join("f"), "").unwrap();
+        watched.until_hint(&closed(folder, "f"));
+    }
+}
+
 #[test]
 fn the_root_may_vanish_and_come_back() {
     let watched = Watched::new(|_| {});

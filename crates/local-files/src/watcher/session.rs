@@ -211,7 +211,11 @@ impl Session {
             self.leaving = watch.map(|watch| Leaving { cookie: event.cookie, watch });
         } else if event.what.contains(ReadFlags::MOVED_TO) {
             match self.leaving.take_if(|leaving| leaving.cookie == event.cookie) {
-                Some(leaving) => self.move_to(leaving.watch, event.watch, name),
+                Some(leaving) => {
+                    self.move_to(leaving.watch, event.watch, name);
+                    // Its former name may have been taken by another one before that was told.
+                    self.watch_new(path, pending);
+                }
                 None => self.watch_new(path, pending),
             }
         } else if event.what.contains(ReadFlags::DELETE) {
@@ -264,8 +268,15 @@ impl Session {
         let Some((parent, name)) = path.split() else {
             return subdirectories(&opened, path).map(Some);
         };
+        let from_root = self.root_path.join(os_path(path));
+        let mut watch = add_watch(self.inotify.as_fd(), opened.as_fd(), &from_root)?;
+        if self.came_untold(watch, path) {
+            // What happened in it meanwhile was told of another place, or not at all: it is watched anew.
+            let watches = self.tree.forget(watch);
+            self.remove_watches(&watches);
+            watch = add_watch(self.inotify.as_fd(), opened.as_fd(), &from_root)?;
+        }
         let parent = self.tree.find(&parent).ok_or(Errno::NOENT)?;
-        let watch = add_watch(self.inotify.as_fd(), opened.as_fd(), &self.root_path.join(os_path(path)))?;
         let placed = self.tree.place(watch, parent, name);
         self.remove_watches(&placed.displaced);
         if placed.known {
@@ -277,6 +288,12 @@ impl Session {
             self.remove_watches(&watches);
         }
         children.map(Some)
+    }
+
+    /// Whether a directory that is found at a path is watched as another one, or as one that has left.
+    fn came_untold(&mut self, watch: Watch, path: &LocalPath) -> bool {
+        let has_left = self.leaving.take_if(|leaving| leaving.watch == watch).is_some();
+        has_left || self.tree.path(watch).is_some_and(|known| known != *path)
     }
 
     fn move_to(&mut self, watch: Watch, parent: Watch, name: &[u8]) {
