@@ -64,7 +64,7 @@ const fn is_sync_point(offset: u64, len: u64) -> bool {
 }
 
 fn open_or_create(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
-    match fs.open_temp(temp) {
+    match open_writable(fs, temp) {
         Err(FsError::NotFound) => {}
         opened => return opened,
     }
@@ -74,8 +74,23 @@ fn open_or_create(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsE
 fn create_or_open(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
     match fs.create_temp(temp) {
         // Another download of the same file made it, or an earlier one.
-        Err(FsError::AlreadyExists) => fs.open_temp(temp),
+        Err(FsError::AlreadyExists) => match open_writable(fs, temp) {
+            Err(FsError::NotFound) => fs.create_temp(temp),
+            opened => opened,
+        },
         created => created,
+    }
+}
+
+/// Opens a temporary file that is there. One that was finished for a place which it could not be put into may have the
+/// permissions of the file there, and be closed to us: it is removed.
+fn open_writable(fs: &dyn Fs, temp: &TempName) -> Result<Box<dyn TempFile>, FsError> {
+    match fs.open_temp(temp) {
+        Err(FsError::Permission) => {
+            fs.unlink(&temp_path(temp)?)?;
+            Err(FsError::NotFound)
+        }
+        opened => opened,
     }
 }
 

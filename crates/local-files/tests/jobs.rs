@@ -253,6 +253,22 @@ fn an_incomplete_download_is_not_installed() {
     assert_eq!(folder.texts(), Vec::<String>::new());
 }
 
+/// It was finished for a read-only file in a folder that takes no change. It could not be written to any more, and was in
+/// the way of every later version until somebody removed it.
+#[test]
+fn a_temporary_file_that_cannot_be_opened_any_more_is_made_anew() {
+    for offset in [0, BLOCK_SIZE] {
+        let folder = Folder::new();
+        let temp = folder.temp("closed", b"old").unwrap();
+        let closed = |what: &str, _: usize| if what == "open_temp" { Err(FsError::Permission) } else { Ok(()) };
+        let meddled = Meddled::new(&folder.disk, closed);
+        let target = BlockTarget { temp, offset };
+        write_block(&meddled, &target, b"new", &Turns::default()).expect("writes");
+        let written = fs::read(folder.path(".syncline/tmp/closed")).unwrap();
+        assert_eq!(written[usize::try_from(offset).unwrap()..], *b"new");
+    }
+}
+
 /// It appeared with zeros in the place of what had been written before.
 #[test]
 fn a_download_whose_file_was_removed_under_it_is_not_installed() {
