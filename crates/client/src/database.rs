@@ -5,6 +5,7 @@
 //! tree would look like a deletion of everything.
 
 mod row;
+mod sweep;
 
 use crate::home::with_suffix;
 use model::{BlockHash, Blocklist, ContentHash, DeviceId, NodeId};
@@ -164,7 +165,8 @@ impl Database {
         device: DeviceId,
         take: impl FnOnce(EngineState, &mut dyn Iterator<Item = (NodeId, NodeRow)>) -> T,
     ) -> Result<(Self, T), DatabaseError> {
-        let (database, state) = Self::open_state(path, device)?;
+        let (mut database, state) = Self::open_state(path, device)?;
+        database.sweep_lists(&state);
         let taken = database.load_rows(|rows| take(state, rows))?;
         Ok((database, taken))
     }

@@ -436,3 +436,74 @@ fn a_log_that_could_be_opened_for_reading_only_is_written_after_opening_anew() {
     let loaded = load(&path);
     assert!(!loaded.state.paused);
 }
+
+fn list(n: u64) -> Blocklist {
+    Blocklist(vec![BlockHash(hash(n).0)])
+}
+
+fn named(n: u64) -> FileContent {
+    FileContent { hash: list(n).content_hash(), ..content(n) }
+}
+
+/// Every version of every file left its list, for ever.
+#[test]
+fn lists_that_nobody_needs_are_removed_and_no_others() {
+    const VERSIONS: u64 = 30_000;
+    let (_directory, _, mut database) = new_database();
+    let lists = (0..VERSIONS).map(|n| Write::Blocklist { content: named(n).hash, blocks: list(n), remote: true });
+    database.persist(&lists.collect::<Vec<_>>()).expect("written");
+    let mut row = file_row(1);
+    if let (Some(local), Some(synced), Some(remote)) = (&mut row.local, &mut row.synced, &mut row.remote) {
+        local.seen = Seen::File(Some(named(1)));
+        synced.content = Content::File(named(2));
+        remote.content = Content::File(named(29_999));
+    }
+    database.persist(&[write(1, row)]).expect("written");
+    let body = model::Body::File { blocks: list(4), size: 1, executable: false, mtime: Mtime(0) };
+    let operation = model::Operation::Edit { node: node(1), base_content: Position(1), body };
+    let commit = model::Commit {
+        namespace: NamespaceId([3; 16]),
+        epoch: Epoch(1),
+        key: model::CommitKey([4; 16]),
+        seen: Position(5),
+        operations: vec![operation],
+    };
+    let agreed = Synced { place: place("a"), content: Content::File(named(5)) };
+    let installing = vec![sync_engine::io::Installing { node: node(2), agreed, print: None }];
+    let state = EngineState { in_flight: Some(commit), installing, ..state() };
+    let removed = sweep::sweep(&mut database.connection, &state).expect("swept");
+    let needed = [1, 2, 29_999, 4, 5];
+    assert_eq!(removed, usize::try_from(VERSIONS).expect("fits") - needed.len());
+    database.lists.get_mut().known.clear();
+    for n in needed {
+        assert_eq!(database.find(&named(n).hash).map(|(found, _)| (*found).clone()), Some(list(n)));
+    }
+    assert_eq!(sweep::sweep(&mut database.connection, &state).expect("swept"), 0);
+}
+
+#[test]
+fn a_database_is_swept_when_it_is_opened_if_that_is_worth_it() {
+    let (_directory, path, mut database) = new_database();
+    database.persist(&[write(1, file_row(1))]).expect("written");
+    let large = |n: u64| Blocklist((0..20_000).map(|block| BlockHash(hash(n * 20_000 + block).0)).collect());
+    let mut write_lists = |database: &mut Database, numbers: std::ops::Range<u64>| {
+        for n in numbers {
+            let blocks = large(n);
+            let learn = Write::Blocklist { content: blocks.content_hash(), blocks, remote: true };
+            database.persist(&[learn]).expect("written");
+        }
+    };
+    let count = |path: &Path| {
+        let (database, ()) = Database::open(path, DEVICE, |_, _| ()).expect("opened");
+        let count: i64 =
+            database.connection.query_row("SELECT COUNT(*) FROM blocklists", [], |row| row.get(0)).expect("counts");
+        (database, count)
+    };
+    write_lists(&mut database, 0..10);
+    drop(database);
+    let (mut database, few) = count(&path);
+    assert_eq!(few, 10, "6 MB are not worth it");
+    write_lists(&mut database, 10..60);
+    drop(database);
+    assert_eq!(count(&path).1, 0);
+}
