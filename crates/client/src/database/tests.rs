@@ -486,7 +486,7 @@ fn a_database_is_swept_when_it_is_opened_if_that_is_worth_it() {
     let (_directory, path, mut database) = new_database();
     database.persist(&[write(1, file_row(1))]).expect("written");
     let large = |n: u64| Blocklist((0..20_000).map(|block| BlockHash(hash(n * 20_000 + block).0)).collect());
-    let mut write_lists = |database: &mut Database, numbers: std::ops::Range<u64>| {
+    let write_lists = |database: &mut Database, numbers: std::ops::Range<u64>| {
         for n in numbers {
             let blocks = large(n);
             let learn = Write::Blocklist { content: blocks.content_hash(), blocks, remote: true };
