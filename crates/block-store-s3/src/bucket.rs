@@ -14,6 +14,7 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -235,8 +236,16 @@ impl Requests {
     }
 
     /// Removes an object; that there is none is no failure.
-    pub(crate) async fn delete(&self, path: &Path) -> Result<(), StoreError> {
-        self.patiently("remove a block from", || self.s3.delete(path)).await.map(drop)
+    pub(crate) async fn delete(&self, path: &Path) -> Result<Removal, StoreError> {
+        let unanswered = AtomicBool::new(false);
+        let delete = || async {
+            let mut attempt = Attempt { unanswered: &unanswered, is_answered: false };
+            let answer = self.s3.delete(path).await;
+            attempt.is_answered = answer.as_ref().err().is_none_or(is_answer_of_server);
+            answer
+        };
+        self.patiently("remove a block from", delete).await?;
+        Ok(if unanswered.load(Ordering::Relaxed) { Removal::MayHappenAgain } else { Removal::Done })
     }
 
     /// The first `page` objects below `folder` whose names come behind `after`, by name.
@@ -286,6 +295,37 @@ impl Requests {
             sleep(self.patience.pause(failures, &*self.below)).await;
         }
     }
+}
+
+/// What is known of a removal that a server has confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    Done,
+    /// An earlier attempt got no answer. A server that was stopped may still carry it out, as long as the request's
+    /// signature holds, and remove what is stored there meanwhile.
+    MayHappenAgain,
+}
+
+/// One attempt, which may end at any point.
+struct Attempt<'a> {
+    unanswered: &'a AtomicBool,
+    is_answered: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.unanswered.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the server itself has said that it did not do it, and not a balancer that got no answer from it either. The
+/// library has no name for this.
+fn is_answer_of_server(error: &Error) -> bool {
+    let Error::Generic { source, .. } = error else { return true };
+    let text = source.to_string();
+    text.contains("non-2xx status code") && !["502 ", "504 "].iter().any(|status| text.contains(status))
 }
 
 /// A missing bucket and a missing object have the same status; only one of them is an answer.

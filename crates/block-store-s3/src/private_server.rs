@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::CONTENT_LENGTH;
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -30,6 +30,7 @@ pub struct PrivateServer {
     address: SocketAddr,
     faults: Arc<Mutex<Faults>>,
     requests: Arc<AtomicU64>,
+    stalled: Arc<AtomicU64>,
     /// `None` only while the server is dropped.
     runtime: Option<Runtime>,
 }
@@ -45,6 +46,8 @@ pub enum Fault {
     DoneButStatus(u16),
     /// Done, and no answer.
     DoneButSilent,
+    /// As [`Fault::Stall`], of a request to remove something. All others are served.
+    StallRemoval,
     /// Done; the answer's body breaks off.
     BrokenBody,
     /// Done; the answer's body lacks its second half, and its length says nothing of it.
@@ -123,7 +126,13 @@ impl PrivateServer {
         builder.set_auth(SimpleAuth::from_single(Self::KEY_ID, Self::SECRET));
         let faults = Arc::new(Mutex::new(Faults::NONE));
         let requests = Arc::new(AtomicU64::new(0));
-        let service = Failing { inner: builder.build(), faults: faults.clone(), requests: requests.clone() };
+        let stalled = Arc::new(AtomicU64::new(0));
+        let service = Failing {
+            inner: builder.build(),
+            faults: faults.clone(),
+            requests: requests.clone(),
+            stalled: stalled.clone(),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -133,7 +142,7 @@ impl PrivateServer {
             runtime.block_on(TcpListener::bind(address)).expect("the S3 server gets its port of this machine");
         let address = listener.local_addr().expect("the S3 server has an address");
         runtime.spawn(accept(listener, service));
-        Self { folder: folder.to_owned(), temporary: None, address, faults, requests, runtime: Some(runtime) }
+        Self { folder: folder.to_owned(), temporary: None, address, faults, requests, stalled, runtime: Some(runtime) }
     }
 
     /// Where it listens.
@@ -181,6 +190,12 @@ impl PrivateServer {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// How many requests were stalled since the start.
+    #[must_use]
+    pub fn stalled(&self) -> u64 {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
     /// From now on requests fail like this.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
@@ -210,6 +225,7 @@ struct Failing {
     inner: S3Service,
     faults: Arc<Mutex<Faults>>,
     requests: Arc<AtomicU64>,
+    stalled: Arc<AtomicU64>,
 }
 
 impl Service<Request<Incoming>> for Failing {
@@ -220,13 +236,17 @@ impl Service<Request<Incoming>> for Failing {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let inner = self.inner.clone();
+        let (inner, stalled) = (self.inner.clone(), self.stalled.clone());
         let request = request.map(Body::from);
         Box::pin(async move {
             match fault {
                 None => inner.call(request).await,
                 Some(Fault::Status(status)) => Ok(refusal(status)),
-                Some(Fault::Stall) => pending().await,
+                Some(Fault::StallRemoval) if request.method() != Method::DELETE => inner.call(request).await,
+                Some(Fault::Stall | Fault::StallRemoval) => {
+                    stalled.fetch_add(1, Ordering::Relaxed);
+                    pending().await
+                }
                 Some(Fault::DoneButStatus(status)) => inner.call(request).await.map(|_| refusal(status)),
                 Some(Fault::DoneButSilent) => {
                     drop(inner.call(request).await);

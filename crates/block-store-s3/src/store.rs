@@ -1,6 +1,6 @@
 //! [`BlockStore`] in a bucket.
 
-use crate::bucket::{Bucket, Created, Requests};
+use crate::bucket::{Bucket, Created, Removal, Requests};
 use crate::options::{Credentials, S3Options};
 use crate::pack::{Division, Pack, Stretch, divide, stretches};
 use crate::retry::Patience;
@@ -188,6 +188,11 @@ impl S3BlockStore {
     }
 }
 
+/// A removal was confirmed, and may happen once more.
+#[derive(Debug, thiserror::Error)]
+#[error("an earlier request to remove a block got no answer, and may still be carried out")]
+struct Unsure;
+
 impl BlockStore for S3BlockStore {
     /// Every block is sent, also one that is there: the answer then takes as long as for a new one, what was
     /// damaged is healed, and no server must be trusted to compare. Packs are durable before their blocks have
@@ -330,7 +335,11 @@ impl BlockStore for S3BlockStore {
         let requests = &self.bucket.requests;
         let mut objects: Vec<Path> = unique.iter().map(|hash| path(requests, hash)).collect();
         objects.extend(ended.iter().map(|pack| pack_path(requests, pack)));
-        self.delete(objects)
+        match self.delete(objects)? {
+            Removal::Done => Ok(()),
+            // Whoever is told that they are gone lets them be stored again.
+            Removal::MayHappenAgain => Err(requests.failed("be sure of a removal from", Arc::new(Unsure))),
+        }
     }
 
     fn list(&self, after: Option<BlockHash>, page: usize) -> Result<Vec<BlockHash>, StoreError> {
@@ -365,13 +374,16 @@ impl S3BlockStore {
         self.index.note_packed(pack, &places).map_err(|error| self.index_failed(error))
     }
 
-    pub(crate) fn delete(&self, objects: Vec<Path>) -> Result<(), StoreError> {
+    pub(crate) fn delete(&self, objects: Vec<Path>) -> Result<Removal, StoreError> {
         self.bucket.wait(|requests| async move {
             let remove = |path| {
                 let requests = requests.clone();
                 async move { requests.delete(&path).await }
             };
-            stream::iter(objects).map(remove).buffer_unordered(CALL_REQUESTS).try_collect::<()>().await
+            let removals: Vec<Removal> =
+                stream::iter(objects).map(remove).buffer_unordered(CALL_REQUESTS).try_collect().await?;
+            let unsure = removals.contains(&Removal::MayHappenAgain);
+            Ok(if unsure { Removal::MayHappenAgain } else { Removal::Done })
         })
     }
 

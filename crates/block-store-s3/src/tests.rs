@@ -156,6 +156,34 @@ fn a_server_that_never_answers_is_an_error_and_no_absence() {
     }
 }
 
+/// A gateway was stopped with a request to remove a block, another one removed it, the block was stored again, and the
+/// first one went on.
+#[test]
+fn a_removal_is_not_done_as_long_as_an_earlier_request_may_still_be_carried_out() {
+    let server = PrivateServer::start();
+    let store = open_without_packs(&server, index());
+    let block = block(1, 10);
+    store.put(std::slice::from_ref(&block)).expect("puts");
+    server.set_faults(Faults { per_mille: 1000, kinds: &[Fault::StallRemoval], seed: 1 });
+    let removed = std::thread::scope(|scope| {
+        let removal = scope.spawn(|| store.remove(&[block.hash()]));
+        while server.stalled() == 0 {
+            std::thread::yield_now();
+        }
+        server.set_faults(Faults::NONE);
+        removal.join().expect("ends")
+    });
+    assert!(matches!(removed, Err(StoreError::Remote { what: "be sure of a removal from", .. })), "{removed:?}");
+    assert_eq!(store.get(&block.hash()).expect("answers"), None, "it is gone all the same");
+    store.remove(&[block.hash()]).expect("now it is sure");
+
+    // A server that says that it did not do it will not do it later.
+    server.set_faults(Faults { per_mille: 500, kinds: &[Fault::Status(503)], seed: 3 });
+    let blocks: Vec<_> = (0..20).map(|i| contract::block(i, 10)).collect();
+    store.put(&blocks).expect("puts");
+    store.remove(&blocks.iter().map(Block::hash).collect::<Vec<_>>()).expect("removes");
+}
+
 #[test]
 fn a_bucket_of_another_server_is_refused() {
     let server = PrivateServer::start();
