@@ -264,8 +264,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "refused-uploads-are-hot",
         about: "what the server has no room for is sent to it again each second",
         file: SERVER,
-        old: "            refusals.add(refusal, env.now, (env.random)());\n",
-        new: "            let _ = refusals;\n",
+        old: "self.retry_at = Some(now + backoff(self.attempts, advised_wait(refusal), random));",
+        new: "self.retry_at = Some(now + backoff(self.attempts.min(0), advised_wait(refusal), random));",
         suites: &[SyncEngine],
     },
     Mutant {
