@@ -29,6 +29,7 @@ pub struct Bundle {
     epoch: Epoch,
     key: CommitKey,
     seen: Position,
+    #[serde(deserialize_with = "crate::codec::operations")]
     operations: Vec<Bundled>,
     /// Of the list of all blocks that follow: only those that were meant have it.
     content: ContentHash,

@@ -2,7 +2,10 @@
 
 use crate::messages::BlockHeader;
 use model::{BLOCK_SIZE, limits};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// Bytes that are not a message of the expected type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +30,8 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// The message in `bytes`, which must hold nothing else.
 ///
 /// # Errors
-/// [`DecodeError`]; hostile bytes cost no more memory than they are long.
+/// [`DecodeError`]; hostile bytes cost a small multiple of the memory that they take themselves, and lists whose elements are
+/// much larger than their bytes end where the message's own limit is ([`operations`]).
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (message, rest) = decode_first(bytes)?;
     if rest.is_empty() { Ok(message) } else { Err(DecodeError::TrailingBytes) }
@@ -36,12 +40,40 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 /// The message at the front of `bytes`, and what is behind it.
 ///
 /// # Errors
-/// [`DecodeError`]; hostile bytes cost no more memory than they are long.
+/// [`DecodeError`]; hostile bytes cost a small multiple of the memory that they take themselves, and lists whose elements are
+/// much larger than their bytes end where the message's own limit is ([`operations`]).
 pub fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     if bytes.len() > limits::MESSAGE_BYTES {
         return Err(DecodeError::TooLarge);
     }
     postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Malformed)
+}
+
+/// The operations of a commit, which are refused while they are read when there are too many: one of eight bytes can take
+/// twenty times as many in memory.
+pub(crate) fn operations<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Operations(PhantomData))
+}
+
+struct Operations<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Operations<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "at most {} operations", limits::COMMIT_OPERATIONS)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+        let mut operations = Vec::new();
+        while let Some(operation) = elements.next_element()? {
+            if operations.len() >= limits::COMMIT_OPERATIONS {
+                return Err(A::Error::invalid_length(operations.len() + 1, &self));
+            }
+            operations.push(operation);
+        }
+        Ok(operations)
+    }
 }
 
 /// A message that blocks follow: its length as a little-endian `u32`, then its bytes. The blocks come

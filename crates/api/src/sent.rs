@@ -14,6 +14,7 @@ pub struct SentCommit {
     pub epoch: Epoch,
     pub key: CommitKey,
     pub seen: Position,
+    #[serde(deserialize_with = "crate::codec::operations")]
     pub operations: Vec<SentOperation>,
 }
 
@@ -272,6 +273,19 @@ mod tests {
         bad(|list| list.pieces.push(Piece { from: 0, kept: 0, new: 0 }));
         bad(|list| list.pieces.extend(vec![Piece { from: 0, kept: 3, new: 0 }; limits::FILE_BLOCKS]));
         assert_eq!(good.resolve(&list(&[1, 2, 4])), Err(Misfit), "another version");
+    }
+
+    /// A few bytes for each of four million operations took a gigabyte to read, before anybody counted them.
+    #[test]
+    fn a_commit_of_too_many_operations_ends_while_it_is_read() {
+        let delete = Operation::Delete { node: NodeId([1; 16]), base_content: Position(7), base_location: Position(7) };
+        for (count, is_read) in [(limits::COMMIT_OPERATIONS, true), (limits::COMMIT_OPERATIONS + 1, false)] {
+            let operations = vec![SentOperation::Whole(delete.clone()); count];
+            let (namespace, epoch, key) = (NamespaceId([3; 16]), Epoch(1), CommitKey([4; 16]));
+            let commit = SentCommit { namespace, epoch, key, seen: Position(9), operations };
+            let read: Result<SentCommit, _> = crate::codec::decode(&crate::codec::encode(&commit));
+            assert_eq!(read.is_ok_and(|read| read == commit), is_read, "{count}");
+        }
     }
 
     #[test]

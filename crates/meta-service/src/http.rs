@@ -28,29 +28,35 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of a `link` request, the only one that strangers send.
 const LINK_BYTES: usize = 8 * 1024;
+/// Bytes of a request that names a path, a folder or a person.
+const CALL_BYTES: usize = 64 * 1024;
+/// Bytes of a request that lists hashes or namespaces: 8,192 of them, or a cursor of ten thousand, and a margin.
+const LIST_BYTES: usize = 512 * 1024;
 /// What a client waits that found no turn.
 const RETRY_MS: u32 = 1_000;
 
 /// One call of a linked device: from the request's bytes to the reply's.
 type Call = fn(&MetaService, Identity, &[u8]) -> Result<Vec<u8>, ApiError>;
 
-/// Every call that needs a token, by name.
-const CALLS: &[(&str, Call)] = &[
-    ("server", |service, _, body| answer(body, |(): ()| service.server())),
-    ("changes", |service, who, body| answer(body, |request| service.changes(who, &request))),
-    ("commit", |service, who, body| answer(body, |request: SentCommit| service.commit(who, request))),
-    ("announce", |service, who, body| answer(body, |request| service.announce(who, request))),
-    ("coming", |service, who, body| answer(body, |request| service.coming(who, &request))),
-    ("missing", |service, who, body| answer(body, |request| service.missing(who, &request))),
-    ("devices", |service, who, body| answer(body, |(): ()| service.devices(who))),
-    ("unlink", |service, who, body| answer(body, |request| service.unlink(who, &request))),
-    ("revisions", |service, who, body| answer(body, |request| service.revisions(who, &request))),
-    ("history", |service, who, body| answer(body, |request| service.history(who, &request))),
-    ("restore", |service, who, body| answer(body, |request| service.restore(who, &request))),
-    ("share", |service, who, body| answer(body, |request| service.share(who, &request))),
-    ("shares", |service, who, body| answer(body, |(): ()| service.shares(who))),
-    ("leave", |service, who, body| answer(body, |request| service.leave(who, &request))),
-    ("remove-member", |service, who, body| answer(body, |request| service.remove_member(who, &request))),
+/// Every call that needs a token: its name, and the bytes that its request may have.
+const CALLS: &[(&str, usize, Call)] = &[
+    ("server", CALL_BYTES, |service, _, body| answer(body, |(): ()| service.server())),
+    ("changes", LIST_BYTES, |service, who, body| answer(body, |request| service.changes(who, &request))),
+    ("commit", limits::MESSAGE_BYTES, |service, who, body| {
+        answer(body, |request: SentCommit| service.commit(who, request))
+    }),
+    ("announce", LIST_BYTES, |service, who, body| answer(body, |request| service.announce(who, request))),
+    ("coming", CALL_BYTES, |service, who, body| answer(body, |request| service.coming(who, &request))),
+    ("missing", LIST_BYTES, |service, who, body| answer(body, |request| service.missing(who, &request))),
+    ("devices", CALL_BYTES, |service, who, body| answer(body, |(): ()| service.devices(who))),
+    ("unlink", CALL_BYTES, |service, who, body| answer(body, |request| service.unlink(who, &request))),
+    ("revisions", CALL_BYTES, |service, who, body| answer(body, |request| service.revisions(who, &request))),
+    ("history", CALL_BYTES, |service, who, body| answer(body, |request| service.history(who, &request))),
+    ("restore", CALL_BYTES, |service, who, body| answer(body, |request| service.restore(who, &request))),
+    ("share", CALL_BYTES, |service, who, body| answer(body, |request| service.share(who, &request))),
+    ("shares", CALL_BYTES, |service, who, body| answer(body, |(): ()| service.shares(who))),
+    ("leave", CALL_BYTES, |service, who, body| answer(body, |request| service.leave(who, &request))),
+    ("remove-member", CALL_BYTES, |service, who, body| answer(body, |request| service.remove_member(who, &request))),
 ];
 
 /// What the handlers share.
@@ -63,9 +69,9 @@ struct Door {
 pub fn routes(service: Arc<MetaService>) -> Router {
     let door = Arc::new(Door { service, turns: Arc::new(Semaphore::new(CONCURRENT_CALLS)) });
     let mut router = Router::new().route(&format!("{PREFIX}/link"), post(link));
-    for &(name, call) in CALLS {
+    for &(name, bytes, call) in CALLS {
         let handler = move |State(door): State<Arc<Door>>, request: Request<Body>| async move {
-            respond(door.call(call, request).await)
+            respond(door.call(call, bytes, request).await)
         };
         router = router.route(&format!("{PREFIX}/{name}"), post(handler));
     }
@@ -85,11 +91,11 @@ impl Door {
 
     /// The token is checked before the body is read, so that strangers cannot make the server hold
     /// large bodies.
-    async fn call(&self, call: Call, request: Request<Body>) -> Result<Vec<u8>, ApiError> {
+    async fn call(&self, call: Call, bytes: usize, request: Request<Body>) -> Result<Vec<u8>, ApiError> {
         let token = bearer(request.headers()).ok_or_else(unlinked)?;
         let service = Arc::clone(&self.service);
         let who = self.run(move || service.identify(&token)).await?;
-        let body = read_body(request, limits::MESSAGE_BYTES).await?;
+        let body = read_body(request, bytes).await?;
         let service = Arc::clone(&self.service);
         self.run(move || call(&service, who, &body)).await
     }

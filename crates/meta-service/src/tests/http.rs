@@ -125,5 +125,10 @@ fn a_body_beyond_its_limit_is_refused() {
     assert_eq!(send(&bench, "link", None, vec![0; 9 * 1024]).error(), (400, ErrorCode::BadRequest));
     let large = vec![0; model::limits::MESSAGE_BYTES + 1];
     assert_eq!(send(&bench, "commit", Some(&token), large.clone()).error(), (400, ErrorCode::BadRequest));
+    for call in ["server", "revisions", "leave", "missing", "changes"] {
+        let answer = send(&bench, call, Some(&token), vec![0; 600 * 1024]);
+        let error: ApiError = api::decode(&answer.body).expect("an error");
+        assert!(error.message.contains("larger than"), "{call} needs no commit's room: {error:?}");
+    }
     assert_eq!(send(&bench, "commit", None, large).error(), (401, ErrorCode::Unlinked), "strangers are asked first");
 }
