@@ -35,6 +35,12 @@ impl Budget {
             Ok(Err(_)) | Err(_) => Err(busy()),
         }
     }
+
+    /// Room for `bytes`, if there is some at once.
+    pub(crate) fn take_now(&self, bytes: u64) -> Result<Share, ApiError> {
+        let wanted = units(bytes).min(self.total);
+        self.units.clone().try_acquire_many_owned(wanted).map(Share).map_err(|_| busy())
+    }
 }
 
 fn units(bytes: u64) -> u32 {

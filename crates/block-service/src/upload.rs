@@ -9,7 +9,6 @@ use crate::shift;
 use api::service::Identity;
 use api::{ApiError, BlockHeader, ChangesetHead, ChangesetReply, ErrorCode, SentHead, codec};
 use bytes::Bytes;
-use model::BLOCK_SIZE;
 use parcels::{Form, Frame};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -109,28 +108,25 @@ impl Storing {
 
     async fn receive_blocks(&mut self, budget: &Budget, body: &mut BodyReader) -> Result<(), ApiError> {
         let headers = self.upload.as_ref().map_or_else(Vec::new, |upload| upload.outstanding().to_vec());
-        let mut next = headers.as_slice();
-        while !next.is_empty() {
-            // The group's plain bytes are in memory until they are stored.
-            let share =
-                budget.take(next.iter().map(|header| u64::from(header.len)).sum::<u64>().min(GROUP_BYTES)).await?;
-            let (parcels, ended) = receive_group(&mut next, body).await;
+        let mut rest = Rest { next: &headers, announced: None };
+        while !rest.next.is_empty() {
+            let (group, ended) = receive_group(&mut rest, budget, body).await;
             self.settle().await?;
             let part = ended.as_ref().err().map(|ended| ended.part.clone()).unwrap_or_default();
-            self.store(parcels, part, share);
+            self.store(group, part);
             ended.map_err(|ended| ended.error)?;
         }
         Ok(())
     }
 
     /// Begins to store a group, and the part of a block behind it. Their share of the budget ends with it.
-    fn store(&mut self, parcels: Vec<Parcel>, part: Bytes, share: Share) {
+    fn store(&mut self, Group { parcels, shares }: Group, part: Bytes) {
         let Some(mut upload) = self.upload.take() else { return };
         let service = self.service.clone();
         let store = move || {
             let verdict = service.store_next(&mut upload, parcels);
             let verdict = verdict.and_then(|()| service.keep_beginning(&mut upload, &part));
-            drop((part, share));
+            drop((part, shares));
             (upload, verdict)
         };
         self.running = Some(if self.service.works_in_place() {
@@ -149,8 +145,19 @@ impl Storing {
     }
 }
 
-/// Plain bytes of a group, at most: the last parcel may begin below the mark.
-const GROUP_BYTES: u64 = limits::STORE_BYTES + BLOCK_SIZE;
+/// What is still to come of an upload.
+struct Rest<'a> {
+    next: &'a [BlockHeader],
+    /// The frame of the next parcel, if it was read already, and the plain bytes behind it.
+    announced: Option<(Frame, u64)>,
+}
+
+/// Parcels that are stored together, and their shares of the budget: their plain bytes are in memory until then.
+#[derive(Default)]
+struct Group {
+    parcels: Vec<Parcel>,
+    shares: Vec<Share>,
+}
 
 /// The end of a body before its time.
 struct Ended {
@@ -166,29 +173,51 @@ impl From<ApiError> for Ended {
 }
 
 /// Parcels that arrived whole, and of a plain one also the blocks that did, until they are many enough to be
-/// stored together or the client is slow. `next` is moved behind them.
-async fn receive_group(next: &mut &[BlockHeader], body: &mut BodyReader) -> (Vec<Parcel>, Result<(), Ended>) {
+/// stored together, or the client is slow, or there is no room for more: what holds room never waits for more of it.
+/// `rest` is moved behind them. A share is taken when its parcel begins to come, so that a client with much to send over
+/// a slow connection leaves the others theirs.
+async fn receive_group(rest: &mut Rest<'_>, budget: &Budget, body: &mut BodyReader) -> (Group, Result<(), Ended>) {
     let begun = Instant::now();
-    let (mut parcels, mut bytes) = (Vec::new(), 0);
-    while !next.is_empty() && bytes < limits::STORE_BYTES && begun.elapsed() <= limits::STORE_AFTER {
-        match receive_parcel(next, body, &mut parcels).await {
-            Ok(plain) => bytes += plain,
-            Err(error) => return (parcels, Err(error)),
+    let (mut group, mut bytes) = (Group::default(), 0);
+    while !rest.next.is_empty() && bytes < limits::STORE_BYTES && begun.elapsed() <= limits::STORE_AFTER {
+        let (frame, plain) = match announcement(rest, body).await {
+            Ok(announced) => announced,
+            Err(error) => return (group, Err(error.into())),
+        };
+        let share = if group.shares.is_empty() { budget.take(plain).await } else { budget.take_now(plain) };
+        match share {
+            Ok(share) => group.shares.push(share),
+            Err(_) if !group.shares.is_empty() => {
+                rest.announced = Some((frame, plain));
+                break;
+            }
+            Err(error) => return (group, Err(error.into())),
         }
+        if let Err(error) = receive_parcel(&frame, rest, body, &mut group.parcels).await {
+            return (group, Err(error));
+        }
+        bytes += plain;
     }
-    (parcels, Ok(()))
+    (group, Ok(()))
 }
 
-/// One parcel; how many plain bytes it holds.
-async fn receive_parcel(
-    next: &mut &[BlockHeader],
-    body: &mut BodyReader,
-    parcels: &mut Vec<Parcel>,
-) -> Result<u64, Ended> {
+/// The frame of the next parcel, and how many plain bytes it holds.
+async fn announcement(rest: &mut Rest<'_>, body: &mut BodyReader) -> Result<(Frame, u64), ApiError> {
+    if let Some(announced) = rest.announced.take() {
+        return Ok(announced);
+    }
     let frame = body.exactly(Frame::BYTES).await.map_err(|error| broken(&error))?;
     let frame = frame.first_chunk().copied().unwrap_or_default();
-    let (frame, plain) = Frame::parse(frame, next).map_err(|error| malformed(&error))?;
-    let (these, rest) = next.split_at(frame.blocks.into());
+    Frame::parse(frame, rest.next).map_err(|error| malformed(&error))
+}
+
+async fn receive_parcel(
+    frame: &Frame,
+    rest: &mut Rest<'_>,
+    body: &mut BodyReader,
+    parcels: &mut Vec<Parcel>,
+) -> Result<(), Ended> {
+    let (these, behind) = rest.next.split_at(frame.blocks.into());
     if frame.form == Form::Plain {
         for header in these {
             let block = body.in_own_memory(header.len as usize).await;
@@ -199,8 +228,8 @@ async fn receive_parcel(
         let bytes = body.in_own_memory(frame.len as usize).await.map_err(|(error, _)| broken(&error))?;
         parcels.push(Parcel { form: frame.form, blocks: these.len(), bytes });
     }
-    *next = rest;
-    Ok(plain)
+    rest.next = behind;
+    Ok(())
 }
 
 pub(crate) fn broken(error: &ReceiveError) -> ApiError {
@@ -222,7 +251,7 @@ mod tests {
     use block_store::BlockStore;
     use futures_util::{StreamExt, stream};
     use http_body_util::BodyExt;
-    use model::{BlockHash, Blocklist, Body, Mtime, Name, NodeId, Operation};
+    use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Mtime, Name, NodeId, Operation};
     use parcels::{Compressors, Effort};
     use std::io;
     use std::time::Duration;
@@ -241,6 +270,57 @@ mod tests {
         let reply = send(&service, framed(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>())).await;
         assert!(reply.expect("commits").outcome.is_some());
         assert_eq!(store.list(None, 10).expect("lists").len(), 4);
+    }
+
+    /// Three devices on slow connections kept the room of all that they were going to send, and everybody else from
+    /// sending anything, for minutes.
+    #[tokio::test]
+    async fn a_slow_upload_takes_room_for_what_is_coming_and_not_for_all_that_will() {
+        let (service, _, _) = service();
+        let budgets = UploadBudgets {
+            heads: Budget::new(limits::HEAD_BYTES_IN_FLIGHT),
+            blocks: Budget::new(2 * BLOCK_SIZE + 1024 * 1024),
+        };
+        let blocks: Vec<Vec<u8>> = (0..3).map(|i| vec![i; usize::try_from(BLOCK_SIZE).expect("fits")]).collect();
+        let whole = framed(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let (reached, mut is_reached) = tokio::sync::mpsc::channel::<()>(2);
+        let mut slow = Vec::new();
+        for _ in 0..2 {
+            let beginning = Bytes::copy_from_slice(&whole[..whole.len() - 3 * blocks[0].len() + 1000]);
+            let reached = reached.clone();
+            let rest = stream::once(async move {
+                reached.send(()).await.ok();
+                std::future::pending::<Result<Bytes, io::Error>>().await
+            });
+            let body = HttpBody::from_stream(stream::iter([Ok(beginning)]).chain(rest));
+            let (service, budgets) = (service.clone(), budgets.clone());
+            slow.push(tokio::spawn(async move {
+                let mut body = BodyReader::new(body);
+                receive(service, budgets, ANN, &mut body).await.map(drop)
+            }));
+        }
+        for _ in 0..2 {
+            is_reached.recv().await.expect("what there is of it was read");
+        }
+        let mut body = BodyReader::new(HttpBody::from(framed(&[b"small"])));
+        let reply = receive(service.clone(), budgets, ANN, &mut body);
+        let reply = tokio::time::timeout(limits::BUDGET_WAIT / 2, reply).await.expect("it need not wait");
+        assert!(reply.expect("commits").outcome.is_some());
+        slow.iter().for_each(JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_stored_with_what_comes_later() {
+        let (service, store, _) = service();
+        let budgets =
+            UploadBudgets { heads: Budget::new(limits::HEAD_BYTES_IN_FLIGHT), blocks: Budget::new(BLOCK_SIZE) };
+        let blocks: Vec<Vec<u8>> =
+            (0..5).map(|i| vec![i; usize::try_from(BLOCK_SIZE).expect("fits") / 2 + 9]).collect();
+        let whole = framed(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let mut body = BodyReader::new(HttpBody::from(whole));
+        let reply = receive(service.clone(), budgets, ANN, &mut body).await;
+        assert!(reply.expect("commits").outcome.is_some());
+        assert_eq!(store.list(None, 10).expect("lists").len(), 5);
     }
 
     #[tokio::test]
