@@ -2,6 +2,7 @@
 
 use crate::options::{Credentials, S3Options};
 use crate::retry::{Patience, RetryBudget};
+use crate::width::{Outcome, Width};
 use block_store::StoreError;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -19,7 +20,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Requests under way at the same time; more wait. Bounds connections and open files.
 const REQUESTS: usize = 64;
@@ -50,6 +51,7 @@ pub(crate) struct Bucket {
 pub(crate) struct Requests {
     s3: AmazonS3,
     slots: Semaphore,
+    writes: Width,
     patience: Patience,
     budget: RetryBudget,
     below: Arc<Below>,
@@ -92,6 +94,7 @@ impl Bucket {
         let requests = Requests {
             s3,
             slots: Semaphore::new(REQUESTS),
+            writes: Width::new(REQUESTS, patience.attempt),
             patience,
             budget: RetryBudget::default(),
             below,
@@ -191,7 +194,7 @@ impl Requests {
     /// Keeps an object, in the place of whatever is there.
     pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
         let put = || self.s3.put(path, PutPayload::from_bytes(bytes.clone()));
-        match self.patiently("write", put).await? {
+        match self.patiently_by(Some(&self.writes), "write", put).await? {
             Some(_) => Ok(()),
             None => Err(self.failed("write", Arc::new(NoSuchBucket))),
         }
@@ -269,11 +272,37 @@ impl Requests {
     where
         F: Future<Output = object_store::Result<T>>,
     {
+        self.patiently_by(None, what, call).await
+    }
+
+    /// The same of requests that go on side by side only so far as they end in time.
+    async fn patiently_by<T, F>(
+        &self,
+        width: Option<&Width>,
+        what: &'static str,
+        call: impl Fn() -> F,
+    ) -> Result<Option<T>, StoreError>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
         let mut failures = 0;
         loop {
+            let turn = match width {
+                Some(width) => Some(width.turn().await),
+                None => None,
+            };
             let slot = self.slots.acquire().await;
+            let begun = Instant::now();
             let answer = timeout(self.patience.attempt, call()).await;
             drop(slot);
+            if let Some(turn) = turn {
+                match &answer {
+                    Ok(Ok(_)) => turn.end(Outcome::Answered),
+                    // The library has the same time.
+                    Ok(Err(_)) | Err(_) if begun.elapsed() >= self.patience.attempt => turn.end(Outcome::TimedOut),
+                    Ok(Err(_)) | Err(_) => {}
+                }
+            }
             let error: Cause = match answer {
                 Ok(Ok(answer)) => {
                     self.budget.give();

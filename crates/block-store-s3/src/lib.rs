@@ -32,6 +32,7 @@ mod seen;
 mod store;
 #[cfg(test)]
 mod tests;
+mod width;
 
 pub use options::{BadOptions, Credentials, S3Options};
 pub use store::S3BlockStore;

@@ -19,6 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -31,6 +32,7 @@ pub struct PrivateServer {
     faults: Arc<Mutex<Faults>>,
     requests: Arc<AtomicU64>,
     stalled: Arc<AtomicU64>,
+    link: Arc<Link>,
     /// `None` only while the server is dropped.
     runtime: Option<Runtime>,
 }
@@ -127,11 +129,13 @@ impl PrivateServer {
         let faults = Arc::new(Mutex::new(Faults::NONE));
         let requests = Arc::new(AtomicU64::new(0));
         let stalled = Arc::new(AtomicU64::new(0));
+        let link = Arc::new(Link::default());
         let service = Failing {
             inner: builder.build(),
             faults: faults.clone(),
             requests: requests.clone(),
             stalled: stalled.clone(),
+            link: link.clone(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -142,7 +146,16 @@ impl PrivateServer {
             runtime.block_on(TcpListener::bind(address)).expect("the S3 server gets its port of this machine");
         let address = listener.local_addr().expect("the S3 server has an address");
         runtime.spawn(accept(listener, service));
-        Self { folder: folder.to_owned(), temporary: None, address, faults, requests, stalled, runtime: Some(runtime) }
+        Self {
+            folder: folder.to_owned(),
+            temporary: None,
+            address,
+            faults,
+            requests,
+            stalled,
+            link,
+            runtime: Some(runtime),
+        }
     }
 
     /// Where it listens.
@@ -190,6 +203,11 @@ impl PrivateServer {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// From now on what is written comes over a link of so many bytes per second; 0 is one without a bound.
+    pub fn set_bandwidth(&self, bytes_per_second: u64) {
+        self.link.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+    }
+
     /// How many requests were stalled since the start.
     #[must_use]
     pub fn stalled(&self) -> u64 {
@@ -219,6 +237,32 @@ async fn accept(listener: TcpListener, service: Failing) {
     }
 }
 
+/// What writes share.
+#[derive(Debug, Default)]
+struct Link {
+    bytes_per_second: AtomicU64,
+    turns: tokio::sync::Mutex<()>,
+}
+
+impl Link {
+    /// Waits as long as the request's body takes, piece by piece in turn with the others.
+    async fn pass<B>(&self, request: &Request<B>) {
+        /// Pieces of one body.
+        const PIECES: u32 = 10;
+        let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let bytes_per_second = self.bytes_per_second.load(Ordering::Relaxed);
+        if bytes_per_second == 0 || request.method() != Method::PUT {
+            return;
+        }
+        let piece = Duration::from_micros(length.unwrap_or(0) * 1_000_000 / bytes_per_second) / PIECES;
+        for _ in 0..PIECES {
+            let turn = self.turns.lock().await;
+            tokio::time::sleep(piece).await;
+            drop(turn);
+        }
+    }
+}
+
 /// The server behind its faults.
 #[derive(Clone)]
 struct Failing {
@@ -226,6 +270,7 @@ struct Failing {
     faults: Arc<Mutex<Faults>>,
     requests: Arc<AtomicU64>,
     stalled: Arc<AtomicU64>,
+    link: Arc<Link>,
 }
 
 impl Service<Request<Incoming>> for Failing {
@@ -236,9 +281,10 @@ impl Service<Request<Incoming>> for Failing {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let (inner, stalled) = (self.inner.clone(), self.stalled.clone());
+        let (inner, stalled, link) = (self.inner.clone(), self.stalled.clone(), self.link.clone());
         let request = request.map(Body::from);
         Box::pin(async move {
+            link.pass(&request).await;
             match fault {
                 None => inner.call(request).await,
                 Some(Fault::Status(status)) => Ok(refusal(status)),

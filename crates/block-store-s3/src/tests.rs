@@ -184,6 +184,19 @@ fn a_removal_is_not_done_as_long_as_an_earlier_request_may_still_be_carried_out(
     store.remove(&blocks.iter().map(Block::hash).collect::<Vec<_>>()).expect("removes");
 }
 
+/// None of them ended in its time, and so they were sent again, all of them, until they were given up.
+#[test]
+fn what_a_slow_link_carries_one_after_the_other_is_stored() {
+    let server = PrivateServer::start();
+    let store = open_without_packs(&server, index());
+    let blocks: Vec<_> = (0..10).map(|i| block(i, 300_000)).collect();
+    // A quarter of a second for each, of the one second that it has.
+    server.set_bandwidth(1_200_000);
+    store.put(&blocks).expect("puts");
+    server.set_bandwidth(0);
+    assert_eq!(store.list(None, 100).expect("lists").len(), blocks.len());
+}
+
 #[test]
 fn a_bucket_of_another_server_is_refused() {
     let server = PrivateServer::start();
