@@ -275,7 +275,11 @@ impl Engine {
                 self.server.attempts = 0;
                 self.server.retry_at = None;
                 match (&kind, &reply) {
-                    (_, Reply::Changeset { .. } | Reply::Shifted { .. }) => self.server.uploads.end(),
+                    // A commit without blocks that is rejected may lack just those that were refused.
+                    (
+                        _,
+                        Reply::Changeset { .. } | Reply::Shifted { .. } | Reply::Commit(CommitOutcome::Accepted { .. }),
+                    ) => self.server.uploads.end(),
                     (RequestKind::Fetch(_), Reply::Fetched { .. }) => self.server.fetches.end(),
                     _ => {}
                 }
