@@ -31,7 +31,7 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 ///
 /// # Errors
 /// [`DecodeError`]; hostile bytes cost a small multiple of the memory that they take themselves, and lists whose elements are
-/// much larger than their bytes end where the message's own limit is ([`operations`]).
+/// much larger than their bytes end where the message's own limit is.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (message, rest) = decode_first(bytes)?;
     if rest.is_empty() { Ok(message) } else { Err(DecodeError::TrailingBytes) }
@@ -41,7 +41,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 ///
 /// # Errors
 /// [`DecodeError`]; hostile bytes cost a small multiple of the memory that they take themselves, and lists whose elements are
-/// much larger than their bytes end where the message's own limit is ([`operations`]).
+/// much larger than their bytes end where the message's own limit is.
 pub fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     if bytes.len() > limits::MESSAGE_BYTES {
         return Err(DecodeError::TooLarge);
