@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Unsyncable items that are remembered.
 const MAX_PATH_PROBLEMS: usize = 10_000;
 
+/// Unsyncable items of one folder whose names are compared. With more, to look at the folder once costs less.
+const NAMES_COMPARED: usize = 100;
+
 /// The name under which a folder's own problem stands.
 const ITSELF: &[u8] = b"";
 
@@ -72,9 +75,12 @@ impl Problems {
         }
     }
 
-    /// Whether an entry of the folder is there whose name counts as one of these.
+    /// Whether an entry of the folder may be there whose name counts as one of these.
     pub(super) fn any_is_called(&self, folder: NodeId, mut names: impl Iterator<Item = NameKey>) -> bool {
         let Some(there) = self.folders.get(&folder) else { return false };
+        if there.len() > NAMES_COMPARED {
+            return names.next().is_some();
+        }
         let there: BTreeSet<NameKey> =
             there.keys().filter_map(|name| Some(Name::parse_bytes(name).ok()?.key())).collect();
         names.any(|name| there.contains(&name))
