@@ -40,6 +40,8 @@ pub(crate) struct Interest {
 pub(crate) struct Due {
     id: u64,
     pub(crate) who: Identity,
+    /// Which review of the stream it is.
+    review: u64,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +70,8 @@ struct Stream {
     who: Identity,
     /// It stands in the queue of those that are due.
     due: bool,
+    /// Reviews that have begun. Only the last counts: an earlier one may end later, and knows less.
+    reviews: u64,
     /// What it follows, and the last position that its reader has taken.
     namespaces: BTreeMap<NamespaceId, Option<Position>>,
     /// What the reader has not taken yet: one position per namespace at most.
@@ -185,6 +189,9 @@ impl Hub {
     /// Lets a stream follow what its review has found; `None`: its device is no longer linked.
     pub(crate) fn reviewed(&self, due: Due, heads: Option<&[(NamespaceId, Position)]>) {
         let mut state = self.state();
+        if state.streams.get(&due.id).is_none_or(|stream| stream.reviews != due.review) {
+            return;
+        }
         match heads {
             None => {
                 if let Some(stream) = state.streams.get_mut(&due.id) {
@@ -362,7 +369,8 @@ impl State {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.due = false;
                 stream.mark = announced;
-                taken.push(Due { id, who: stream.who });
+                stream.reviews += 1;
+                taken.push(Due { id, who: stream.who, review: stream.reviews });
             }
         }
         taken
@@ -423,7 +431,8 @@ impl State {
 impl Stream {
     fn new(who: Identity, ending: Option<Ending>, mark: u64) -> Self {
         let (namespaces, pending, coming) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { who, due: false, namespaces, pending, coming, memberships_changed: false, ending, mark, waker: None }
+        let (due, reviews, memberships_changed) = (false, 0, false);
+        Self { who, due, reviews, namespaces, pending, coming, memberships_changed, ending, mark, waker: None }
     }
 
     /// Positions only rise: what the reader has been told, or a later one, makes it no wiser.
@@ -690,6 +699,24 @@ mod tests {
         hub.reviewed(asked[0], Some(&[(ONE, Position(6)), (TWO, Position(2))]));
         assert_eq!(subscription.take(), reached(&[(TWO, 2)]));
         hub.reached(ONE, Position(6));
+        assert_eq!(subscription.take(), None);
+    }
+
+    /// A slow meta service answered with the memberships from before a folder was shared, and the device heard nothing of
+    /// that folder for minutes.
+    #[tokio::test]
+    async fn a_review_that_ends_after_a_later_one_takes_nothing_back() {
+        let hub = Hub::with_reviews();
+        let subscription = hub.open(who(1));
+        let early = due(&hub).await[0];
+        hub.memberships_changed(who(1).account);
+        let late = due(&hub).await[0];
+        hub.reviewed(late, Some(&[(ONE, Position(6)), (TWO, Position(1))]));
+        hub.reviewed(early, Some(&[(ONE, Position(6))]));
+        assert_eq!(subscription.take(), reached(&[(ONE, 6), (TWO, 1)]));
+        hub.reached(TWO, Position(2));
+        assert_eq!(subscription.take(), reached(&[(TWO, 2)]));
+        hub.reviewed(early, None);
         assert_eq!(subscription.take(), None);
     }
 
