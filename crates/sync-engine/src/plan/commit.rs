@@ -50,6 +50,8 @@ pub struct CommitBuilder<'a, 'c> {
     pub hold_deletions: bool,
     commit: PlannedCommit,
     inline_bytes: u64,
+    /// Blocks that the operations name.
+    named_blocks: usize,
     pushed: BTreeSet<NodeId>,
     stack: Vec<NodeId>,
 }
@@ -91,6 +93,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
             hold_deletions,
             commit: PlannedCommit::default(),
             inline_bytes: 0,
+            named_blocks: 0,
             pushed: BTreeSet::new(),
             stack: Vec::new(),
         }
@@ -103,12 +106,12 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
             if self.commit.operations.len() >= COMMIT_NODES || self.inline_bytes >= INLINE_BYTES {
                 break;
             }
-            let (operations, blocks, bytes) =
-                (self.commit.operations.len(), self.commit.blocks.len(), self.inline_bytes);
+            let (operations, blocks) = (self.commit.operations.len(), self.commit.blocks.len());
+            let (bytes, named) = (self.inline_bytes, self.named_blocks);
             match self.push(id) {
                 Ok(()) => continue,
                 Err(Unready::Full) if operations > 0 => {
-                    self.undo(operations, blocks, bytes);
+                    self.undo(operations, blocks, bytes, named);
                     break;
                 }
                 Err(Unready::Full | Unready::Held) => {}
@@ -126,7 +129,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
                     }
                 }
             }
-            self.undo(operations, blocks, bytes);
+            self.undo(operations, blocks, bytes, named);
         }
         // A reader of the journal must see what left a folder before the folder's tombstone.
         let (deletions, others): (Vec<Operation>, Vec<Operation>) =
@@ -137,12 +140,13 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
     }
 
     /// Takes back what a node that turned out not to be ready had already added.
-    fn undo(&mut self, operations: usize, blocks: usize, bytes: u64) {
+    fn undo(&mut self, operations: usize, blocks: usize, bytes: u64, named: usize) {
         for taken_back in self.commit.operations.drain(operations..) {
             self.pushed.remove(&taken_back.node());
         }
         self.commit.blocks.truncate(blocks);
         self.inline_bytes = bytes;
+        self.named_blocks = named;
     }
 
     fn push(&mut self, id: NodeId) -> Result<(), Unready> {
@@ -239,6 +243,12 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
     /// The body, with its blocks on the server or on their way with this commit.
     fn body(&mut self, id: NodeId, content: &Content) -> Result<Body, Unready> {
         let Some(body) = self.contents.body(content) else { return Err(Unready::Rehash(id)) };
+        // The server refuses a commit that names more, and then all of it would be tried again together.
+        let named = self.named_blocks + body.blocks().len();
+        if self.named_blocks > 0 && named > limits::COMMIT_BLOCKS {
+            return Err(Unready::Full);
+        }
+        self.named_blocks = named;
         if let Content::File(file) = content {
             match self.contents.blocks(id, file) {
                 BlockPlan::Present => {}

@@ -4,7 +4,7 @@ use crate::build::{
     A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, in_folder, local, path, print, remote, synced,
     trees,
 };
-use model::{Body, NodeId, Operation, Role};
+use model::{BlockHash, Blocklist, Body, Mtime, NodeId, Operation, Role, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use sync_engine::io::{LocalStep, TempName};
 use sync_engine::plan::{BatchBuilder, BlockPlan, CommitBuilder, CommitPlan, Contents, Naming, PlannedStep, Queues};
@@ -75,6 +75,43 @@ fn commit_of(trees: &Trees, candidates: &[NodeId]) -> CommitPlan {
     with_context(|context| {
         CommitBuilder::new(trees, context, &AllPresent, NAMING, false).build(candidates.iter().copied())
     })
+}
+
+/// Every file is of half a terabyte, and its blocks are on the server, as after it was copied within the folder.
+struct Enormous;
+
+impl Contents for Enormous {
+    fn body(&self, _: &Content) -> Option<Body> {
+        let blocks = Blocklist(vec![BlockHash([7; 32]); limits::COMMIT_BLOCKS / 2]);
+        Some(Body::File { blocks, size: 1 << 39, executable: false, mtime: Mtime(7) })
+    }
+
+    fn blocks(&self, _: NodeId, _: &FileContent) -> BlockPlan {
+        BlockPlan::Present
+    }
+}
+
+/// The server refused the commit, and all its files were tried again together, for ever.
+#[test]
+fn a_commit_names_no_more_blocks_than_the_server_takes() {
+    let new = |text: &str, inode| {
+        let local = local(at_root(text), Seen::File(Some(file(text))), print(inode, 5));
+        NodeRow { local, ..NodeRow::default() }
+    };
+    let mut rows: Vec<(NodeId, NodeRow)> = (1..=5).map(|n| (NodeId([n; 16]), new(&n.to_string(), n.into()))).collect();
+    let mut commits = Vec::new();
+    while !rows.is_empty() {
+        let trees = trees(rows.clone());
+        let candidates: Vec<NodeId> = rows.iter().map(|(node, _)| *node).collect();
+        let plan = with_context(|context| {
+            CommitBuilder::new(&trees, context, &Enormous, NAMING, false).build(candidates.into_iter())
+        });
+        assert_eq!(plan.waiting, []);
+        let sent: BTreeSet<NodeId> = plan.commit.operations.iter().map(Operation::node).collect();
+        rows.retain(|(node, _)| !sent.contains(node));
+        commits.push(sent.len());
+    }
+    assert_eq!(commits, [2, 2, 1]);
 }
 
 /// The user moved `d/f` to `f` and deleted `d`.
