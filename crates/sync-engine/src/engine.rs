@@ -241,7 +241,7 @@ impl Engine {
             Event::Hints(hints) => self.take_hints(hints, env.now),
             Event::Notified(notification) => self.notified(notification),
             Event::Coming(namespace) => self.hear_of_coming(namespace),
-            Event::StreamOpened => self.server.pull_wanted = true,
+            Event::StreamOpened => self.server.is_back(),
             Event::Woken => {}
             Event::Command(command) => {
                 // A person's order is kept from the moment it is given.

@@ -150,6 +150,13 @@ impl ServerWork {
         [self.retry_at, self.uploads.retry_at, self.fetches.retry_at].into_iter().flatten().min()
     }
 
+    /// The connection to it is new: it may have been started again, and have room for what it refused.
+    pub(super) fn is_back(&mut self) {
+        self.pull_wanted = true;
+        self.uploads.end();
+        self.fetches.end();
+    }
+
     /// Does not wait for the backoff to end.
     pub(super) fn try_now(&mut self) {
         self.attempts = 0;
