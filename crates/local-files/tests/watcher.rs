@@ -222,25 +222,17 @@ fn more_hints_than_the_queue_holds_become_a_rescan_of_the_root() {
 fn events_that_the_kernel_dropped_become_a_rescan_and_watching_goes_on() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let (send, hints) = channel();
-    let (release, held) = channel::<()>();
-    let sink = move |batch: Vec<Hint>| {
-        drop(send.send(batch));
-        // Until the test lets go, nothing is read from the kernel.
-        assert!(held.recv().is_err(), "it is let go by hanging up");
-    };
-    let watcher = Watcher::start(dir.path(), WatchOptions::default(), sink, |_| {}).unwrap();
-    fs::write(dir.path().join("first"), "").unwrap();
-    hints.recv_timeout(DEADLINE).unwrap();
-    for n in 0..limit {
-        fs::write(dir.path().join((n % 100).to_string()), "").unwrap();
-    }
-    fs::create_dir(dir.path().join("lost")).unwrap();
-    drop(release);
-    let watched = Watched { problems: channel().1, hints, watcher, dir: tempfile::tempdir().unwrap() };
+    let watched = unseen(
+        |_| {},
+        |root| {
+            for n in 0..limit {
+                fs::write(root.join((n % 100).to_string()), "").unwrap();
+            }
+            fs::create_dir(root.join("lost")).unwrap();
+        },
+    );
     watched.until_hint(&rescan(""));
-    fs::write(dir.path().join("lost/f"), "").unwrap();
+    fs::write(watched.dir.path().join("lost/f"), "").unwrap();
     watched.until_hint(&closed("lost", "f"));
 }
 
