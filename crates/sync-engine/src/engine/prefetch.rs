@@ -7,7 +7,7 @@
 //! swept away when all is at rest.
 
 use super::Engine;
-use super::transfer::{FETCH_BYTES, NextFetch, RequestKind, Transfers};
+use super::transfer::{FETCH_BYTES, NextFetch, RequestKind, Transfers, answered};
 use crate::io::{BlockTarget, FetchBlock, Request, RequestId, StepError, TempName};
 use api::{AnnounceRequest, ComingFile, ComingReply, ComingRequest};
 use model::block::block_len;
@@ -252,10 +252,9 @@ impl Engine {
         for (node, number) in asked {
             if let Some(file) = self.prefetches.files.get_mut(&node) {
                 let here = block_at(&file.blocks, number).is_some_and(|hash| written.contains(&hash));
-                if file.asked.get(&number) != Some(&by) {
+                if !answered(&mut file.asked, number, by) {
                     continue;
                 }
-                file.asked.remove(&number);
                 if !here {
                     file.wanted.insert(number);
                     file.dry |= nothing_new;

@@ -95,11 +95,11 @@ impl Fetch {
     fn is_complete(&self) -> bool {
         self.wanted.is_empty() && self.asked.is_empty() && self.probe.is_none()
     }
+}
 
-    /// A request for the block has been answered. Whether it is the one that the block is expected of.
-    fn answered(&mut self, number: u32, by: RequestId) -> bool {
-        self.asked.get(&number) == Some(&by) && self.asked.remove(&number).is_some()
-    }
+/// A request for a block of those that were `asked` for has been answered. Whether it is the one that the block is expected of.
+pub(super) fn answered(asked: &mut BTreeMap<u32, RequestId>, number: u32, by: RequestId) -> bool {
+    asked.get(&number) == Some(&by) && asked.remove(&number).is_some()
 }
 
 /// What is on its way.
@@ -212,7 +212,7 @@ impl Transfers {
         written: &BTreeSet<&BlockHash>,
     ) -> bool {
         let Some(fetch) = self.fetches.get_mut(&node) else { return false };
-        if !fetch.answered(number, by) {
+        if !answered(&mut fetch.asked, number, by) {
             return false;
         }
         if block_at(&fetch.blocks, number).is_some_and(|hash| written.contains(&hash)) {
@@ -705,7 +705,7 @@ impl Engine {
     pub(super) fn fetch_again(&mut self, by: RequestId, asked: Vec<(NodeId, u32)>) {
         for (node, number) in asked {
             if let Some(fetch) = self.transfers.fetches.get_mut(&node)
-                && fetch.answered(number, by)
+                && answered(&mut fetch.asked, number, by)
             {
                 fetch.wanted.insert(number);
             }
@@ -727,7 +727,7 @@ impl Engine {
         let mut complete = BTreeSet::new();
         for (node, number) in asked {
             let Some(fetch) = self.transfers.fetches.get_mut(&node) else { continue };
-            if !fetch.answered(number, by) {
+            if !answered(&mut fetch.asked, number, by) {
                 continue;
             }
             let Some(hash) = usize::try_from(number).ok().and_then(|at| fetch.blocks.0.get(at)) else { continue };

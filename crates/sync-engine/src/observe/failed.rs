@@ -5,12 +5,11 @@
 //! what became of the files that are gone.
 
 use super::Observer;
-use super::look::{Look, merge};
+use super::look::{Look, merge, shows};
 use crate::io::Extent;
 use crate::tree::PARKED;
 use crate::trees::Trees;
 use model::NodeId;
-use std::collections::BTreeSet;
 
 /// Folders whose failed looks are made again; further ones wait for the next look at everything.
 const MAX_FAILED: usize = 1_000;
@@ -65,8 +64,7 @@ impl Observer {
     pub(super) fn place_may_yet_be_seen(&self, trees: &Trees, id: NodeId) -> bool {
         let Some(local) = trees.local(id) else { return false };
         let Some(failed) = self.failed.get(&local.place.parent) else { return false };
-        let name = Extent::Names(BTreeSet::from([Trees::disk_name(&local).into()]));
-        failed.times < PASSING_FAILURES && covers(&failed.look.extent, &name)
+        failed.times < PASSING_FAILURES && shows(&failed.look.extent, Trees::disk_name(&local))
     }
 
     /// Makes the looks that failed again.

@@ -312,8 +312,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "answers-count-for-any-version",
         about: "what was downloaded for one version of a file counts for the next one too",
         file: "crates/sync-engine/src/engine/transfer.rs",
-        old: "self.asked.get(&number) == Some(&by) && self.asked.remove(&number).is_some()",
-        new: "self.asked.remove(&number).is_some() || by.0 == 0 && false",
+        old: "asked.get(&number) == Some(&by) && asked.remove(&number).is_some()",
+        new: "asked.remove(&number).is_some() || by.0 == 0 && false",
         suites: &[SyncEngine],
     },
     Mutant {
