@@ -455,7 +455,7 @@ impl Engine {
         self.schedule_persist(env.now);
     }
 
-    fn follow_relabelled(&mut self) {
+    pub(super) fn follow_relabelled(&mut self) {
         for (from, to) in self.trees.take_relabelled() {
             self.observer.relabelled(from, to);
         }

@@ -17,13 +17,13 @@ impl Engine {
             }
             self.state.cursor.insert(namespace, entry.position);
             self.state_touched = true;
-            self.apply_entry(entry);
+            self.apply_entry(namespace, entry);
         }
     }
 
-    fn apply_entry(&mut self, entry: JournalEntry) {
+    fn apply_entry(&mut self, namespace: NamespaceId, entry: JournalEntry) {
         let JournalEntry { position, node, change, .. } = entry;
-        if node == self.trees.root() || node == crate::tree::PARKED {
+        if node == self.trees.root() || node == crate::tree::PARKED || self.is_foreign(namespace, node, &change) {
             return;
         }
         match change {
@@ -58,6 +58,18 @@ impl Engine {
             }
             Change::Delete => self.delete_remote(node),
         }
+    }
+
+    /// Whether a namespace's entry is about a node of another one, or puts its own into a folder of another one: who may write
+    /// in one must not change what is in the other. Servers let no id be used twice
+    /// ([`NodeExists`](model::Reason::NodeExists)); where one did, as two transactions at once can, what was read first stays.
+    fn is_foreign(&self, namespace: NamespaceId, node: NodeId, change: &Change) -> bool {
+        let elsewhere = |id| self.trees.has_remote(id) && self.trees.remote_namespace(id) != namespace;
+        let into = match change {
+            Change::Create { parent, .. } | Change::Move { parent, .. } => Some(*parent),
+            Change::Edit { .. } | Change::Delete => None,
+        };
+        elsewhere(node) || into.is_some_and(|folder| folder != namespace.root() && elsewhere(folder))
     }
 
     /// Whatever has the name on the disk may have to make way, also if nothing could be done about it before.

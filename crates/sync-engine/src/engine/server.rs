@@ -677,12 +677,13 @@ impl Engine {
                     self.server.whole_lists = true;
                     self.fail(node, rejection.reason.to_string(), env.now, Blame::Race);
                 }
-                Reason::Stale
-                | Reason::ParentMissing
-                | Reason::NameTaken
-                | Reason::Cycle
-                | Reason::SubtreeChanged
-                | Reason::NodeExists => self.fail(node, rejection.reason.to_string(), env.now, Blame::Race),
+                Reason::Stale | Reason::ParentMissing | Reason::NameTaken | Reason::Cycle | Reason::SubtreeChanged => {
+                    self.fail(node, rejection.reason.to_string(), env.now, Blame::Race);
+                }
+                Reason::NodeExists => {
+                    let node = self.draw_another_id(node, env);
+                    self.fail(node, rejection.reason.to_string(), env.now, Blame::Race);
+                }
                 Reason::Forbidden
                 | Reason::Name(_)
                 | Reason::TooDeep
@@ -694,6 +695,21 @@ impl Engine {
             }
         }
         self.freeze();
+    }
+
+    /// A node that only the disk has takes another id: it may be a namespace that this device does not follow that has this
+    /// one. If it was a forgotten commit of its own, the journal brings what it made, which has the same name.
+    fn draw_another_id(&mut self, node: NodeId, env: &mut Environment<'_>) -> NodeId {
+        if !self.trees.has_local(node) || self.trees.has_synced(node) || self.trees.has_remote(node) {
+            return node;
+        }
+        let drawn = NodeId((env.random)());
+        self.trees.relabel(node, drawn);
+        self.follow_relabelled();
+        if let Some(item) = self.items.remove(&node) {
+            self.items.insert(drawn, item);
+        }
+        drawn
     }
 
     fn give_up_commit(&mut self, reason: &str, now: u64) {

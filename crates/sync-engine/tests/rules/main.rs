@@ -16,3 +16,4 @@ mod recovering;
 mod reusing;
 mod script;
 mod sending;
+mod sharing;

@@ -17,6 +17,30 @@ const TRANSPORT: &str = "crates/client/src/transport.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "namespaces-change-each-others-nodes",
+        about: "an entry of one namespace is believed about a node of another one",
+        file: JOURNAL,
+        old: "|| self.is_foreign(namespace, node, &change)",
+        new: "",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "nodes-go-into-other-namespaces",
+        about: "a namespace puts nodes into the folders of another one",
+        file: JOURNAL,
+        old: " || into.is_some_and(|folder| folder != namespace.root() && elsewhere(folder))",
+        new: " || into.is_some_and(|_| false)",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "ids-in-use-are-kept",
+        about: "a new file whose id is in use elsewhere is sent with it for ever",
+        file: SERVER,
+        old: "let node = self.draw_another_id(node, env);",
+        new: "",
+        suites: &[SyncEngine],
+    },
+    Mutant {
         name: "excluded-without-a-mark",
         about: "what is excluded leaves before the folder is marked to lack it",
         file: EXCLUDING,
