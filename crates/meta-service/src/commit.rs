@@ -145,7 +145,7 @@ fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
     let places: BTreeSet<(NodeId, NameKey)> = operations().filter_map(place).collect();
     let named: BTreeSet<NodeId> = operations().map(SentOperation::node).collect();
     let made = operations().filter(|operation| matches!(operation, SentOperation::Whole(Operation::Create { .. })));
-    let namespaces: BTreeSet<NamespaceId> = made.map(|operation| operation.node().as_namespace()).collect();
+    let new_nodes: BTreeSet<NodeId> = made.map(SentOperation::node).collect();
     let nodes: BTreeSet<NodeId> = named.into_iter().chain(places.iter().map(|(parent, _)| *parent)).collect();
     let devices: BTreeSet<DeviceId> = commits().map(|(who, _)| who.device).collect();
     let accounts: BTreeSet<AccountId> = commits().map(|(who, _)| who.account).collect();
@@ -164,7 +164,7 @@ fn lookups(requests: &[Request], writers: Writers) -> Option<Lookups> {
         outcomes: outcomes.into_iter().collect(),
         nodes: nodes.into_iter().filter(|node| *node != first.namespace.root()).collect(),
         places: places.into_iter().collect(),
-        namespaces: namespaces.into_iter().collect(),
+        new_nodes: new_nodes.into_iter().collect(),
         blocks: blocks.into_iter().collect(),
     })
 }
@@ -396,8 +396,8 @@ impl TreeView for CommitView<'_> {
         self.tx.child_directories(self.namespace, parent)
     }
 
-    fn is_namespace(&self, node: NodeId) -> Answer<bool> {
-        Ok(self.tx.namespace(node.as_namespace())?.is_some())
+    fn is_used_elsewhere(&self, node: NodeId) -> Answer<bool> {
+        Ok(self.tx.namespace(node.as_namespace())?.is_some() || self.tx.is_elsewhere(self.namespace, node)?)
     }
 
     /// An owner may not: a shared folder that its owner had lost sight of could never be ended.

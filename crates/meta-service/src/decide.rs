@@ -27,8 +27,10 @@ pub(crate) trait TreeView {
     fn children(&self, parent: NodeId) -> Answer<Vec<Child>>;
     /// The live children of a folder that are folders.
     fn child_directories(&self, parent: NodeId) -> Answer<Vec<Child>>;
-    /// Whether a namespace has this id. Its nodes' ids are not for clients to choose.
-    fn is_namespace(&self, node: NodeId) -> Answer<bool>;
+    /// Whether a namespace has this id, or a node of another namespace, alive or dead. Clients hold all namespaces that
+    /// they follow as one tree: whoever could use an id a second time would move and delete files in namespaces that
+    /// are none of theirs.
+    fn is_used_elsewhere(&self, node: NodeId) -> Answer<bool>;
     /// Whether the committing account may end its membership of the mounted namespace.
     fn may_unmount(&self, mount: NodeId) -> Answer<bool>;
     /// For each block, whether the account would have to upload it.
@@ -196,7 +198,7 @@ impl<'a> Batch<'a> {
 
     fn create(&mut self, index: usize, operation: &Operation) -> Answer<Verdict> {
         let Operation::Create { node, parent, name, body } = operation else { return Ok(Ok(())) };
-        if self.view.node(*node)?.is_some() || self.view.is_namespace(*node)? {
+        if self.view.node(*node)?.is_some() || self.view.is_used_elsewhere(*node)? {
             return Ok(Err(Reason::NodeExists));
         }
         let position = self.position(index);

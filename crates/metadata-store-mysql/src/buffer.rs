@@ -33,6 +33,8 @@ pub(crate) struct Buffer {
     pub(crate) roles: BTreeMap<(NamespaceId, AccountId), Option<Role>>,
     pub(crate) outcomes: BTreeMap<OutcomeKey, Option<CommitOutcome>>,
     pub(crate) nodes: Nodes,
+    /// Of nodes that are to be made in a namespace, whether another one has them.
+    pub(crate) elsewhere: BTreeMap<(NamespaceId, NodeId), bool>,
     /// Of blocks, whether the database has them as named by a namespace that is held.
     pub(crate) stored_named: BTreeMap<(NamespaceId, BlockHash), bool>,
     /// When the database has blocks as uploaded last; `None`: never.

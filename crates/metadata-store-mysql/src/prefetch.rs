@@ -25,6 +25,7 @@ enum Kind {
     Node,
     Place,
     Namespace,
+    Elsewhere,
     Named,
     Uploaded(AccountId),
 }
@@ -40,6 +41,7 @@ struct Found {
     nodes: BTreeMap<NodeId, NodeRecord>,
     places: BTreeMap<(NodeId, String), NodeId>,
     namespaces: BTreeSet<NamespaceId>,
+    elsewhere: BTreeSet<NodeId>,
     named: BTreeSet<BlockHash>,
     uploaded: BTreeMap<(AccountId, BlockHash), Timestamp>,
 }
@@ -66,8 +68,10 @@ impl Session<'_> {
         let devices = lookups.devices.iter().map(|device| (*device, found.devices.remove(device)));
         buffer.devices.extend(devices);
         // Those that exist are read when somebody asks for more than that.
-        let missing = lookups.namespaces.iter().filter(|namespace| !found.namespaces.contains(namespace));
-        buffer.others.extend(missing.map(|namespace| (*namespace, None)));
+        let new_ids = || lookups.new_nodes.iter().map(|node| node.as_namespace());
+        buffer.others.extend(new_ids().filter(|id| !found.namespaces.contains(id)).map(|id| (id, None)));
+        let elsewhere = lookups.new_nodes.iter().map(|node| ((namespace, *node), found.elsewhere.contains(node)));
+        buffer.elsewhere.extend(elsewhere);
         if !holds {
             return;
         }
@@ -114,6 +118,9 @@ impl Found {
             }
             Kind::Namespace => {
                 self.namespaces.insert(row.id(0)?);
+            }
+            Kind::Elsewhere => {
+                self.elsewhere.insert(row.id(0)?);
             }
             Kind::Named => {
                 self.named.insert(row.id(0)?);
@@ -167,9 +174,13 @@ fn questions(lookups: &Lookups) -> Vec<Question<Kind>> {
         );
         ask(Kind::Place, "reading children by their names", sql);
     }
-    for keys in lists(lookups.namespaces.iter().map(|namespace| bytes(namespace.as_bytes()))) {
+    for keys in lists(lookups.new_nodes.iter().map(|node| bytes(node.as_bytes()))) {
         let sql = format!("SELECT namespace FROM namespaces WHERE namespace IN ({keys})");
         ask(Kind::Namespace, "looking up namespaces", sql);
+        let sql = format!(
+            "SELECT node FROM nodes FORCE INDEX (nodes_by_id) WHERE node IN ({keys}) AND namespace <> {namespace}"
+        );
+        ask(Kind::Elsewhere, "looking for nodes in other namespaces", sql);
     }
     let blocks: BTreeSet<BlockHash> = lookups.blocks.iter().map(|(_, block)| *block).collect();
     for keys in lists(blocks.iter().map(|block| bytes(block.as_bytes()))) {

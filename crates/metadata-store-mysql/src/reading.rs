@@ -156,6 +156,20 @@ impl Reading for Session<'_> {
         Ok(found)
     }
 
+    fn is_elsewhere(&self, namespace: NamespaceId, node: NodeId) -> Answer<bool> {
+        if let Some(known) = self.buffer.borrow().elsewhere.get(&(namespace, node)) {
+            return Ok(*known);
+        }
+        self.flush_nodes()?;
+        let found = self.one(
+            "looking for a node in other namespaces",
+            "SELECT node FROM nodes FORCE INDEX (nodes_by_id) WHERE node = ? AND namespace <> ? LIMIT 1",
+            vec![bytes(node.as_bytes()), bytes(namespace.as_bytes())],
+            |row| row.id::<NodeId>(0),
+        )?;
+        Ok(found.is_some())
+    }
+
     fn child(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>> {
         let place = (namespace, parent, key.clone());
         if let Holder::Known(node) = self.buffer.borrow().nodes.holder(&place) {

@@ -13,6 +13,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { sql: include_str!("v2.sql"), serves: 2 },
     // A program of format 2 knows no packs, and whether it may read a bucket that has some is said there.
     Step { sql: include_str!("v3.sql"), serves: 2 },
+    Step { sql: include_str!("v4.sql"), serves: 2 },
 ];
 
 /// How long a server waits for another one that migrates.

@@ -29,7 +29,7 @@ fn commit(store: &dyn MetadataStore, number: u32) -> Result<Position, StoreError
         outcomes: vec![(DEVICE, commit_key)],
         nodes: vec![NodeId([1; 16])],
         places: Vec::new(),
-        namespaces: Vec::new(),
+        new_nodes: Vec::new(),
         blocks: Vec::new(),
     };
     store.write(|tx| {

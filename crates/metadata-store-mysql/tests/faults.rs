@@ -15,7 +15,7 @@ const DEVICE: DeviceId = DeviceId([2; 16]);
 /// More entries than any test here appends.
 const ALL: PageLimit = PageLimit { entries: 1_000_000, blocks: 0 };
 /// The newest format of the tables.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 
 fn pauses() -> Pauses {
     Pauses::new(std::thread::sleep, |n| n / 2)

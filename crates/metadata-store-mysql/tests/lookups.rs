@@ -60,7 +60,7 @@ fn what_is_looked_up_is_found_without_reading_the_namespace() {
         outcomes: asked().map(commit_id).collect(),
         nodes: vec![],
         places: vec![],
-        namespaces: vec![],
+        new_nodes: vec![],
         blocks: hashes.iter().map(|hash| (ACCOUNT, *hash)).collect(),
     };
     // Counting reads a table of some hundred rows, too.

@@ -64,6 +64,7 @@ pub fn check(new_store: NewStore<'_>) {
 
 const NS: NamespaceId = NamespaceId([0xaa; 16]);
 const OTHER: NamespaceId = NamespaceId([0xbb; 16]);
+const THIRD: NamespaceId = NamespaceId([0xcc; 16]);
 const PAGE: PageLimit = PageLimit { entries: 100, blocks: 100 };
 
 fn write<T>(store: &dyn MetadataStore, work: impl FnMut(&dyn Transaction) -> Result<T, StoreError>) -> T {
@@ -163,6 +164,8 @@ fn fetched_ahead(store: &dyn MetadataStore) {
         tx.insert_namespace(NS)?;
         tx.put_nodes(NS, &[node(1, NS.root(), "a", file(1)), node(2, NS.root(), "b", file(1))])?;
         tx.put_nodes(NS, &[node(3, NS.root(), "d", Body::Directory)])?;
+        tx.insert_namespace(THIRD)?;
+        tx.put_nodes(THIRD, &[node(6, THIRD.root(), "a", file(1))])?;
         tx.add_named_blocks(NS, &[BlockHash([3; 32])])?;
         tx.add_uploaded_blocks(AccountId([7; 16]), &[BlockHash([4; 32])], Timestamp(3))
     });
@@ -174,7 +177,7 @@ fn fetched_ahead(store: &dyn MetadataStore) {
         outcomes: vec![(DeviceId([9; 16]), CommitKey([1; 16])), (DeviceId([9; 16]), CommitKey([2; 16]))],
         nodes: (1..=5).map(id).collect(),
         places: vec![place(NS.root(), "a"), place(NS.root(), "b"), place(NS.root(), "c"), place(id(3), "a")],
-        namespaces: vec![NS, OTHER],
+        new_nodes: vec![NS.root(), OTHER.root(), id(2), id(6), id(7)],
         blocks: (1..=4).map(|n| (AccountId([7; 16]), BlockHash([n; 32]))).collect(),
     };
     write(store, |tx| {
@@ -186,6 +189,8 @@ fn fetched_ahead(store: &dyn MetadataStore) {
         assert_eq!(tx.role(NS, AccountId([7; 16]))?, None);
         assert_eq!(tx.device(DeviceId([8; 16]))?, None);
         assert_eq!(tx.namespace(OTHER)?, None);
+        let elsewhere = [2, 6, 7].map(|n| tx.is_elsewhere(NS, id(n)).expect("answers"));
+        assert_eq!(elsewhere, [false, true, false]);
         changes_and_looks(tx)?;
         tx.forget_uploads(Timestamp(0), 1)?;
         assert_eq!(tx.names_blocks(NS, &[BlockHash([1; 32])])?, [true], "written since, and maybe sent");
@@ -361,6 +366,7 @@ fn nodes(store: &dyn MetadataStore) {
         for record in &records {
             assert_eq!(r.node(NS, record.node)?.as_ref(), Some(record));
             assert_eq!(r.node(OTHER, record.node)?, None, "the namespace is part of the key");
+            assert_eq!((r.is_elsewhere(OTHER, record.node)?, r.is_elsewhere(NS, record.node)?), (true, false));
         }
         assert_eq!(r.child(NS, id(1), &name("ärger.TXT").key())?, Some(id(2)));
         assert_eq!(r.child(NS, NS.root(), &name("ärger.TXT").key())?, None);
@@ -402,6 +408,7 @@ fn dead_nodes(store: &dyn MetadataStore) {
     write(store, |tx| tx.put_nodes(NS, &[node(3, NS.root(), "a", file(3))]));
     read(store, |r| {
         assert_eq!(r.node(NS, id(1))?.and_then(|n| n.deleted), Some(Position(7)), "a node dies once");
+        assert!(r.is_elsewhere(OTHER, id(1))?, "and its id is not free");
         assert_eq!(r.child(NS, NS.root(), &name("a").key())?, Some(id(3)));
         assert_eq!(r.children(NS, NS.root())?.len(), 1);
         assert_eq!(r.fallen_children(NS, NS.root(), Position(7)..=Position(9))?, [id(1), id(2)]);

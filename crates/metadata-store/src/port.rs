@@ -120,6 +120,8 @@ pub trait Reading {
 
     /// A node, alive or dead.
     fn node(&self, namespace: NamespaceId, node: NodeId) -> Answer<Option<NodeRecord>>;
+    /// Whether another namespace has a row of the node, alive or dead.
+    fn is_elsewhere(&self, namespace: NamespaceId, node: NodeId) -> Answer<bool>;
     /// The live child of `parent` with this name.
     fn child(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>>;
     /// The live children of `parent`, by name key.
@@ -212,8 +214,8 @@ pub struct Lookups {
     pub nodes: Vec<NodeId>,
     /// Live children, by parent and name.
     pub places: Vec<(NodeId, NameKey)>,
-    /// Namespaces of which it is asked whether they exist.
-    pub namespaces: Vec<NamespaceId>,
+    /// Nodes to be made: of their ids it is asked whether a namespace, or a node of another namespace, has them.
+    pub new_nodes: Vec<NodeId>,
     /// Blocks of which it is asked whether the namespace names them and whether the account uploaded them.
     pub blocks: Vec<(AccountId, BlockHash)>,
 }

@@ -68,6 +68,39 @@ fn members_read_what_is_shared_and_not_what_it_was_before() {
     assert_eq!(bench.service.readable(owner.who, owner.root, &blocks), Ok(vec![true, true, true]));
 }
 
+/// Devices hold all their namespaces as one tree: what is made with another's id in a share would take that one's place.
+#[test]
+fn a_member_cannot_use_the_id_of_a_node_in_another_namespace() {
+    let (bench, owner, guest, other, folder) = setup();
+    let private = bench.write(&owner, owner.root, owner.root.root(), "private", 3);
+    let share = bench.share(&owner, folder, &guest, Role::Viewer);
+    let [g, d] = ["g", "d"]
+        .map(|text| bench.live(share).into_values().find(|record| record.name == name(text)).expect("it exists").node);
+    let own = bench.mkdir(&guest, guest.root, guest.root.root(), "own");
+    let make = |node, parent| vec![create(node, parent, "x", Body::Directory)];
+    for taken in [g, d, private] {
+        assert_eq!(
+            bench.refuse(&guest, guest.root, make(taken, own)),
+            [(0, Reason::NodeExists)],
+            "nor before it shares"
+        );
+    }
+    let theirs = bench.share(&guest, own, &owner, Role::Editor);
+    for taken in [g, d, private] {
+        assert_eq!(bench.refuse(&guest, theirs, make(taken, own)), [(0, Reason::NodeExists)]);
+    }
+    bench.accept(&owner, share, vec![bench.delete(share, g)]);
+    assert_eq!(bench.refuse(&guest, theirs, make(g, own)), [(0, Reason::NodeExists)], "not even after its death");
+    assert_eq!(remove(&bench, &owner, share, "guest@x"), Ok(()));
+    assert_eq!(bench.refuse(&guest, theirs, make(d, own)), [(0, Reason::NodeExists)], "nor as a former member");
+    let all = vec![create(bench.new_node(), own, "new", Body::Directory), create(d, own, "x", Body::Directory)];
+    assert_eq!(bench.refuse(&guest, theirs, all), [(1, Reason::NodeExists)]);
+    assert_eq!(bench.refuse(&other, other.root, make(private, other.root.root())), [(0, Reason::NodeExists)]);
+    for ns in [owner.root, guest.root, share, theirs] {
+        bench.check(ns);
+    }
+}
+
 #[test]
 fn editors_write_viewers_get_a_rejection_and_strangers_an_error() {
     let (bench, owner, guest, other, folder) = setup();
@@ -213,7 +246,17 @@ fn an_owner_cannot_leave_and_hears_what_to_do() {
 #[test]
 fn a_folder_whose_id_another_tree_has_already_is_not_mounted_over_it() {
     let (bench, owner, guest, _, folder) = setup();
-    bench.accept(&guest, guest.root, vec![create(folder, guest.root.root(), "mine", Body::Directory)]);
+    // A server of an earlier version let a client do that.
+    let mine = NodeRecord {
+        node: folder,
+        parent: guest.root.root(),
+        name: name("mine"),
+        body: Body::Directory,
+        content_rev: Position(1),
+        location_rev: Position(1),
+        deleted: None,
+    };
+    bench.store.write(|tx| tx.put_nodes(guest.root, std::slice::from_ref(&mine))).expect("writes");
     assert_eq!(code(try_share(&bench, &owner, owner.root, folder, "guest@x")), Err(ErrorCode::AlreadyExists));
     assert_eq!(bench.tree(owner.root), ["s/", "s/d/", "s/d/f=1", "s/g=2"], "nothing was half done");
     assert_eq!(bench.tree(guest.root), ["mine/"]);

@@ -122,6 +122,16 @@ impl Reading for Session<'_> {
         )
     }
 
+    fn is_elsewhere(&self, namespace: NamespaceId, node: NodeId) -> Answer<bool> {
+        let found = self.one(
+            "looking for a node in other namespaces",
+            "SELECT 1 FROM nodes INDEXED BY nodes_by_id WHERE node = ?1 AND namespace <> ?2 LIMIT 1",
+            [node.as_bytes(), namespace.as_bytes()],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
     fn child(&self, namespace: NamespaceId, parent: NodeId, key: &NameKey) -> Answer<Option<NodeId>> {
         self.one(
             "reading a child by its name",

@@ -4,8 +4,13 @@ use crate::error::StoreError;
 use rusqlite::Connection;
 
 /// Step `i` takes a database from format `i` to `i + 1`. Steps are only ever added.
-const MIGRATIONS: &[&str] =
-    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+    include_str!("v4.sql"),
+    include_str!("v5.sql"),
+];
 
 /// Brings the database to the newest format.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

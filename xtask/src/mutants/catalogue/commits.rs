@@ -14,6 +14,14 @@ const SENT: &str = "crates/api/src/sent.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "ids-are-used-twice",
+        about: "a member makes a node with the id of one in another namespace",
+        file: COMMIT,
+        old: ".is_some() || self.tx.is_elsewhere(self.namespace, node)?)",
+        new: ".is_some())",
+        suites: &[MetaService],
+    },
+    Mutant {
         name: "no-cycle-check",
         about: "a folder may be moved below itself",
         file: DECIDE,
