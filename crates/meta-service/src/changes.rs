@@ -7,9 +7,13 @@ use api::{ApiError, ChangesReply, ChangesRequest, MissingReply, MissingRequest, 
 use metadata_store::port::Answer;
 use metadata_store::{JournalRecord, Journals, PageLimit, Reading};
 use model::{AccountId, BlockHash, Body, Change, JournalEntry, NamespaceId, Position, Role, Timestamp, limits};
+use std::time::Duration;
 
 /// Namespaces in one cursor: more than anyone is a member of.
 const CURSOR_NAMESPACES: usize = 10_000;
+
+/// The age of an upload that is noted anew when somebody asks about it.
+const RENEWED_AFTER: Duration = Duration::from_secs(3 * 3600);
 
 /// A namespace of the cursor for which there may be entries.
 struct Behind {
@@ -72,14 +76,37 @@ impl MetaService {
         Ok(reply)
     }
 
-    /// `missing`: which of these blocks the account would have to upload.
+    /// `missing`: which of these blocks the account would have to upload. Of the others, those that it has uploaded and not
+    /// committed stay for another [`limits::UNCOMMITTED_BLOCK_LIFE`]: an upload may take longer than that.
     ///
     /// # Errors
-    /// `Unlinked`, `BadRequest` for too long a list, `Unavailable`.
+    /// `Unlinked`, `BadRequest` for too long a list, `Unavailable`, `NoSpace`.
     pub fn missing(&self, who: Identity, request: &MissingRequest) -> Result<MissingReply, ApiError> {
         let missing = self.missing_blocks(who, &request.blocks)?;
+        let there = request.blocks.iter().zip(&missing).filter(|(_, missing)| !**missing).map(|(hash, _)| *hash);
+        self.renew_uploads(who.account, &there.collect::<Vec<_>>())?;
         let indexes = (0..).zip(missing).filter_map(|(index, missing)| missing.then_some(index));
         Ok(MissingReply { missing: indexes.collect() })
+    }
+
+    /// Notes that these blocks are still wanted, where they were uploaded so long ago that this is worth a transaction.
+    fn renew_uploads(&self, account: AccountId, blocks: &[BlockHash]) -> Result<(), ApiError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let now = self.environment.now();
+        let ageing = |reading: &dyn Reading| -> Answer<Vec<BlockHash>> {
+            let alive = reading.uploaded_blocks(account, blocks, before(now, limits::UNCOMMITTED_BLOCK_LIFE))?;
+            let alive: Vec<BlockHash> =
+                blocks.iter().zip(alive).filter(|(_, alive)| *alive).map(|(hash, _)| *hash).collect();
+            let recent = reading.uploaded_blocks(account, &alive, before(now, RENEWED_AFTER))?;
+            Ok(alive.into_iter().zip(recent).filter(|(_, recent)| !recent).map(|(hash, _)| hash).collect())
+        };
+        if self.snapshot(|reading| Ok(ageing(reading)?))?.is_empty() {
+            return Ok(());
+        }
+        // What has run out in between is none of the account's any more.
+        self.write(|tx, _| Ok(tx.add_uploaded_blocks(account, &ageing(tx)?, now)?))
     }
 
     pub(crate) fn missing_blocks(&self, who: Identity, blocks: &[BlockHash]) -> Result<Vec<bool>, ApiError> {

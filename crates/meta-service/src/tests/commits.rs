@@ -245,6 +245,33 @@ fn an_upload_that_no_commit_followed_is_forgotten_after_a_day() {
     assert_eq!(bench.service.clean_up(), Ok(0));
 }
 
+/// A large file over a slow line takes longer than that: whoever still wants its blocks asks about them.
+#[test]
+fn an_upload_that_is_asked_about_is_kept_for_another_day() {
+    const HOUR: i64 = 3_600_000;
+    let (bench, me, ns, top) = setup();
+    let other = bench.user("b@x");
+    bench.upload(&me, 1);
+    bench.upload(&me, 2);
+    let missing = |person: &Person| {
+        let blocks = vec![BlockHash([1; 32]), BlockHash([3; 32])];
+        bench.service.missing(person.who, &api::MissingRequest { blocks }).expect("answers").missing
+    };
+    for _ in 0..6 {
+        bench.clock.fetch_add(10 * HOUR, Ordering::Relaxed);
+        assert_eq!((missing(&me), missing(&other)), (vec![1], vec![0, 1]));
+        bench.service.clean_up().expect("cleans up");
+    }
+    bench.clock.fetch_add(23 * HOUR, Ordering::Relaxed);
+    bench.accept(&me, ns, vec![create(bench.new_node(), top, "a", file(1))]);
+    let late = create(bench.new_node(), top, "b", file(2));
+    assert!(matches!(bench.refuse(&me, ns, vec![late])[..], [(0, Reason::MissingBlocks(_))]), "nobody asked about it");
+
+    bench.upload(&me, 3);
+    bench.clock.fetch_add(24 * HOUR + 1, Ordering::Relaxed);
+    assert_eq!(missing(&me), [1], "what has run out is not kept");
+}
+
 #[test]
 fn malformed_operations_are_refused_one_by_one() {
     let (bench, me, ns, top) = setup();

@@ -3,6 +3,7 @@
 mod ahead;
 mod moving;
 mod on_disk;
+mod renewing;
 mod resembling;
 
 use super::Engine;
@@ -111,6 +112,8 @@ pub(super) struct Transfers {
     upload_queue: BTreeSet<NodeId>,
     /// Blocks that the server need not be asked about: it has them, or lacks them.
     present: BTreeSet<BlockHash>,
+    /// Since when the oldest of that is believed.
+    believed_since: u64,
     absent: BTreeSet<BlockHash>,
     asking: BTreeSet<BlockHash>,
     sending: BTreeSet<BlockHash>,
@@ -243,6 +246,7 @@ impl Engine {
         if self.local.root != crate::io::RootState::Present {
             return;
         }
+        self.doubt_what_was_sent(env);
         if self.server.uploads.retry_at.is_none() && std::mem::take(&mut self.transfers.stirred) {
             self.start_moves(env);
             self.ask_for_missing(env);

@@ -1,13 +1,16 @@
 //! How edits are sent: with their commit, and how soon when there are many.
 
-use crate::build::{A, agreed_file, at_root, blocks, changed, found_file, path, print};
+use crate::build::{A, agreed_file, at_root, blocks, changed, file, found_file, path, print};
 use crate::ordering::refused;
 use crate::script::{Script, hash, state};
 use api::{ChangesReply, ErrorCode, MissingReply, SentOperation};
-use model::{CommitOutcome, Position, Reason, Rejection, Timestamp};
+use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, CommitOutcome, Operation, Position, Reason, Rejection, Timestamp};
 use sync_engine::Tuning;
-use sync_engine::io::{Action, Command, Event, Fingerprint, Hint, Job, Reply, Request, RequestId};
+use sync_engine::io::{
+    Action, Command, Event, Fingerprint, HashResult, Hint, Job, JobResult, Reply, Request, RequestId,
+};
 use sync_engine::status::Phase;
+use sync_engine::tree::FileContent;
 
 /// The device has the file `a` in sync, which is then found changed.
 fn edit(script: &mut Script, print: Fingerprint) {
@@ -255,4 +258,55 @@ fn what_the_server_has_no_room_for_is_sent_ever_more_seldom() {
         assert!(pauses.len() < 15 && pauses.is_sorted(), "{pauses:?}");
         assert!(pauses.last().is_some_and(|last| *last > 100_000), "{pauses:?}");
     }
+}
+
+/// The server keeps what no commit names for a day. A file that takes longer was never complete: its first blocks were sent
+/// again while the next ones ran out.
+#[test]
+fn what_was_sent_hours_ago_is_asked_about_while_the_upload_goes_on() {
+    const HOURS: u64 = 3_600_000;
+    let list = Blocklist((1..=6).map(|n| BlockHash([n; 32])).collect());
+    let size = 6 * BLOCK_SIZE;
+    let content = FileContent { hash: list.content_hash(), size, ..file("") };
+    let mut script = Script::at_rest(state(), Vec::new(), &[found_file("a", print(11, size))]);
+    let (id, job) = script.job(|job| matches!(job, Job::Hash(_))).expect("the file is read");
+    let Job::Hash(tasks) = job else { unreachable!("asked for") };
+    let hashed = HashResult::Hashed { content, blocks: list.clone() };
+    script.tell(Event::JobDone(id, JobResult::Hashed(vec![(tasks[0].node, hashed)])));
+    let asked = |script: &mut Script| {
+        script.request(|request| match request {
+            Request::Missing(request) => Some(request.blocks.clone()),
+            _ => None,
+        })
+    };
+    let sent = |script: &mut Script| {
+        script.request(|request| match request {
+            Request::Changeset { blocks, commit: None, .. } => {
+                Some(blocks.iter().map(|block| block.hash).collect::<Vec<_>>())
+            }
+            _ => None,
+        })
+    };
+    let (id, blocks) = asked(&mut script).expect("it is asked what the server lacks");
+    assert_eq!(blocks, list.0);
+    script.reply(id, Ok(Reply::Missing(MissingReply { missing: (0..6).collect() })));
+    let (id, first) = sent(&mut script).expect("some are sent");
+    assert_eq!(first, list.0[..2]);
+    script.reply(id, Ok(Reply::Changeset { outcome: None }));
+    script.now += 3 * HOURS;
+    script.tell(Event::Woken);
+    assert_eq!(asked(&mut script), None, "the server keeps them for a while");
+
+    script.now += HOURS;
+    script.tell(Event::Woken);
+    let (id, blocks) = asked(&mut script).expect("it is asked whether it still has them");
+    assert_eq!(blocks, first);
+    script.reply(id, Ok(Reply::Missing(MissingReply { missing: vec![1] })));
+    while let Some((id, _)) = sent(&mut script) {
+        assert!(script.commit().is_none(), "not everything is there");
+        script.reply(id, Ok(Reply::Changeset { outcome: None }));
+    }
+    script.answer_scans(&[found_file("a", print(11, size))]);
+    let (_, commit) = script.commit().expect("what was lost was sent again");
+    assert_eq!(commit.operations.iter().filter_map(Operation::body).flat_map(Body::blocks).count(), 6);
 }

@@ -14,6 +14,14 @@ const SENT: &str = "crates/api/src/sent.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "questions-renew-nothing",
+        about: "what an upload of days has sent runs out although it is asked about",
+        file: CHANGES,
+        old: "self.write(|tx, _| Ok(tx.add_uploaded_blocks(account, &ageing(tx)?, now)?))",
+        new: "Ok(())",
+        suites: &[MetaService],
+    },
+    Mutant {
         name: "ids-are-used-twice",
         about: "a member makes a node with the id of one in another namespace",
         file: COMMIT,

@@ -11,6 +11,7 @@ const POWER: &str = "crates/sync-engine/src/engine/power.rs";
 const SERVER: &str = "crates/sync-engine/src/engine/server.rs";
 const JOURNAL: &str = "crates/sync-engine/src/engine/journal.rs";
 const TREES: &str = "crates/sync-engine/src/trees.rs";
+const TRANSFER: &str = "crates/sync-engine/src/engine/transfer.rs";
 const MOVING: &str = "crates/sync-engine/src/engine/transfer/moving.rs";
 const BLOCKS: &str = "crates/client/src/transport/blocks.rs";
 const TRANSPORT: &str = "crates/client/src/transport.rs";
@@ -30,6 +31,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: JOURNAL,
         old: " || into.is_some_and(|folder| folder != namespace.root() && elsewhere(folder))",
         new: " || into.is_some_and(|_| false)",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "old-uploads-are-believed",
+        about: "what was sent a day ago is taken to be at the server still",
+        file: TRANSFER,
+        old: "        self.doubt_what_was_sent(env);\n",
+        new: "",
         suites: &[SyncEngine],
     },
     Mutant {
