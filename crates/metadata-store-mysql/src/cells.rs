@@ -90,7 +90,7 @@ impl Cells {
         }
     }
 
-    fn is_null(&self, column: usize) -> bool {
+    pub(crate) fn is_null(&self, column: usize) -> bool {
         matches!(self.values.get(column), Some(Value::NULL))
     }
 

@@ -3,6 +3,7 @@
 use crate::buffer::Holder;
 use crate::cells::{Cells, bytes, count, integer};
 use crate::session::Session;
+use metadata_store::StoreError;
 use metadata_store::port::{Answer, PackRecord, Reading};
 use metadata_store::record::{
     Account, Arrival, ChangeKind, Child, Device, JournalBrief, JournalRecord, Namespace, NodeKind, NodeRecord,
@@ -22,6 +23,21 @@ pub(crate) const DEVICE_COLUMNS: &str = "device, account, name, linked, last_see
 pub(crate) const NODE_COLUMNS: &str = "node, parent, name, content_rev, location_rev, deleted, body";
 /// Journal entries that one statement fetches at most.
 const PAGE_STEP: usize = 256;
+/// Bytes of an entry that comes with others. A longer one, which names hundreds of blocks, is fetched by itself when its turn
+/// comes: 256 of those that name the most would be two gigabytes, of which a page wants the first.
+const SHORT_ENTRY: usize = 16 * 1024;
+
+/// What [`step_row`] reads.
+fn step_columns() -> String {
+    format!("position, batch_first, node, device, time, IF(LENGTH(entry) <= {SHORT_ENTRY}, entry, NULL) FROM journal")
+}
+
+/// An entry of a page in the making.
+enum Step {
+    Short(JournalRecord),
+    /// It is to be fetched.
+    Long(Position),
+}
 
 impl Reading for Session<'_> {
     fn server(&self) -> Answer<Option<ServerIdentity>> {
@@ -226,12 +242,12 @@ impl Reading for Session<'_> {
     }
 
     fn journal(&self, namespace: NamespaceId, after: Position, limit: PageLimit) -> Answer<Vec<JournalRecord>> {
-        let sql = "SELECT position, batch_first, node, device, time, entry FROM journal
-             WHERE namespace = ? AND position > ? ORDER BY position LIMIT ?";
+        let columns = step_columns();
+        let sql = format!("SELECT {columns} WHERE namespace = ? AND position > ? ORDER BY position LIMIT ?");
         self.flush_journal()?;
-        self.page(limit, after, |from, rows| {
+        self.page(namespace, limit, after, |from, rows| {
             let params = vec![bytes(namespace.as_bytes()), integer(from), count(rows)];
-            self.all("reading the journal", sql, params, journal_row)
+            self.all("reading the journal", &sql, params, step_row)
         })
     }
 
@@ -262,12 +278,15 @@ impl Reading for Session<'_> {
         until: Position,
         limit: PageLimit,
     ) -> Answer<Vec<JournalRecord>> {
-        let sql = "SELECT position, batch_first, node, device, time, entry FROM journal
-             WHERE namespace = ? AND node = ? AND position < ? AND kind IN (0, 1) ORDER BY position DESC LIMIT ?";
+        let columns = step_columns();
+        let sql = format!(
+            "SELECT {columns}
+             WHERE namespace = ? AND node = ? AND position < ? AND kind IN (0, 1) ORDER BY position DESC LIMIT ?"
+        );
         self.flush_journal()?;
-        self.page(limit, Position(until.0.saturating_add(1)), |before, rows| {
+        self.page(namespace, limit, Position(until.0.saturating_add(1)), |before, rows| {
             let params = vec![bytes(namespace.as_bytes()), bytes(node.as_bytes()), integer(before), count(rows)];
-            self.all("reading a node's revisions", sql, params, journal_row)
+            self.all("reading a node's revisions", &sql, params, step_row)
         })
     }
 
@@ -451,16 +470,21 @@ impl Session<'_> {
     /// that a whole page of them is more than anyone asked for.
     fn page(
         &self,
+        namespace: NamespaceId,
         limit: PageLimit,
         start: Position,
-        mut fetch: impl FnMut(Position, usize) -> Answer<Vec<JournalRecord>>,
+        mut fetch: impl FnMut(Position, usize) -> Answer<Vec<Step>>,
     ) -> Answer<Vec<JournalRecord>> {
         let (mut page, mut blocks, mut from) = (Vec::new(), 0, start);
         loop {
             let wanted = PAGE_STEP.min(limit.entries - page.len());
             let step = fetch(from, wanted)?;
             let last = step.len() < wanted || wanted == 0;
-            for record in step {
+            for entry in step {
+                let record = match entry {
+                    Step::Short(record) => record,
+                    Step::Long(position) => self.long_entry(namespace, position)?,
+                };
                 blocks += blocks_of(&record.entry.change);
                 if blocks > limit.blocks && !page.is_empty() {
                     return Ok(page);
@@ -472,6 +496,18 @@ impl Session<'_> {
                 return Ok(page);
             }
         }
+    }
+
+    fn long_entry(&self, namespace: NamespaceId, position: Position) -> Answer<JournalRecord> {
+        let subject = "reading a long entry of the journal";
+        let record = self.one(
+            subject,
+            "SELECT position, batch_first, node, device, time, entry FROM journal
+             WHERE namespace = ? AND position = ?",
+            vec![bytes(namespace.as_bytes()), integer(position)],
+            journal_row,
+        )?;
+        record.ok_or(StoreError::Corrupt { subject, source: None })
     }
 
     /// For each block what is known `here`, or else whether `find` finds it.
@@ -559,6 +595,10 @@ fn unused_row(row: &Cells) -> Answer<UnusedBlock> {
 fn packed_row(row: &Cells) -> Answer<PackedBlock> {
     let number = |column| Ok(u32::try_from(row.unsigned(column)?).unwrap_or(u32::MAX));
     Ok(PackedBlock { hash: row.id(0)?, pack: row.id(1)?, offset: number(2)?, len: number(3)? })
+}
+
+fn step_row(row: &Cells) -> Answer<Step> {
+    if row.is_null(5) { Ok(Step::Long(row.position(0)?)) } else { journal_row(row).map(Step::Short) }
 }
 
 fn journal_row(row: &Cells) -> Answer<JournalRecord> {

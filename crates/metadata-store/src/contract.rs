@@ -6,8 +6,8 @@
 use crate::error::StoreError;
 use crate::port::{Existing, Lookups, MetadataStore, PackRecord, Reading, Transaction};
 use crate::record::{
-    Account, Arrival, ChangeKind, Child, Device, NodeKind, NodeRecord, PageLimit, ServerIdentity, TokenHash,
-    UnusedBlock,
+    Account, Arrival, ChangeKind, Child, Device, JournalRecord, NodeKind, NodeRecord, PageLimit, ServerIdentity,
+    TokenHash, UnusedBlock,
 };
 use model::{
     AccountId, BlockHash, Blocklist, Body, Change, CommitKey, CommitOutcome, DeviceId, Epoch, InstanceId, JournalEntry,
@@ -39,6 +39,7 @@ const RULES: &[(&str, Rule)] = &[
     ("a journal has no gap and no double", dense_journal),
     ("journals of two namespaces do not touch", separate_journals),
     ("a page of the journal ends at its limits", journal_pages),
+    ("an entry may name any number of blocks", long_entries),
     ("a node's revisions, places and departures are found", node_history),
     ("an outcome is found under its key until it is forgotten", outcomes),
     ("blocks are known to those who named or uploaded them", blocks),
@@ -478,6 +479,43 @@ fn journal_pages(store: &dyn MetadataStore) {
     assert_eq!((backwards[0].kind, backwards[0].device), (ChangeKind::Create, None));
     assert_eq!(backwards[1].device, Some(DeviceId([9; 16])));
     assert_eq!(read(store, |r| r.journal_backwards(NS, Position(u64::MAX), 1)).len(), 1);
+}
+
+/// Short entries, and in between such as are read apart from others.
+fn long_entries(store: &dyn MetadataStore) {
+    const LONG: usize = 2000;
+    with_namespace(store);
+    let listing = |n: u64, blocks: usize| {
+        let list = (0..blocks as u64).map(|block| BlockHash::of(&[n.to_le_bytes(), block.to_le_bytes()].concat()));
+        Body::File { blocks: Blocklist(list.collect()), size: 1, executable: false, mtime: Mtime(0) }
+    };
+    let sizes = [1, LONG, 1, LONG, LONG, 1];
+    let entries: Vec<JournalEntry> = (1..)
+        .zip(sizes)
+        .map(|(n, blocks)| match n {
+            1 => creation(n, id(1), "a", listing(n, blocks)),
+            _ => entry(n, id(1), Change::Edit { body: listing(n, blocks) }),
+        })
+        .collect();
+    write(store, |tx| tx.append(NS, &entries));
+    let numbers = |records: &[JournalRecord]| records.iter().map(|r| r.entry.position.0).collect::<Vec<_>>();
+    let page = |after, entries, blocks| {
+        numbers(&read(store, |r| r.journal(NS, Position(after), PageLimit { entries, blocks })))
+    };
+    assert_eq!(page(0, 100, 100_000), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(page(0, 100, LONG), [1]);
+    assert_eq!(page(0, 100, LONG + 1), [1, 2]);
+    assert_eq!(page(1, 100, 0), [2], "one entry always comes");
+    assert_eq!(page(1, 3, 100_000), [2, 3, 4]);
+    assert_eq!(page(3, 100, LONG), [4]);
+    let versions = |until, blocks| {
+        numbers(&read(store, |r| r.revisions(NS, id(1), Position(until), PageLimit { entries: 100, blocks })))
+    };
+    assert_eq!(versions(6, 100_000), [6, 5, 4, 3, 2, 1]);
+    assert_eq!(versions(6, LONG + 1), [6, 5]);
+    assert_eq!(versions(5, LONG), [5]);
+    let all = read(store, |r| r.journal(NS, Position::START, PageLimit { entries: 100, blocks: 100_000 }));
+    assert_eq!(all.into_iter().map(|record| record.entry).collect::<Vec<_>>(), entries);
 }
 
 fn node_history(store: &dyn MetadataStore) {
