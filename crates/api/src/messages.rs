@@ -290,6 +290,8 @@ pub struct UnlinkRequest {
 pub struct RevisionsRequest {
     pub namespace: NamespaceId,
     pub path: Vec<Name>,
+    /// Only those before this position.
+    pub before: Option<Position>,
     pub limit: u32,
 }
 
@@ -298,13 +300,40 @@ pub struct RevisionsRequest {
 pub struct Revision {
     pub node: NodeId,
     pub position: Position,
-    /// `None`: deleted here (itself, or with a folder around it).
-    pub body: Option<Body>,
+    pub version: Version,
     pub device_name: Option<String>,
     pub time: Timestamp,
 }
 
-/// The reply to `revisions`.
+/// What a node was in a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// It ended here, by itself or with a folder around it.
+    Deleted,
+    Directory,
+    /// The mount of a shared folder.
+    Mount,
+    Symlink,
+    File {
+        size: u64,
+        content: ContentHash,
+    },
+}
+
+impl Version {
+    /// What a body is, without its blocks.
+    #[must_use]
+    pub fn of(body: &Body) -> Self {
+        match body {
+            Body::Directory => Self::Directory,
+            Body::Mount => Self::Mount,
+            Body::Symlink { .. } => Self::Symlink,
+            Body::File { blocks, size, .. } => Self::File { size: *size, content: blocks.content_hash() },
+        }
+    }
+}
+
+/// The reply to `revisions`. It may hold fewer than were asked for; none means that there are no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionsReply {
     pub revisions: Vec<Revision>,
@@ -456,15 +485,6 @@ impl std::str::FromStr for Coming {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
         text.trim().strip_prefix("coming ").and_then(|namespace| namespace.parse().ok()).map(Self).ok_or(())
-    }
-}
-
-/// A file version's content hash next to its size, for people and for comparison.
-#[must_use]
-pub fn describe_body(body: &Body) -> Option<(u64, ContentHash)> {
-    match body {
-        Body::File { blocks, size, .. } => Some((*size, blocks.content_hash())),
-        Body::Directory | Body::Symlink { .. } | Body::Mount => None,
     }
 }
 

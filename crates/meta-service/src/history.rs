@@ -5,14 +5,19 @@ use crate::service::{MetaService, role};
 use api::service::Identity;
 use api::{
     ApiError, HistoryAction, HistoryEntry, HistoryReply, HistoryRequest, Revision, RevisionsReply, RevisionsRequest,
+    Version,
 };
 use metadata_store::port::Answer;
+use metadata_store::record::blocks_of;
 use metadata_store::{ChangeKind, JournalBrief, JournalRecord, NodeRecord, PageLimit, Reading};
 use model::{Body, Change, DeviceId, Name, NamespaceId, NodeId, Position, limits};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// Revisions in one answer.
 const REVISIONS_PAGE: usize = 1_000;
+/// Blocks that may be named by the entries that one answer is made of: 128 MiB of them. Of a file of a terabyte that is 16
+/// versions.
+const BLOCKS_READ: usize = 64 * limits::CHANGES_PAGE_BLOCKS;
 /// Entries in one answer about the history.
 const HISTORY_PAGE: usize = 1_000;
 /// Nodes that are followed of those that were ever at one place: the latest. A program that saves by
@@ -28,6 +33,76 @@ struct Stay {
     until: Option<Position>,
 }
 
+/// The revisions of the nodes that were at a path, of which the newest are wanted.
+struct Past<'r> {
+    reading: &'r dyn Reading,
+    namespace: NamespaceId,
+    /// Only those before this position.
+    before: Position,
+    doers: Doers,
+}
+
+impl Past<'_> {
+    /// The newest revisions of nodes, each with the end of its stay. Read is what may hold the newest one that was not read
+    /// yet, step by step, until nothing of what is left can be newer than what was found, or until that was much.
+    fn newest(&mut self, stays: BTreeMap<NodeId, Option<Position>>, limit: usize) -> Answer<Vec<Revision>> {
+        // By the position before which each has something that was not read.
+        let mut unread: BinaryHeap<(Position, NodeId)> = stays
+            .iter()
+            .map(|(node, until)| (until.map_or(self.before, |until| until.next().min(self.before)), *node))
+            .collect();
+        let (mut found, mut blocks): (Vec<Revision>, usize) = (Vec::new(), 0);
+        while let Some(&(horizon, node)) = unread.peek() {
+            found.sort_by(|a, b| b.position.cmp(&a.position).then(b.node.cmp(&a.node)));
+            let settled = found.partition_point(|revision| revision.position >= horizon);
+            if settled >= limit || settled > 0 && blocks >= BLOCKS_READ {
+                found.truncate(settled);
+                break;
+            }
+            unread.pop();
+            let until = stays.get(&node).copied().flatten();
+            if let Some(until) = until.filter(|until| *until < horizon) {
+                found.extend(self.death(node, until)?);
+            }
+            let end = until.map_or(horizon, |until| until.min(horizon));
+            let step = PageLimit { entries: limit, blocks: limits::CHANGES_PAGE_BLOCKS };
+            let records = match end.0.checked_sub(1) {
+                Some(last) => self.reading.revisions(self.namespace, node, Position(last), step)?,
+                None => Vec::new(),
+            };
+            blocks += records.iter().map(|record| blocks_of(&record.entry.change)).sum::<usize>();
+            // The first is what made the node.
+            if let Some(oldest) = records.last().filter(|oldest| !matches!(oldest.entry.change, Change::Create { .. }))
+            {
+                unread.push((oldest.entry.position, node));
+            }
+            for record in records {
+                found.extend(self.revision(record)?);
+            }
+        }
+        found.sort_by(|a, b| b.position.cmp(&a.position).then(b.node.cmp(&a.node)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The end of a node's stay as a revision, if it ended by the node's death.
+    fn death(&mut self, node: NodeId, until: Position) -> Answer<Option<Revision>> {
+        let dead =
+            self.reading.node(self.namespace, node)?.is_some_and(|record: NodeRecord| record.deleted == Some(until));
+        let Some(brief) = entry_at(self.reading, self.namespace, until)?.filter(|_| dead) else { return Ok(None) };
+        let (device_name, _) = self.doers.of(self.reading, brief.device)?;
+        Ok(Some(Revision { node, position: until, version: Version::Deleted, device_name, time: brief.time }))
+    }
+
+    fn revision(&mut self, record: JournalRecord) -> Answer<Option<Revision>> {
+        let entry = record.entry;
+        let Some(body) = body_of(entry.change) else { return Ok(None) };
+        let (device_name, _) = self.doers.of(self.reading, entry.device)?;
+        let (node, position, time) = (entry.node, entry.position, entry.time);
+        Ok(Some(Revision { node, position, version: Version::of(&body), device_name, time }))
+    }
+}
+
 /// Who did an entry, by device; each is looked up once.
 #[derive(Default)]
 struct Doers(BTreeMap<DeviceId, Option<(String, String)>>);
@@ -41,26 +116,12 @@ impl MetaService {
     /// `Forbidden`, `Unlinked`, `Unavailable`.
     pub fn revisions(&self, who: Identity, request: &RevisionsRequest) -> Result<RevisionsReply, ApiError> {
         let limit = page_size(request.limit, REVISIONS_PAGE);
+        let before = request.before.unwrap_or(Position(u64::MAX));
         self.snapshot(|reading| {
             role(reading, who, request.namespace)?;
-            let mut doers = Doers::default();
-            let mut revisions = Vec::new();
-            let mut left = PageLimit { entries: limit, blocks: limits::CHANGES_PAGE_BLOCKS };
-            for (node, until) in last_stays(&stays_at(reading, request.namespace, &request.path)?) {
-                revisions.extend(death(reading, request.namespace, node, until, &mut doers)?);
-                let end = until.map_or(Position(u64::MAX), |until| Position(until.0.saturating_sub(1)));
-                if left.blocks == 0 || left.entries == 0 {
-                    continue;
-                }
-                for record in reading.revisions(request.namespace, node, end, left)? {
-                    let Some(revision) = revision(reading, record, &mut doers)? else { continue };
-                    left.blocks = left.blocks.saturating_sub(revision.body.as_ref().map_or(0, |b| b.blocks().len()));
-                    revisions.push(revision);
-                }
-            }
-            revisions.sort_by(|a, b| b.position.cmp(&a.position).then(b.node.cmp(&a.node)));
-            revisions.truncate(limit);
-            Ok(RevisionsReply { revisions })
+            let stays = last_stays(&stays_at(reading, request.namespace, &request.path)?);
+            let mut past = Past { reading, namespace: request.namespace, before, doers: Doers::default() };
+            Ok(RevisionsReply { revisions: past.newest(stays, limit)? })
         })
     }
 
@@ -150,31 +211,8 @@ fn last_stays(stays: &[Stay]) -> BTreeMap<NodeId, Option<Position>> {
     last
 }
 
-/// The end of a node's stay as a revision, if it ended by the node's death.
-fn death(
-    reading: &dyn Reading,
-    namespace: NamespaceId,
-    node: NodeId,
-    until: Option<Position>,
-    doers: &mut Doers,
-) -> Answer<Option<Revision>> {
-    let Some(until) = until else { return Ok(None) };
-    let dead = reading.node(namespace, node)?.is_some_and(|record: NodeRecord| record.deleted == Some(until));
-    let Some(brief) = entry_at(reading, namespace, until)?.filter(|_| dead) else { return Ok(None) };
-    let (device_name, _) = doers.of(reading, brief.device)?;
-    Ok(Some(Revision { node, position: until, body: None, device_name, time: brief.time }))
-}
-
 fn entry_at(reading: &dyn Reading, namespace: NamespaceId, position: Position) -> Answer<Option<JournalBrief>> {
     Ok(reading.journal_backwards(namespace, position.next(), 1)?.pop().filter(|brief| brief.position == position))
-}
-
-fn revision(reading: &dyn Reading, record: JournalRecord, doers: &mut Doers) -> Answer<Option<Revision>> {
-    let entry = record.entry;
-    let Some(body) = body_of(entry.change) else { return Ok(None) };
-    let (device_name, _) = doers.of(reading, entry.device)?;
-    let (node, position, time) = (entry.node, entry.position, entry.time);
-    Ok(Some(Revision { node, position, body: Some(body), device_name, time }))
 }
 
 /// The body that a change brought.

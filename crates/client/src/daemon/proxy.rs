@@ -6,14 +6,12 @@ use crate::control::protocol::{
     RestoreReply, RevisionEntry, RevisionsReply, ShareEntry, SharesReply, WirePath,
 };
 use crate::transport::{Transport, TransportError};
-use model::{Body, Name, NamespaceId, Position, Role};
+use api::Version;
+use model::{Name, NamespaceId, Position, Role};
 use serde::Serialize;
 use std::time::Duration;
 use sync_engine::io::{self as engine_io, LocalPath};
 use sync_engine::status::Location;
-
-/// Revisions that a restore looks through for the one that was named.
-const REVISIONS_SEARCHED: u32 = 1000;
 
 /// Whoever answers commands.
 #[derive(Clone)]
@@ -106,8 +104,16 @@ impl Proxy {
     async fn history(&self, folder: Option<WirePath>, limit: u32) -> Result<serde_json::Value, Failure> {
         let path = folder.map_or_else(|| Ok(LocalPath::root()), |folder| folder.parse())?;
         let location = self.locate(path.clone()).await?;
-        let request = api::HistoryRequest { namespace: location.namespace, before: None, limit };
-        let reply: api::HistoryReply = self.transport.call("history", &request).await.map_err(failure)?;
+        let mut entries: Vec<api::HistoryEntry> = Vec::new();
+        while let Some(limit) = still_wanted(limit, entries.len()) {
+            let before = entries.last().map(|entry| entry.position);
+            let request = api::HistoryRequest { namespace: location.namespace, before, limit };
+            let reply: api::HistoryReply = self.transport.call("history", &request).await.map_err(failure)?;
+            if reply.entries.is_empty() {
+                break;
+            }
+            entries.extend(reply.entries);
+        }
         let mount = Mount::of(&path, &location);
         let entry = |entry: api::HistoryEntry| HistoryEntry {
             position: entry.position.0,
@@ -117,27 +123,43 @@ impl Proxy {
             account: entry.account_email,
             time: entry.time.0,
         };
-        json(HistoryReply { entries: reply.entries.into_iter().map(entry).collect() })
+        json(HistoryReply { entries: entries.into_iter().map(entry).collect() })
     }
 
     async fn revisions(&self, path: &WirePath, limit: u32) -> Result<serde_json::Value, Failure> {
         let path = path.parse()?;
-        let (_, revisions) = self.fetch_revisions(path.clone(), limit).await?;
+        let location = self.locate(path.clone()).await?;
+        let mut revisions: Vec<api::Revision> = Vec::new();
+        while let Some(limit) = still_wanted(limit, revisions.len()) {
+            let before = revisions.last().map(|revision| revision.position);
+            let page = self.fetch_revisions(&location, before, limit).await?;
+            if page.is_empty() {
+                break;
+            }
+            revisions.extend(page);
+        }
         let revisions = revisions.into_iter().map(revision_entry).collect();
         json(RevisionsReply { path: path.to_string(), revisions })
     }
 
-    async fn fetch_revisions(&self, path: LocalPath, limit: u32) -> Result<(Location, Vec<api::Revision>), Failure> {
-        let location = self.locate(path).await?;
-        let request = api::RevisionsRequest { namespace: location.namespace, path: location.path.clone(), limit };
+    async fn fetch_revisions(
+        &self,
+        location: &Location,
+        before: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<api::Revision>, Failure> {
+        let (namespace, path) = (location.namespace, location.path.clone());
+        let request = api::RevisionsRequest { namespace, path, before, limit };
         let reply: api::RevisionsReply = self.transport.call("revisions", &request).await.map_err(failure)?;
-        Ok((location, reply.revisions))
+        Ok(reply.revisions)
     }
 
     async fn restore(&self, path: &WirePath, revision: Option<u64>) -> Result<serde_json::Value, Failure> {
         let path = path.parse()?;
-        let (location, revisions) = self.fetch_revisions(path.clone(), REVISIONS_SEARCHED).await?;
-        let (node, position) = pick_version(&path, &revisions, revision)?;
+        let location = self.locate(path.clone()).await?;
+        let before = revision.map(|revision| Position(revision.saturating_add(1)));
+        let newest = self.fetch_revisions(&location, before, 1).await?.pop();
+        let (node, position) = pick_version(&path, newest, revision)?;
         let request = api::RestoreRequest { namespace: location.namespace, node, position };
         let reply: api::RestoreReply = self.transport.call("restore", &request).await.map_err(failure)?;
         json(RestoreReply { path: Mount::of(&path, &location).join(&reply.path), restored: reply.nodes })
@@ -229,9 +251,16 @@ impl Mount {
 }
 
 /// Which node to bring back, and in which version (`None`: the last before its deletion).
+/// How many more of a list are wanted of which the server tells a part at a time.
+fn still_wanted(limit: u32, there: usize) -> Option<u32> {
+    let there = u32::try_from(there).unwrap_or(u32::MAX);
+    Some(limit.saturating_sub(there)).filter(|left| *left > 0)
+}
+
+/// The node and the position that a restore names: of the newest revision up to the one that is wanted.
 fn pick_version(
     path: &LocalPath,
-    revisions: &[api::Revision],
+    newest: Option<api::Revision>,
     wanted: Option<u64>,
 ) -> Result<(model::NodeId, Option<Position>), Failure> {
     let hint = format!("see `syncline revs {path}`");
@@ -239,12 +268,12 @@ fn pick_version(
     match wanted {
         Some(wanted) => {
             let unknown = || Failure::failed(format!("`{path}` has no version {wanted}")).with_hint(&hint);
-            let found = revisions.iter().find(|revision| revision.position.0 == wanted).ok_or_else(unknown)?;
-            Ok((found.node, found.body.as_ref().map(|_| found.position)))
+            let found = newest.filter(|revision| revision.position.0 == wanted).ok_or_else(unknown)?;
+            Ok((found.node, (found.version != Version::Deleted).then_some(found.position)))
         }
         None => {
-            let newest = revisions.first().ok_or_else(nothing)?;
-            if newest.body.is_some() {
+            let newest = newest.ok_or_else(nothing)?;
+            if newest.version != Version::Deleted {
                 let present = Failure::usage(format!("`{path}` exists: say which version of it to bring back"));
                 return Err(present.with_hint(format!("{hint}, then name one with `--rev N`")));
             }
@@ -254,13 +283,12 @@ fn pick_version(
 }
 
 fn revision_entry(revision: api::Revision) -> RevisionEntry {
-    let described = revision.body.as_ref().and_then(api::describe_body);
-    let kind = match revision.body {
-        None => "deleted",
-        Some(Body::Directory) => "folder",
-        Some(Body::File { .. }) => "file",
-        Some(Body::Symlink { .. }) => "link",
-        Some(Body::Mount) => "shared folder",
+    let (kind, described) = match revision.version {
+        Version::Deleted => ("deleted", None),
+        Version::Directory => ("folder", None),
+        Version::File { size, content } => ("file", Some((size, content))),
+        Version::Symlink => ("link", None),
+        Version::Mount => ("shared folder", None),
     };
     RevisionEntry {
         revision: revision.position.0,

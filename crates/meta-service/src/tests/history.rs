@@ -1,7 +1,10 @@
 //! Revisions, history and restore.
 
 use super::*;
-use api::{ErrorCode, HistoryAction, HistoryRequest, RestoreReply, RestoreRequest, RevisionsRequest};
+use api::{
+    ErrorCode, HistoryAction, HistoryRequest, RestoreReply, RestoreRequest, Revision, RevisionsRequest, Version,
+};
+use model::ContentHash;
 
 fn setup() -> (Bench, Person, NamespaceId, NodeId) {
     let bench = Bench::new();
@@ -15,14 +18,37 @@ fn setup() -> (Bench, Person, NamespaceId, NodeId) {
 
 /// The versions at a path, newest first: the block's number, or `-` for an end.
 fn versions(bench: &Bench, me: &Person, path: &[&str]) -> Vec<String> {
-    let request = RevisionsRequest { namespace: me.root, path: path.iter().map(|n| name(n)).collect(), limit: 100 };
-    let revisions = bench.service.revisions(me.who, &request).expect("answers").revisions;
-    assert!(revisions.is_sorted_by(|a, b| a.position >= b.position), "the newest first");
-    let show = |body: &Option<Body>| match body {
-        Some(body) => body.blocks().first().map_or("dir".to_owned(), |block| block.0[0].to_string()),
-        None => "-".to_owned(),
+    let revisions = revisions(bench, me, path, None, 100);
+    let contents: BTreeMap<ContentHash, u8> =
+        (0..=9).map(|n| (Blocklist(vec![BlockHash([n; 32])]).content_hash(), n)).collect();
+    let show = |version: Version| match version {
+        Version::File { content, .. } => contents[&content].to_string(),
+        Version::Deleted => "-".to_owned(),
+        Version::Directory => "dir".to_owned(),
+        Version::Mount | Version::Symlink => panic!("nobody made one"),
     };
-    revisions.iter().map(|revision| show(&revision.body)).collect()
+    let all: Vec<String> = revisions.iter().map(|revision| show(revision.version)).collect();
+    // However many are asked for at a time, they are the same.
+    for limit in [1, 2, 3] {
+        let (mut paged, mut before) = (Vec::new(), None);
+        loop {
+            let page = self::revisions(bench, me, path, before, limit);
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= limit as usize);
+            before = Some(last.position);
+            paged.extend(page);
+        }
+        assert_eq!(paged, revisions, "{limit} at a time");
+    }
+    all
+}
+
+fn revisions(bench: &Bench, me: &Person, path: &[&str], before: Option<Position>, limit: u32) -> Vec<Revision> {
+    let path = path.iter().map(|n| name(n)).collect();
+    let request = RevisionsRequest { namespace: me.root, path, before, limit };
+    let revisions = bench.service.revisions(me.who, &request).expect("answers").revisions;
+    assert!(revisions.is_sorted_by(|a, b| a.position > b.position), "the newest first");
+    revisions
 }
 
 fn restore(bench: &Bench, me: &Person, node: NodeId, position: Option<u64>) -> Result<RestoreReply, ErrorCode> {
@@ -42,8 +68,7 @@ fn all_versions_of_a_file_are_listed_with_who_and_when() {
     bench.accept(&me, ns, vec![bench.edit(ns, f, 2)]);
     bench.accept(&me, ns, vec![bench.delete(ns, f)]);
     assert_eq!(versions(&bench, &me, &["F"]), ["-", "2", "1"], "however it is spelled");
-    let request = RevisionsRequest { namespace: ns, path: vec![name("f")], limit: 2 };
-    let newest = bench.service.revisions(me.who, &request).expect("answers").revisions;
+    let newest = revisions(&bench, &me, &["f"], None, 2);
     assert_eq!(newest.len(), 2);
     assert_eq!((newest[1].node, newest[1].position), (f, Position(2)));
     assert_eq!((newest[1].device_name.as_deref(), newest[1].time), (Some("laptop"), Timestamp(1_000_005)));
@@ -61,6 +86,40 @@ fn a_path_remembers_all_nodes_that_were_there() {
     bench.accept(&me, ns, vec![bench.moved(ns, temporary, top, "f")]);
     assert_eq!(versions(&bench, &me, &["f"]), ["3", "2", "1"], "what came brings its past, what left takes its future");
     assert_eq!(versions(&bench, &me, &["old"]), ["9", "1"]);
+}
+
+/// Their lists are read some at a time: the newest could be missing, and those behind the first few could not be reached.
+#[test]
+fn all_versions_of_very_large_files_are_listed_the_newest_first() {
+    const BLOCKS: usize = 40_000;
+    let (bench, me, ns, top) = setup();
+    let large = |block: u8| Body::File {
+        blocks: Blocklist(vec![BlockHash([block; 32]); BLOCKS]),
+        size: BLOCKS as u64 * model::BLOCK_SIZE,
+        executable: false,
+        mtime: Mtime(0),
+    };
+    let mut ids = [bench.new_node(), bench.new_node()];
+    ids.sort_by(|a, b| b.cmp(a));
+    let [newer, older] = ids;
+    bench.accept(&me, ns, vec![create(older, top, "f", large(1))]);
+    for block in 2..=4 {
+        let base_content = bench.record(ns, older).expect("exists").content_rev;
+        bench.accept(&me, ns, vec![Operation::Edit { node: older, base_content, body: large(block) }]);
+    }
+    bench.accept(&me, ns, vec![bench.delete(ns, older)]);
+    bench.accept(&me, ns, vec![create(newer, top, "f", file(9))]);
+    let positions = |before, limit| {
+        let found = revisions(&bench, &me, &["f"], before, limit);
+        found.iter().map(|revision| revision.position.0).collect::<Vec<_>>()
+    };
+    assert_eq!(positions(None, 100), [6, 5, 4, 3, 2, 1]);
+    assert_eq!(positions(None, 1), [6]);
+    assert_eq!(positions(Some(Position(5)), 2), [4, 3]);
+    assert_eq!(positions(Some(Position(1)), 9), [0; 0]);
+    let newest = revisions(&bench, &me, &["f"], Some(Position(5)), 1).pop().expect("a version");
+    let content = Blocklist(vec![BlockHash([4; 32]); BLOCKS]).content_hash();
+    assert_eq!(newest.version, Version::File { size: BLOCKS as u64 * model::BLOCK_SIZE, content });
 }
 
 #[test]
