@@ -23,7 +23,7 @@ const RESTORE_NODES: usize = 200_000;
 impl MetaService {
     /// `restore`: a living file gets the content of an earlier position as a new revision. A deleted
     /// node is made anew under its old name, or `name (restored)` if that is taken, in its old folder;
-    /// folders that are gone are made again by name. A deleted folder comes back with all it held.
+    /// folders that are gone, or have been shared since, are made again by name. A deleted folder comes back with all it held.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden` for strangers and viewers, `BadRequest` with the reason for what cannot
@@ -146,19 +146,16 @@ impl Draft<'_> {
         Ok(target)
     }
 
-    /// The lowest living folder above a node, and the dead folders below it, the lowest first.
+    /// The lowest living folder above a node, and the dead folders below it, the lowest first. One that has been shared
+    /// since is gone too: what it held before is not for its members.
     fn dead_ancestors(&self, parent: NodeId) -> Result<(Target, Vec<NodeRecord>), Failure> {
         let mut gone = Vec::new();
         let mut at = parent;
         while at != self.id().root() && gone.len() <= limits::TREE_DEPTH {
             // A row that is missing was never in this namespace; its place is taken by the root.
             let Some(record) = self.tx.node(self.id(), at)? else { break };
-            match (&record.body, record.is_live()) {
-                (Body::Directory, true) => return Ok((self.target_in(&record)?, gone)),
-                (Body::Mount, _) => {
-                    return Err(bad_request("its folder has been shared since: restore it there").into());
-                }
-                (Body::Directory | Body::File { .. } | Body::Symlink { .. }, _) => {}
+            if record.is_live() && record.body == Body::Directory {
+                return Ok((self.target_in(&record)?, gone));
             }
             at = record.parent;
             gone.push(record);

@@ -497,6 +497,27 @@ fn folders_are_shared_listed_left_and_withdrawn() {
 }
 
 #[test]
+fn what_was_deleted_before_its_folder_was_shared_comes_back_beside_it() {
+    let (_server, laptop, desktop) = two_devices();
+    laptop.write("Photos/old.jpg", "old");
+    laptop.write("Photos/one.jpg", "1");
+    flush_both(&laptop, &desktop);
+    fs::remove_file(laptop.folder.join("Photos/old.jpg")).expect("removed");
+    flush_both(&laptop, &desktop);
+    laptop.run(&["share", "Photos", BOB]).ok();
+    flush_both(&laptop, &desktop);
+    let revisions = laptop.json(&["revs", "Photos/old.jpg"]);
+    let kinds: Vec<&Value> =
+        revisions["revisions"].as_array().expect("a list").iter().map(|revision| &revision["kind"]).collect();
+    assert_eq!(kinds, ["deleted", "file"]);
+    let restored = laptop.json(&["restore", "Photos/old.jpg"]);
+    assert_eq!(restored["path"], "Photos (restored)/old.jpg");
+    flush_both(&laptop, &desktop);
+    assert_eq!(desktop.read("Photos (restored)/old.jpg"), "old");
+    assert!(!desktop.has("Photos/old.jpg"), "its members see nothing of it");
+}
+
+#[test]
 fn a_device_that_was_unlinked_elsewhere_says_so() {
     let server = Server::start();
     let laptop = server.running_device("laptop");

@@ -128,8 +128,7 @@ impl Proxy {
 
     async fn revisions(&self, path: &WirePath, limit: u32) -> Result<serde_json::Value, Failure> {
         let path = path.parse()?;
-        let location = self.locate(path.clone()).await?;
-        let mut revisions: Vec<api::Revision> = Vec::new();
+        let (location, mut revisions) = self.find_revisions(&path, None, limit).await?;
         while let Some(limit) = still_wanted(limit, revisions.len()) {
             let before = revisions.last().map(|revision| revision.position);
             let page = self.fetch_revisions(&location, before, limit).await?;
@@ -140,6 +139,26 @@ impl Proxy {
         }
         let revisions = revisions.into_iter().map(revision_entry).collect();
         json(RevisionsReply { path: path.to_string(), revisions })
+    }
+
+    /// The newest revisions at a path, and where the server has them: in a shared folder it may have had none since it is one,
+    /// but before.
+    async fn find_revisions(
+        &self,
+        path: &LocalPath,
+        before: Option<Position>,
+        limit: u32,
+    ) -> Result<(Location, Vec<api::Revision>), Failure> {
+        let location = self.locate(path.clone()).await?;
+        let revisions = self.fetch_revisions(&location, before, limit).await?;
+        let root = self.locate(LocalPath::root()).await?.namespace;
+        if !revisions.is_empty() || location.namespace == root {
+            return Ok((location, revisions));
+        }
+        let names = path.components().map(|name| Name::parse_bytes(name).ok()).collect::<Option<_>>();
+        let earlier = Location { namespace: root, node: None, path: names.unwrap_or_default() };
+        let revisions = self.fetch_revisions(&earlier, before, limit).await?;
+        Ok(if revisions.is_empty() { (location, revisions) } else { (earlier, revisions) })
     }
 
     async fn fetch_revisions(
@@ -156,10 +175,9 @@ impl Proxy {
 
     async fn restore(&self, path: &WirePath, revision: Option<u64>) -> Result<serde_json::Value, Failure> {
         let path = path.parse()?;
-        let location = self.locate(path.clone()).await?;
         let before = revision.map(|revision| Position(revision.saturating_add(1)));
-        let newest = self.fetch_revisions(&location, before, 1).await?.pop();
-        let (node, position) = pick_version(&path, newest, revision)?;
+        let (location, mut newest) = self.find_revisions(&path, before, 1).await?;
+        let (node, position) = pick_version(&path, newest.pop(), revision)?;
         let request = api::RestoreRequest { namespace: location.namespace, node, position };
         let reply: api::RestoreReply = self.transport.call("restore", &request).await.map_err(failure)?;
         json(RestoreReply { path: Mount::of(&path, &location).join(&reply.path), restored: reply.nodes })
@@ -250,14 +268,14 @@ impl Mount {
     }
 }
 
-/// Which node to bring back, and in which version (`None`: the last before its deletion).
 /// How many more of a list are wanted of which the server tells a part at a time.
 fn still_wanted(limit: u32, there: usize) -> Option<u32> {
     let there = u32::try_from(there).unwrap_or(u32::MAX);
     Some(limit.saturating_sub(there)).filter(|left| *left > 0)
 }
 
-/// The node and the position that a restore names: of the newest revision up to the one that is wanted.
+/// Which node to bring back, and in which version (`None`: the last before its deletion): of the newest revision up to the
+/// one that is wanted.
 fn pick_version(
     path: &LocalPath,
     newest: Option<api::Revision>,

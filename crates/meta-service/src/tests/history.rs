@@ -305,15 +305,23 @@ fn viewers_and_strangers_restore_nothing() {
     bench.check(share);
 }
 
+/// Its members are not to see it, and its owner is not to lose it.
 #[test]
-fn what_was_deleted_before_its_folder_was_shared_is_not_restored_under_the_mount() {
+fn what_was_deleted_before_its_folder_was_shared_comes_back_beside_it() {
     let (bench, me, ns, top) = setup();
     let guest = bench.user("b@x");
     let d = bench.mkdir(&me, ns, top, "d");
-    let f = bench.write(&me, ns, d, "f", 1);
+    let e = bench.mkdir(&me, ns, d, "e");
+    let f = bench.write(&me, ns, e, "f", 1);
+    bench.write(&me, ns, d, "kept", 2);
     bench.accept(&me, ns, vec![bench.delete(ns, f)]);
-    bench.share(&me, d, &guest, Role::Editor);
-    assert_eq!(restore(&bench, &me, f, None), Err(ErrorCode::BadRequest));
+    let share = bench.share(&me, d, &guest, Role::Editor);
+    assert_eq!(versions(&bench, &me, &["d", "e", "f"]), ["-", "1"]);
+    assert_eq!(path_of(&restore(&bench, &me, f, None).expect("restored")), "d (restored)/e/f");
+    assert_eq!(bench.tree(ns), ["d (restored)/", "d (restored)/e/", "d (restored)/e/f=1", "d@"]);
+    assert_eq!(bench.tree(share), ["e/", "kept=2"]);
     assert_eq!(restore(&bench, &me, d, Some(1)), Err(ErrorCode::BadRequest));
-    bench.check(ns);
+    for namespace in [ns, share, guest.root] {
+        bench.check(namespace);
+    }
 }
