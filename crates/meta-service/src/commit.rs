@@ -349,9 +349,11 @@ fn write_entries(tx: &dyn Transaction, namespace: NamespaceId, effects: &Effects
     tx.append(namespace, &effects.entries)
 }
 
-/// Who deletes the mount of another's shared folder leaves it.
+/// Who deletes the mount of another's shared folder leaves it. The lock keeps the owner from giving the member another role
+/// in the same moment, who would be a member without a mount then.
 fn end_memberships(tx: &dyn Transaction, who: Identity, effects: &Effects, news: &mut News) -> Answer<()> {
     for mount in &effects.unmounted {
+        tx.lock_namespace(mount.as_namespace())?;
         tx.remove_member(mount.as_namespace(), who.account)?;
         news.memberships.insert(who.account);
     }

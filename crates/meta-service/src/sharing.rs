@@ -251,7 +251,7 @@ fn admit(
     }
     tx.set_member(namespace, guest.account, role)?;
     news.memberships.insert(guest.account);
-    if known.is_some() {
+    if known.is_some() && mount(tx, guest.root, namespace)?.is_some() {
         return Ok(());
     }
     let owners_root = account(tx, who.account)?.root;

@@ -2,6 +2,9 @@
 
 use super::*;
 use api::{ApiError, ErrorCode, LeaveRequest, RemoveMemberRequest, ShareReply};
+use metadata_store_mysql::private_server::PrivateServer;
+use metadata_store_mysql::{MysqlStore, Pauses};
+use std::sync::Barrier;
 
 /// An owner with a folder `s` that holds `d/f` and `g`, and two guests.
 fn setup() -> (Bench, Person, Person, Person, NodeId) {
@@ -260,4 +263,45 @@ fn a_folder_whose_id_another_tree_has_already_is_not_mounted_over_it() {
     assert_eq!(code(try_share(&bench, &owner, owner.root, folder, "guest@x")), Err(ErrorCode::AlreadyExists));
     assert_eq!(bench.tree(owner.root), ["s/", "s/d/", "s/d/f=1", "s/g=2"], "nothing was half done");
     assert_eq!(bench.tree(guest.root), ["mine/"]);
+}
+
+#[test]
+fn a_member_without_a_mount_gets_it_with_the_next_invitation() {
+    let (bench, owner, guest, _, folder) = setup();
+    let share = bench.share(&owner, folder, &guest, Role::Viewer);
+    assert_eq!(leave(&bench, &guest, share), Ok(()));
+    // Two transactions of a server of an earlier version could do that between them.
+    bench.store.write(|tx| tx.set_member(share, guest.who.account, Role::Viewer)).expect("writes");
+    assert_eq!(bench.share(&owner, folder, &guest, Role::Editor), share);
+    assert_eq!(bench.tree(guest.root), ["s@"]);
+    bench.check(guest.root);
+}
+
+/// Each has a lock of its own there, and the one must not see half of what the other does.
+#[test]
+fn on_mariadb_a_member_who_leaves_while_its_role_changes_has_a_mount_or_is_no_member() {
+    const ROUNDS: usize = 40;
+    let server = PrivateServer::start();
+    let pauses = Pauses::new(std::thread::sleep, |n| n / 2);
+    let store = MysqlStore::open(&server.options(), Some(PrivateServer::PASSWORD), pauses).expect("opens");
+    let bench = Bench::over(Arc::new(store));
+    let (owner, guest) = (bench.user("owner@x"), bench.user("guest@x"));
+    let folder = bench.mkdir(&owner, owner.root, owner.root.root(), "s");
+    let share = bench.share(&owner, folder, &guest, Role::Viewer);
+    let gate = Barrier::new(2);
+    for _ in 0..ROUNDS {
+        let delete = bench.delete(guest.root, folder);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                gate.wait();
+                bench.commit(&guest, guest.root, vec![delete])
+            });
+            gate.wait();
+            try_share(&bench, &owner, owner.root, folder, "guest@x").expect("invites");
+        });
+        let is_member = bench.store.snapshot(|r| r.role(share, guest.who.account)).expect("reads").is_some();
+        assert_eq!(bench.tree(guest.root), if is_member { vec!["s@"] } else { vec![] });
+        bench.share(&owner, folder, &guest, Role::Viewer);
+    }
+    bench.check(guest.root);
 }
