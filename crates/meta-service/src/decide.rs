@@ -99,6 +99,8 @@ struct Batch<'a> {
     killed: Vec<(Position, Vec<NodeId>)>,
     doomed: BTreeSet<NodeId>,
     blocks: BTreeSet<BlockHash>,
+    /// Blocks of the changed nodes as they were.
+    former_blocks: usize,
     /// Folders that are known to reach the root in the tree after the batch.
     places: BTreeMap<NodeId, Place>,
 }
@@ -143,6 +145,7 @@ impl<'a> Batch<'a> {
             killed: Vec::new(),
             doomed: BTreeSet::new(),
             blocks: BTreeSet::new(),
+            former_blocks: 0,
             places: BTreeMap::new(),
         }
     }
@@ -217,10 +220,15 @@ impl<'a> Batch<'a> {
 
     fn change(&mut self, index: usize, operation: &Operation) -> Answer<Verdict> {
         let node = operation.node();
-        let found = match self.nodes.remove(&node) {
-            Some(record) => Some(record),
-            None => self.view.node(node)?,
-        };
+        let mut found = self.nodes.remove(&node);
+        if found.is_none() && self.former_blocks <= limits::COMMIT_BLOCKS {
+            found = self.view.node(node)?;
+            self.former_blocks += found.as_ref().map_or(0, |record| record.body.blocks().len());
+        }
+        // A thousand files of a terabyte have lists of eight gigabytes: too much to be read in order to move them.
+        if self.former_blocks > limits::COMMIT_BLOCKS {
+            return Ok(Err(Reason::Malformed));
+        }
         let Some(mut record) = found.filter(NodeRecord::is_live) else { return Ok(Err(Reason::Stale)) };
         if let Err(reason) = change_record(&mut record, operation, self.position(index)) {
             return Ok(Err(reason));

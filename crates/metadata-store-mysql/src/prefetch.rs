@@ -1,7 +1,9 @@
 //! Fetching at once what a transaction is going to look up row by row.
 
 use crate::cells::{Cells, bytes};
-use crate::reading::{DEVICE_COLUMNS, NODE_COLUMNS, device_row, namespace_row, node_row, server_row};
+use crate::reading::{
+    DEVICE_COLUMNS, NODE_BODY, NODE_COLUMNS_BUT_BODY, SHORT_BODY, device_row, namespace_row, node_row, server_row,
+};
 use crate::session::{Question, Session};
 use crate::text;
 use metadata_store::port::{Answer, Lookups};
@@ -39,6 +41,8 @@ struct Found {
     roles: BTreeMap<AccountId, Role>,
     outcomes: BTreeMap<(DeviceId, CommitKey), CommitOutcome>,
     nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Nodes with bodies that are read when somebody asks for them.
+    long: BTreeSet<NodeId>,
     places: BTreeMap<(NodeId, String), NodeId>,
     namespaces: BTreeSet<NamespaceId>,
     elsewhere: BTreeSet<NodeId>,
@@ -79,7 +83,7 @@ impl Session<'_> {
         buffer.roles.extend(roles);
         let outcomes = lookups.outcomes.iter().map(|id| ((namespace, id.0, id.1), found.outcomes.remove(id)));
         buffer.outcomes.extend(outcomes);
-        for node in &lookups.nodes {
+        for node in lookups.nodes.iter().filter(|node| !found.long.contains(node)) {
             buffer.nodes.learn(namespace, *node, found.nodes.remove(node));
         }
         for (parent, key) in &lookups.places {
@@ -108,6 +112,9 @@ impl Found {
             }
             Kind::Outcome => {
                 self.outcomes.insert((row.id(0)?, row.id(1)?), row.formatted(2)?);
+            }
+            Kind::Node if row.is_null(NODE_BODY) => {
+                self.long.insert(row.id(0)?);
             }
             Kind::Node => {
                 let record = node_row(row)?;
@@ -162,7 +169,8 @@ fn questions(lookups: &Lookups) -> Vec<Question<Kind>> {
     }
     for keys in lists(lookups.nodes.iter().map(|node| bytes(node.as_bytes()))) {
         let sql = format!(
-            "SELECT {NODE_COLUMNS} FROM nodes FORCE INDEX (PRIMARY) WHERE namespace = {namespace} AND node IN ({keys})"
+            "SELECT {NODE_COLUMNS_BUT_BODY}, IF(LENGTH(body) <= {SHORT_BODY}, body, NULL) FROM nodes
+             FORCE INDEX (PRIMARY) WHERE namespace = {namespace} AND node IN ({keys})"
         );
         ask(Kind::Node, "reading nodes", sql);
     }

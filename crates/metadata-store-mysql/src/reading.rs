@@ -19,17 +19,21 @@ use std::ops::RangeInclusive;
 
 /// What [`device_row`] reads.
 pub(crate) const DEVICE_COLUMNS: &str = "device, account, name, linked, last_seen, token IS NOT NULL";
-/// What [`node_row`] reads.
-pub(crate) const NODE_COLUMNS: &str = "node, parent, name, content_rev, location_rev, deleted, body";
+/// What [`node_row`] reads, and then the body.
+pub(crate) const NODE_COLUMNS_BUT_BODY: &str = "node, parent, name, content_rev, location_rev, deleted";
+/// Where the body stands in that.
+pub(crate) const NODE_BODY: usize = 6;
 /// Journal entries that one statement fetches at most.
 const PAGE_STEP: usize = 256;
-/// Bytes of an entry that comes with others. A longer one, which names hundreds of blocks, is fetched by itself when its turn
+/// Bytes of a body that comes with others. A longer one, which names hundreds of blocks, is fetched by itself when its turn
 /// comes: 256 of those that name the most would be two gigabytes, of which a page wants the first.
-const SHORT_ENTRY: usize = 16 * 1024;
+pub(crate) const SHORT_BODY: usize = 16 * 1024;
+/// Blocks of a body about as long.
+const SHORT_LIST: usize = SHORT_BODY / size_of::<BlockHash>();
 
 /// What [`step_row`] reads.
 fn step_columns() -> String {
-    format!("position, batch_first, node, device, time, IF(LENGTH(entry) <= {SHORT_ENTRY}, entry, NULL) FROM journal")
+    format!("position, batch_first, node, device, time, IF(LENGTH(entry) <= {SHORT_BODY}, entry, NULL) FROM journal")
 }
 
 /// An entry of a page in the making.
@@ -163,10 +167,12 @@ impl Reading for Session<'_> {
         if let Some(known) = self.buffer.borrow().nodes.get(namespace, node) {
             return Ok(known.clone());
         }
-        let sql = format!("SELECT {NODE_COLUMNS} FROM nodes WHERE namespace = ? AND node = ?");
+        let sql = format!("SELECT {NODE_COLUMNS_BUT_BODY}, body FROM nodes WHERE namespace = ? AND node = ?");
         let key = vec![bytes(namespace.as_bytes()), bytes(node.as_bytes())];
         let found = self.one("reading a node", &sql, key, node_row)?;
-        if self.holds(namespace) {
+        // A thousand long lists are more than anyone should remember.
+        let is_short = found.as_ref().is_none_or(|record| record.body.blocks().len() <= SHORT_LIST);
+        if self.holds(namespace) && is_short {
             self.buffer.borrow_mut().nodes.learn(namespace, node, found.clone());
         }
         Ok(found)
@@ -571,7 +577,7 @@ pub(crate) fn node_row(row: &Cells) -> Answer<NodeRecord> {
         content_rev: row.position(3)?,
         location_rev: row.position(4)?,
         deleted: row.optional_position(5)?,
-        body: row.formatted(6)?,
+        body: row.formatted(NODE_BODY)?,
     })
 }
 

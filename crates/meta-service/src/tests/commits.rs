@@ -272,6 +272,32 @@ fn an_upload_that_is_asked_about_is_kept_for_another_day() {
     assert_eq!(missing(&me), [1], "what has run out is not kept");
 }
 
+/// What the nodes are is read to change them.
+#[test]
+fn a_commit_changes_no_more_than_so_many_blocks() {
+    const BLOCKS: usize = limits::COMMIT_BLOCKS / 3 + 1;
+    let (bench, me, ns, top) = setup();
+    bench.upload(&me, 1);
+    let large = || Body::File {
+        blocks: Blocklist(vec![BlockHash([1; 32]); BLOCKS]),
+        size: BLOCKS as u64 * model::BLOCK_SIZE,
+        executable: false,
+        mtime: Mtime(0),
+    };
+    let nodes: Vec<NodeId> = (0..4).map(|_| bench.new_node()).collect();
+    for (node, text) in nodes.iter().zip(["a", "b", "c", "d"]) {
+        bench.accept(&me, ns, vec![create(*node, top, text, large())]);
+    }
+    let small = bench.write(&me, ns, top, "small", 1);
+    let renamed = |node: &NodeId, text| bench.moved(ns, *node, top, text);
+    let three = vec![renamed(&nodes[0], "e"), renamed(&nodes[1], "f"), renamed(&nodes[2], "g"), renamed(&small, "h")];
+    assert_eq!(bench.refuse(&me, ns, three.clone()), [(2, Reason::Malformed), (3, Reason::Malformed)]);
+    let deletions = nodes.iter().map(|node| bench.delete(ns, *node)).collect();
+    assert_eq!(bench.refuse(&me, ns, deletions), [(2, Reason::Malformed), (3, Reason::Malformed)]);
+    bench.accept(&me, ns, [&three[..2], &three[3..]].concat());
+    bench.check(ns);
+}
+
 #[test]
 fn malformed_operations_are_refused_one_by_one() {
     let (bench, me, ns, top) = setup();

@@ -6,7 +6,7 @@ use crate::tree::{Content, FileContent, Place};
 use crate::trees::Trees;
 use crate::verdict::{Context, Label, Push, Verdict, decide, is_moving_away, is_pending_deletion, projected_parent};
 use model::conflict::conflicted_name;
-use model::{Body, Name, NodeId, Operation, Position, limits};
+use model::{BLOCK_SIZE, Body, Name, NodeId, Operation, Position, limits};
 use std::collections::BTreeSet;
 
 /// Nodes after which a commit takes no further ones; what these need with them may still join.
@@ -49,11 +49,20 @@ pub struct CommitBuilder<'a, 'c> {
     /// Deletions wait for a confirmation, or for the dust to settle.
     pub hold_deletions: bool,
     commit: PlannedCommit,
+    load: Load,
+    pushed: BTreeSet<NodeId>,
+    stack: Vec<NodeId>,
+}
+
+/// What a commit asks of the server.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    /// Bytes of the blocks that travel with it.
     inline_bytes: u64,
     /// Blocks that the operations name.
     named_blocks: usize,
-    pushed: BTreeSet<NodeId>,
-    stack: Vec<NodeId>,
+    /// Blocks of the files as they are before it, whose rows the server reads.
+    changed_blocks: usize,
 }
 
 /// What became of the nodes that were looked at for a commit.
@@ -92,8 +101,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
             naming,
             hold_deletions,
             commit: PlannedCommit::default(),
-            inline_bytes: 0,
-            named_blocks: 0,
+            load: Load::default(),
             pushed: BTreeSet::new(),
             stack: Vec::new(),
         }
@@ -103,15 +111,15 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
     pub fn build(mut self, candidates: impl Iterator<Item = NodeId>) -> CommitPlan {
         let mut plan = CommitPlan::default();
         for id in candidates {
-            if self.commit.operations.len() >= COMMIT_NODES || self.inline_bytes >= INLINE_BYTES {
+            if self.commit.operations.len() >= COMMIT_NODES || self.load.inline_bytes >= INLINE_BYTES {
                 break;
             }
             let (operations, blocks) = (self.commit.operations.len(), self.commit.blocks.len());
-            let (bytes, named) = (self.inline_bytes, self.named_blocks);
+            let load = self.load;
             match self.push(id) {
                 Ok(()) => continue,
                 Err(Unready::Full) if operations > 0 => {
-                    self.undo(operations, blocks, bytes, named);
+                    self.undo(operations, blocks, load);
                     break;
                 }
                 Err(Unready::Full | Unready::Held) => {}
@@ -129,7 +137,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
                     }
                 }
             }
-            self.undo(operations, blocks, bytes, named);
+            self.undo(operations, blocks, load);
         }
         // A reader of the journal must see what left a folder before the folder's tombstone.
         let (deletions, others): (Vec<Operation>, Vec<Operation>) =
@@ -140,13 +148,12 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
     }
 
     /// Takes back what a node that turned out not to be ready had already added.
-    fn undo(&mut self, operations: usize, blocks: usize, bytes: u64, named: usize) {
+    fn undo(&mut self, operations: usize, blocks: usize, load: Load) {
         for taken_back in self.commit.operations.drain(operations..) {
             self.pushed.remove(&taken_back.node());
         }
         self.commit.blocks.truncate(blocks);
-        self.inline_bytes = bytes;
-        self.named_blocks = named;
+        self.load = load;
     }
 
     fn push(&mut self, id: NodeId) -> Result<(), Unready> {
@@ -183,6 +190,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
 
     fn change(&mut self, id: NodeId, place: Option<Place>, content: Option<Content>) -> Result<(), Unready> {
         let Some(remote) = self.trees.remote(id) else { return Err(Unready::On(id)) };
+        self.count_former(&remote.content)?;
         let edit = match content {
             Some(content) => {
                 let body = self.body(id, &content)?;
@@ -212,6 +220,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
             return Err(Unready::Held);
         }
         let Some(remote) = self.trees.remote(id) else { return Err(Unready::On(id)) };
+        self.count_former(&remote.content)?;
         if remote.content == Content::Directory {
             self.leavers_ready(id)?;
         }
@@ -235,6 +244,15 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
         Ok(())
     }
 
+    /// A node that has this content is to be changed.
+    fn count_former(&mut self, content: &Content) -> Result<(), Unready> {
+        if let Content::File(file) = content {
+            let blocks = usize::try_from(file.size.div_ceil(BLOCK_SIZE)).unwrap_or(usize::MAX);
+            self.load.changed_blocks = within_limit(self.load.changed_blocks, blocks)?;
+        }
+        Ok(())
+    }
+
     fn add(&mut self, operation: Operation) {
         self.pushed.insert(operation.node());
         self.commit.operations.push(operation);
@@ -244,21 +262,17 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
     fn body(&mut self, id: NodeId, content: &Content) -> Result<Body, Unready> {
         let Some(body) = self.contents.body(content) else { return Err(Unready::Rehash(id)) };
         // The server refuses a commit that names more, and then all of it would be tried again together.
-        let named = self.named_blocks + body.blocks().len();
-        if self.named_blocks > 0 && named > limits::COMMIT_BLOCKS {
-            return Err(Unready::Full);
-        }
-        self.named_blocks = named;
+        self.load.named_blocks = within_limit(self.load.named_blocks, body.blocks().len())?;
         if let Content::File(file) = content {
             match self.contents.blocks(id, file) {
                 BlockPlan::Present => {}
                 BlockPlan::UploadFirst => return Err(Unready::Upload(id)),
                 BlockPlan::Inline(blocks) => {
                     let bytes: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
-                    if self.inline_bytes + bytes > INLINE_BYTES && self.inline_bytes > 0 {
+                    if self.load.inline_bytes + bytes > INLINE_BYTES && self.load.inline_bytes > 0 {
                         return Err(Unready::Full);
                     }
-                    self.inline_bytes += bytes;
+                    self.load.inline_bytes += bytes;
                     self.commit.blocks.extend(blocks);
                 }
             }
@@ -304,6 +318,7 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
                 // A directory keeps the name; the file goes beside it.
                 let name = self.free_remote_name(place.parent, &remote.place.name).ok_or(Unready::On(theirs))?;
                 let base_location = remote.location_rev;
+                self.count_former(&remote.content)?;
                 self.add(Operation::Move { node: theirs, base_location, parent: place.parent, name });
                 Ok(())
             }
@@ -321,6 +336,12 @@ impl<'a, 'c> CommitBuilder<'a, 'c> {
                 self.trees.remote_child(folder, &key).is_none() && self.trees.local_child(folder, &key).is_none()
             })
     }
+}
+
+/// So many blocks and these, if a commit may have them. One file always fits.
+fn within_limit(before: usize, more: usize) -> Result<usize, Unready> {
+    let blocks = before.saturating_add(more);
+    if before > 0 && blocks > limits::COMMIT_BLOCKS { Err(Unready::Full) } else { Ok(blocks) }
 }
 
 /// The position of an operation of an accepted commit.

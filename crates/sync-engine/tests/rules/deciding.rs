@@ -4,7 +4,7 @@ use crate::build::{
     A, B, C, ROOT, agreed_file, agreed_folder, at_root, blocks, file, in_folder, local, path, print, remote, synced,
     trees,
 };
-use model::{BlockHash, Blocklist, Body, Mtime, NodeId, Operation, Role, limits};
+use model::{BLOCK_SIZE, BlockHash, Blocklist, Body, Mtime, NodeId, Operation, Role, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use sync_engine::io::{LocalStep, TempName};
 use sync_engine::plan::{BatchBuilder, BlockPlan, CommitBuilder, CommitPlan, Contents, Naming, PlannedStep, Queues};
@@ -112,6 +112,29 @@ fn a_commit_names_no_more_blocks_than_the_server_takes() {
         commits.push(sent.len());
     }
     assert_eq!(commits, [2, 2, 1]);
+}
+
+/// It reads what they were in order to change them.
+#[test]
+fn a_commit_changes_no_more_blocks_than_the_server_takes() {
+    let large = |text: &str, inode| {
+        let content = FileContent { size: (limits::COMMIT_BLOCKS as u64 / 2) * BLOCK_SIZE, ..file(text) };
+        NodeRow {
+            local: local(at_root(&format!("new {text}")), Seen::File(Some(content)), print(inode, content.size)),
+            synced: synced(at_root(text), Content::File(content)),
+            remote: remote(at_root(text), Content::File(content)),
+        }
+    };
+    let deleted = |row: NodeRow| NodeRow { local: None, ..row };
+    for change in [|row| row, deleted] {
+        let rows: Vec<(NodeId, NodeRow)> =
+            (1..=5).map(|n| (NodeId([n; 16]), change(large(&n.to_string(), n.into())))).collect();
+        let trees = trees(rows.clone());
+        let plan = with_context(|context| {
+            CommitBuilder::new(&trees, context, &Enormous, NAMING, false).build(rows.iter().map(|(node, _)| *node))
+        });
+        assert_eq!(plan.commit.operations.len(), 2);
+    }
 }
 
 /// The user moved `d/f` to `f` and deleted `d`.
