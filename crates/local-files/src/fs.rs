@@ -56,6 +56,9 @@ pub enum FsError {
     /// Another file system is mounted in between.
     #[error("the two places lie on different file systems")]
     CrossDevice,
+    /// A program has the file open for writing, or mapped so.
+    #[error("a program has it open and may write to it")]
+    InUse,
     /// The folder at the root's path is not the one that was checked last.
     #[error("the synced folder is not there any more")]
     RootGone,
@@ -194,6 +197,15 @@ pub trait Fs: Send + Sync {
     /// [`FsError`].
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError>;
 
+    /// Looks whether a program may write to the file, which is about to be replaced or removed: what it wrote then would be
+    /// in no folder any more. `None` where there is no telling.
+    ///
+    /// # Errors
+    /// [`FsError`]; `InUse` when one may.
+    fn unwritten(&self, _path: &LocalPath) -> Result<Option<Box<dyn Unwritten>>, FsError> {
+        Ok(None)
+    }
+
     /// How many bytes more the folder's disk takes; `None` where it does not tell. Other programs use it too, so this
     /// is an estimate that spares vain work.
     fn free_bytes(&self) -> Option<u64> {
@@ -211,6 +223,12 @@ pub trait Fs: Send + Sync {
     fn side_by_side(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {
         (0..count).for_each(act);
     }
+}
+
+/// A file that no program has open for writing. Who wants to waits until this is dropped, and goes on with the very file.
+pub trait Unwritten {
+    /// Whether nobody has wanted to since.
+    fn is_undisturbed(&self) -> bool;
 }
 
 /// A file that was opened; it stays the same file whatever happens to its name.

@@ -12,6 +12,7 @@ use local_files::temps::{Turns, read_blocks, write_block};
 use model::{BLOCK_SIZE, BlockHash, Mtime};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
@@ -220,6 +221,33 @@ fn a_changed_file_is_neither_replaced_nor_removed_nor_moved() {
         assert_eq!(folder.apply(step.clone()), Err(StepError::Changed), "{step:?}");
     }
     assert_eq!(folder.texts(), ["edited"]);
+}
+
+/// It would go on writing to a file that is in no folder.
+#[test]
+fn a_file_that_a_program_has_open_for_writing_is_neither_replaced_nor_removed() {
+    let folder = Folder::new();
+    folder.write("f", "old");
+    let writer = fs::File::options().append(true).open(folder.path("f")).unwrap();
+    let steps = |folder: &Folder| {
+        let expect = folder.expect("f");
+        let target = "t".into();
+        [
+            LocalStep::MakeSymlink { node: NODE, path: local("f"), target, replace: Some(expect) },
+            LocalStep::Remove { node: NODE, path: local("f"), expect },
+            folder.install("f", "new", Some(expect)),
+        ]
+    };
+    for step in steps(&folder) {
+        assert_eq!(folder.apply(step.clone()), Err(StepError::InUse), "{step:?}");
+    }
+    (&writer).write_all(b" and more").unwrap();
+    assert_eq!(folder.read("f").as_deref(), Some("old and more"));
+    drop(writer);
+    let _reader = fs::File::open(folder.path("f")).unwrap();
+    let [_, _, install] = steps(&folder);
+    folder.apply(install).unwrap();
+    assert_eq!(folder.texts(), ["new"], "who only reads it is in nobody's way");
 }
 
 #[test]

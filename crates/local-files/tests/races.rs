@@ -5,11 +5,13 @@
 mod support;
 
 use local_files::fs::FsError;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 use support::{Folder, Meddled, NODE, apply, broken, content, local};
 use sync_engine::io::{Fingerprint, LocalStep, StepError};
@@ -136,6 +138,53 @@ fn what_a_program_writes_into_the_open_file_until_the_end_of_the_batch_survives(
         }
         assert!(folder.texts().contains(&"OLD!EDIT".to_owned()), "before {at}: {:?}", folder.texts());
         at += 1;
+    }
+}
+
+/// It opens the file for writing at any moment, and writes when all is over. Where it has to wait, it goes on with the file
+/// that it waited for.
+#[test]
+fn what_a_program_writes_that_opens_the_file_at_any_moment_is_in_the_folder() {
+    for plan in [replace_file, replace_by_symlink, remove] {
+        let (mut at, mut waited) = (0, 0);
+        loop {
+            let folder = folder_with_file();
+            let step = plan(&folder);
+            let target = folder.path("f");
+            let opened = Arc::new(Mutex::new(None));
+            let opening = Arc::clone(&opened);
+            let fs = Meddled::new(&folder.disk, move |_, number| {
+                if number == at {
+                    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+                    *opening.lock().unwrap() = Some(rustix::fs::open(&target, flags, Mode::empty()));
+                }
+                Ok(())
+            });
+            let fs = fs.telling_writers();
+            let result = apply(&fs, vec![step]).remove(0);
+            if fs.calls() <= at {
+                break;
+            }
+            at += 1;
+            match opened.lock().unwrap().take() {
+                Some(Ok(file)) => {
+                    fs::File::from(file).write_all(b"EDIT").unwrap();
+                    assert!(
+                        folder.texts().iter().any(|text| text.ends_with("EDIT")),
+                        "{result:?} {:?}",
+                        folder.texts()
+                    );
+                }
+                Some(Err(Errno::WOULDBLOCK)) => {
+                    waited += 1;
+                    assert_eq!(result, Err(StepError::InUse));
+                    assert_eq!(folder.read("f").as_deref(), Some("OLD!"), "it goes on with this one");
+                }
+                // It is gone already, or a symlink.
+                Some(Err(_)) | None => {}
+            }
+        }
+        assert!(waited > 0, "in some of {at} moments it has to wait");
     }
 }
 

@@ -340,6 +340,10 @@ impl Engine {
                     let path = directory.join(name);
                     self.doubt_content(&path);
                     let node = self.trees.at_path(&path);
+                    // A change from elsewhere may have waited for that.
+                    if let Some(item) = node.and_then(|node| self.items.get_mut(&node)) {
+                        item.retry_at = item.retry_at.min(now);
+                    }
                     self.local.closed(path, node);
                 }
                 Hint::Rescan { .. } => {}

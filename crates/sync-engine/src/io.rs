@@ -314,6 +314,9 @@ pub enum StepError {
     Gone,
     #[error("the folder is not empty")]
     NotEmpty,
+    /// What was written to the file from then on would be in no folder.
+    #[error("a program has the file open and may write to it: the change from elsewhere waits until it is closed")]
+    InUse,
     /// The temporary file is gone or does not hold what it should.
     #[error("the downloaded file is incomplete")]
     BadTemp,

@@ -3,7 +3,9 @@
 mod support;
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use support::{BOB, Device, Server, WebPage, eventually, flush_both, run};
 
@@ -316,6 +318,28 @@ fn versions_are_listed_and_come_back() {
     laptop.run(&["restore", "notes.txt", "--rev", &first]).ok();
     flush_both(&laptop, &desktop);
     assert_eq!((laptop.read("notes.txt").as_str(), desktop.read("notes.txt").as_str()), ("first", "first"));
+}
+
+/// What the program wrote afterwards would be in no folder.
+#[test]
+fn a_file_that_a_program_has_open_for_writing_is_not_replaced_under_it() {
+    let (_server, laptop, desktop) = two_devices();
+    laptop.write("log.txt", "first\n");
+    flush_both(&laptop, &desktop);
+    let path = desktop.folder.join("log.txt");
+    let mut program = fs::OpenOptions::new().append(true).open(&path).expect("opens");
+    laptop.write("log.txt", "written elsewhere\n");
+    laptop.flush();
+    eventually("it is said what it waits for", || desktop.run(&["status"]).stdout.contains("has the file open"));
+    assert_eq!(desktop.read("log.txt"), "first\n");
+    program.write_all(b"second\n").expect("writes");
+    drop(program);
+    eventually("both versions are everywhere", || {
+        let texts = |device: &Device| device.tree().into_iter().map(|(_, text)| text).collect::<BTreeSet<_>>();
+        let both = BTreeSet::from(["first\nsecond\n".to_owned(), "written elsewhere\n".to_owned()]);
+        [&laptop, &desktop].into_iter().all(|device| texts(device) == both)
+    });
+    assert_eq!(desktop.read("log.txt"), "written elsewhere\n", "who came first keeps the name");
 }
 
 #[test]

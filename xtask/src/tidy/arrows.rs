@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sha256-lanes", &[]),
     ("direct-io", &[]),
     ("write-back", &[]),
+    ("file-lease", &[]),
     ("model", &["sha256-lanes"]),
     ("delta", &[]),
     // meaning
@@ -24,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metadata-store-mysql", &["model", "metadata-store"]),
     ("block-store", &["direct-io", "model"]),
     ("block-store-s3", &["model", "api", "block-store"]),
-    ("local-files", &["sha256-lanes", "direct-io", "write-back", "model", "sync-engine"]),
+    ("local-files", &["sha256-lanes", "direct-io", "file-lease", "write-back", "model", "sync-engine"]),
     // calls between processes
     ("service-calls", &["model", "api"]),
     // drivers; no service sees another

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use direct_io::PageCache;
+use file_lease::{InUse, Lease};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, mkdirat, openat, readlinkat, statvfs, symlinkat, syncfs, unlinkat};
 use rustix::io::{self, Errno, retry_on_intr};
@@ -28,7 +29,7 @@ use sync_engine::io::{Extent, FileKind, LocalPath, RootState, TempName};
 
 use crate::fs::{
     Fs, FsError, ListedEntry, Listing, NEW_DIRECTORY_PERMISSIONS, NEW_FILE_PERMISSIONS, OWN_DIRECTORY, OpenFile, Stat,
-    TempFile, own_path, temp_path,
+    TempFile, Unwritten, own_path, temp_path,
 };
 use errno::Call;
 use file::{DiskFile, stat_path};
@@ -264,6 +265,15 @@ impl Disk {
     }
 }
 
+/// A file with a lease on it.
+struct Leased(Lease);
+
+impl Unwritten for Leased {
+    fn is_undisturbed(&self) -> bool {
+        self.0.is_undisturbed()
+    }
+}
+
 impl Fs for Disk {
     fn root_state(&self) -> RootState {
         self.folder.check_root()
@@ -382,6 +392,20 @@ impl Fs for Disk {
     fn unlink(&self, path: &LocalPath) -> Result<(), FsError> {
         let (parent, name) = self.parent_to_change(path)?;
         unlinkat(&parent, name, AtFlags::empty()).map_err(|errno| Call::new("unlink", path).error(errno))
+    }
+
+    fn unwritten(&self, path: &LocalPath) -> Result<Option<Box<dyn Unwritten>>, FsError> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match retry_on_intr(|| openat(&parent, name, flags, Mode::empty())) {
+            Ok(fd) => match Lease::take(fd) {
+                Ok(lease) => Ok(lease.map(|lease| Box::new(Leased(lease)) as Box<dyn Unwritten>)),
+                Err(InUse) => Err(FsError::InUse),
+            },
+            // Of a file that cannot be read there is no telling.
+            Err(Errno::ACCESS | Errno::PERM) => Ok(None),
+            Err(errno) => Err(Call::new("open", path).error(errno)),
+        }
     }
 
     fn side_by_side(&self, count: usize, act: &(dyn Fn(usize) + Sync)) {

@@ -19,7 +19,9 @@ use sync_engine::tree::FileContent;
 
 use super::{held, read_and_hash};
 use crate::aside::{self, State};
-use crate::fs::{Fs, FsError, OWN_DIRECTORY, OpenFile, PARKED_DIRECTORY, Stat, TEMP_DIRECTORY, own_path, temp_path};
+use crate::fs::{
+    Fs, FsError, OWN_DIRECTORY, OpenFile, PARKED_DIRECTORY, Stat, TEMP_DIRECTORY, Unwritten, own_path, temp_path,
+};
 use crate::temps;
 
 /// Attempts to find a free name for a file of our own. Names are taken only by leftovers of a crash or
@@ -191,7 +193,7 @@ impl<'a> Batch<'a> {
         let temp = temp_path(temp).map_err(step_error)?;
         match old {
             None => self.fs.rename_new(&temp, path).map_err(step_error)?,
-            Some(old) => self.replace(&temp, &new, path, &old.print)?,
+            Some(old) => self.replace(&temp, &new, path, old)?,
         }
         Ok(Some(self.print_after_rename(path, &new)))
     }
@@ -226,7 +228,7 @@ impl<'a> Batch<'a> {
         };
         let old = self.replaceable(path, expect)?;
         let temp = self.make_temp_symlink(target)?;
-        let result = self.replace_by_symlink(path, &temp, &old.print);
+        let result = self.replace_by_symlink(path, &temp, &old);
         if result.is_err() {
             self.discard(&temp);
         }
@@ -245,7 +247,7 @@ impl<'a> Batch<'a> {
         Err(no_free_name())
     }
 
-    fn replace_by_symlink(&mut self, path: &LocalPath, temp: &LocalPath, old: &Fingerprint) -> StepResult {
+    fn replace_by_symlink(&mut self, path: &LocalPath, temp: &LocalPath, old: &Stat) -> StepResult {
         let new = self.fs.stat(temp).map_err(step_error)?.ok_or(StepError::BadTemp)?.print;
         self.replace(temp, &new, path, old)?;
         Ok(Some(self.print_after_rename(path, &new)))
@@ -258,15 +260,17 @@ impl<'a> Batch<'a> {
         new_path: &LocalPath,
         new: &Fingerprint,
         target: &LocalPath,
-        old: &Fingerprint,
+        old: &Stat,
     ) -> Result<(), StepError> {
+        let unwritten = self.unwritten(target, old)?;
+        let old = &old.print;
         let aside = self.move_aside(new_path, &[State::of(old), State::of(new)])?;
         if let Err(error) = self.fs.exchange(&aside, target) {
             self.give_back(&aside, new_path);
             return Err(step_error(error));
         }
         self.touch(old);
-        match self.look_aside(&aside, old) {
+        match self.look_aside(&aside, old).and_then(|()| still(unwritten.as_deref())) {
             Ok(()) => {
                 self.discard_later(aside, old);
                 Ok(())
@@ -295,10 +299,12 @@ impl<'a> Batch<'a> {
 
     fn remove(&mut self, path: &LocalPath, expect: &Expect) -> StepResult {
         refuse_own(path)?;
-        let old = self.replaceable(path, expect)?.print;
+        let found = self.replaceable(path, expect)?;
+        let unwritten = self.unwritten(path, &found)?;
+        let old = found.print;
         let aside = self.move_aside(path, &[State::of(&old)])?;
         self.touch(&old);
-        if let Err(error) = self.look_aside(&aside, &old) {
+        if let Err(error) = self.look_aside(&aside, &old).and_then(|()| still(unwritten.as_deref())) {
             self.give_back(&aside, path);
             return Err(error);
         }
@@ -434,6 +440,11 @@ impl<'a> Batch<'a> {
         if is_same_state(&found.print, expected) { Ok(()) } else { Err(StepError::Changed) }
     }
 
+    /// Sees to it that no program goes on writing to a file that is replaced or removed.
+    fn unwritten(&self, path: &LocalPath, found: &Stat) -> Result<Option<Box<dyn Unwritten>>, StepError> {
+        if found.kind == FileKind::File { self.fs.unwritten(path).map_err(step_error) } else { Ok(None) }
+    }
+
     /// Moves something back to where it was. If that is taken by now, it becomes visible elsewhere.
     fn give_back(&self, aside: &LocalPath, path: &LocalPath) {
         if let Err(error) = self.fs.rename_new(aside, path) {
@@ -541,6 +552,11 @@ fn is_same_inode(a: &Stat, b: &Stat) -> bool {
     a.kind == b.kind && (a.print.device, a.print.inode, a.print.birth) == (b.print.device, b.print.inode, b.print.birth)
 }
 
+/// What lies aside now is still what no program may write to.
+fn still(unwritten: Option<&dyn Unwritten>) -> Result<(), StepError> {
+    if unwritten.is_none_or(Unwritten::is_undisturbed) { Ok(()) } else { Err(StepError::InUse) }
+}
+
 fn no_free_name() -> StepError {
     StepError::Failed("no free name for a temporary file".to_owned())
 }
@@ -587,6 +603,7 @@ pub(crate) fn step_error(error: FsError) -> StepError {
         FsError::Permission => StepError::Permission(error.to_string()),
         FsError::NoSpace => StepError::NoSpace,
         FsError::NameRefused => StepError::Name(error.to_string()),
+        FsError::InUse => StepError::InUse,
         FsError::CrossDevice | FsError::RootGone | FsError::Other { .. } => StepError::Failed(error.to_string()),
     }
 }

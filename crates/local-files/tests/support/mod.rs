@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use local_files::disk::{Disk, RootId};
-use local_files::fs::{Fs, FsError, Listing, OpenFile, Stat, TempFile};
+use local_files::fs::{Fs, FsError, Listing, OpenFile, Stat, TempFile, Unwritten};
 use local_files::jobs::run_job;
 use local_files::temps::{Turns, write_block};
 use model::block::BlockHasher;
@@ -152,6 +152,9 @@ pub(crate) struct Meddled<'a> {
     folds_case: bool,
     /// As if the disk took so many bytes more, if that is known.
     free: Option<u64>,
+    /// Whether it can be told that a program may write to a file. Where it can, who opens one in between waits: only hooks that
+    /// do not wait may do so.
+    tells_writers: bool,
 }
 
 impl<'a> Meddled<'a> {
@@ -167,6 +170,7 @@ impl<'a> Meddled<'a> {
             tells_apart: None,
             folds_case: false,
             free: None,
+            tells_writers: false,
         }
     }
 
@@ -183,6 +187,11 @@ impl<'a> Meddled<'a> {
     /// As if the file system told one change from the next, or did not.
     pub(crate) fn telling_changes_apart(mut self, tells_apart: bool) -> Self {
         self.tells_apart = Some(tells_apart);
+        self
+    }
+
+    pub(crate) fn telling_writers(mut self) -> Self {
+        self.tells_writers = true;
         self
     }
 
@@ -291,6 +300,13 @@ impl Fs for Meddled<'_> {
     fn symlink(&self, target: &[u8], path: &LocalPath) -> Result<(), FsError> {
         self.before("symlink")?;
         self.disk.symlink(target, path)
+    }
+    fn unwritten(&self, path: &LocalPath) -> Result<Option<Box<dyn Unwritten>>, FsError> {
+        if !self.tells_writers {
+            return Ok(None);
+        }
+        self.before("unwritten")?;
+        self.disk.unwritten(path)
     }
     fn free_bytes(&self) -> Option<u64> {
         self.free

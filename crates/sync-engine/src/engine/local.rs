@@ -596,7 +596,11 @@ impl Engine {
                 self.transfers.forget_fetch(node);
                 Blame::Race
             }
-            StepError::Name(_) | StepError::Permission(_) | StepError::NoSpace | StepError::Failed(_) => Blame::Lasting,
+            StepError::InUse
+            | StepError::Name(_)
+            | StepError::Permission(_)
+            | StepError::NoSpace
+            | StepError::Failed(_) => Blame::Lasting,
         };
         self.look_at_step(&planned.step);
         let reason = match &error {

@@ -6,6 +6,7 @@ mod coming;
 mod deciding;
 mod echo;
 mod excluding;
+mod held_open;
 mod looking;
 mod meeting;
 mod news;
