@@ -121,7 +121,8 @@ fn one_of_two_processes() {
                 let who = meta.identify(&token).expect("a device");
                 for round in 0..ROUNDS {
                     for namespace in namespaces {
-                        let mut id = *who.device.as_bytes();
+                        let (device, place) = (who.device.as_bytes(), namespace.as_bytes());
+                        let mut id: [u8; 16] = std::array::from_fn(|byte| device[byte] ^ place[byte]);
                         id[0] = round;
                         let operations = vec![creation(*namespace, NodeId(id), &hex(&id), empty_file())];
                         let key =
