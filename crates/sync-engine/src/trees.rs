@@ -349,11 +349,16 @@ impl Trees {
     /// The namespace in which the server has the node.
     #[must_use]
     pub fn remote_namespace(&self, id: NodeId) -> NamespaceId {
-        if !self.table.has_mounts() {
-            return self.root.as_namespace();
+        self.known_remote_namespace(id).unwrap_or(self.root.as_namespace())
+    }
+
+    /// The same; `None` between two entries of one commit, where a parent may be yet to come and a folder lie below itself.
+    #[must_use]
+    pub fn known_remote_namespace(&self, id: NodeId) -> Option<NamespaceId> {
+        if id == self.root || !self.table.has_mounts() {
+            return Some(self.root.as_namespace());
         }
-        let owner = self.remote_ancestors(id).find(|id| *id == self.root || self.is_mount(*id)).unwrap_or(self.root);
-        owner.as_namespace()
+        self.remote_ancestors(id).find(|id| *id == self.root || self.is_mount(*id)).map(NodeId::as_namespace)
     }
 
     /// The withdrawn mount inside which the folder lies (or which it is), if there is one.

@@ -64,7 +64,10 @@ impl Engine {
     /// in one must not change what is in the other. Servers let no id be used twice
     /// ([`NodeExists`](model::Reason::NodeExists)); where one did, as two transactions at once can, what was read first stays.
     fn is_foreign(&self, namespace: NamespaceId, node: NodeId, change: &Change) -> bool {
-        let elsewhere = |id| self.trees.has_remote(id) && self.trees.remote_namespace(id) != namespace;
+        // What hangs in the air between two entries of a commit was put there by its own namespace.
+        let elsewhere = |id| {
+            self.trees.has_remote(id) && self.trees.known_remote_namespace(id).is_some_and(|other| other != namespace)
+        };
         let into = match change {
             Change::Create { parent, .. } | Change::Move { parent, .. } => Some(*parent),
             Change::Edit { .. } | Change::Delete => None,

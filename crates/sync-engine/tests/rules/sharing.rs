@@ -104,6 +104,42 @@ fn each_namespace_changes_its_own() {
     assert_eq!((trees.remote(B), trees.remote(D)), (None, None));
 }
 
+/// What must hold is the tree after the commit: in between a parent may be yet to come, and a folder lie below itself.
+#[test]
+fn a_commit_in_a_share_may_be_read_in_any_order_that_the_server_takes() {
+    const F: NodeId = NodeId([6; 16]);
+    let moved = |parent, name: &str| Change::Move { parent, name: crate::build::name(name) };
+    let share = A.as_namespace();
+    let place = |script: &Script, node| script.engine.trees().remote(node).map(|remote| remote.place);
+
+    // `d` (E) is wrapped two levels deep under its own name: into `d/x`, which are F and D's successor.
+    let mut script = device();
+    let x = NodeId([7; 16]);
+    let (first, wrapped) = (entry(2, E, make(A, "d", Body::Directory)), F);
+    let entries = vec![
+        first,
+        entry(3, x, make(wrapped, "x", Body::Directory)),
+        entry(4, E, moved(x, "old")),
+        entry(5, wrapped, make(A, "d", Body::Directory)),
+    ];
+    tell(&mut script, share, entries);
+    assert_eq!(place(&script, E), Some(in_folder(x, "old")));
+    assert_eq!(place(&script, x), Some(in_folder(wrapped, "x")));
+    assert_eq!(place(&script, wrapped), Some(in_folder(A, "d")));
+
+    // `a/b` becomes `b/a`, and each takes the other's name.
+    let mut script = device();
+    let entries = vec![
+        entry(2, E, make(A, "a", Body::Directory)),
+        entry(3, F, make(E, "b", Body::Directory)),
+        entry(4, E, moved(F, "b")),
+        entry(5, F, moved(A, "a")),
+    ];
+    tell(&mut script, share, entries);
+    assert_eq!(place(&script, F), Some(in_folder(A, "a")));
+    assert_eq!(place(&script, E), Some(in_folder(F, "b")));
+}
+
 /// A folder's nodes keep their ids when it is shared: its own journal makes them once more.
 #[test]
 fn what_a_shared_folder_held_is_told_by_its_own_journal() {
