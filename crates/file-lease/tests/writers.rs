@@ -22,15 +22,10 @@ fn take(path: &PathBuf) -> Result<Option<Lease>, InUse> {
     Lease::take(OwnedFd::from(File::open(path).unwrap()))
 }
 
-/// False where the file system of temporary files is one that cannot tell: there these tests show nothing.
-fn tells(path: &PathBuf) -> bool {
-    take(path).unwrap().is_some()
-}
-
 #[test]
 fn who_has_a_file_open_for_writing_is_seen_and_readers_are_not() {
     let (_folder, path) = file();
-    assert!(tells(&path), "ext4, XFS, btrfs or tmpfs is needed");
+    assert!(take(&path).unwrap().is_some(), "temporary files must lie on ext4, XFS, btrfs or tmpfs");
     let reader = File::open(&path).unwrap();
     assert!(take(&path).unwrap().unwrap().is_undisturbed());
     for options in [OpenOptions::new().append(true), OpenOptions::new().read(true).write(true)] {

@@ -80,11 +80,14 @@ impl MetaService {
     /// committed stay for another [`limits::UNCOMMITTED_BLOCK_LIFE`]: an upload may take longer than that.
     ///
     /// # Errors
-    /// `Unlinked`, `BadRequest` for too long a list, `Unavailable`, `NoSpace`.
+    /// `Unlinked`, `BadRequest` for too long a list, `Unavailable`.
     pub fn missing(&self, who: Identity, request: &MissingRequest) -> Result<MissingReply, ApiError> {
         let missing = self.missing_blocks(who, &request.blocks)?;
         let there = request.blocks.iter().zip(&missing).filter(|(_, missing)| !**missing).map(|(hash, _)| *hash);
-        self.renew_uploads(who.account, &there.collect::<Vec<_>>())?;
+        // The answer holds all the same.
+        if let Err(error) = self.renew_uploads(who.account, &there.collect::<Vec<_>>()) {
+            tracing::warn!(%error, "uploaded blocks that are still wanted could not be noted anew");
+        }
         let indexes = (0..).zip(missing).filter_map(|(index, missing)| missing.then_some(index));
         Ok(MissingReply { missing: indexes.collect() })
     }

@@ -515,7 +515,7 @@ impl Engine {
     }
 
     /// Files whose blocks are all on the server are ready for their commit.
-    fn finish_uploads(&mut self) {
+    pub(super) fn finish_uploads(&mut self) {
         let transfers = &mut self.transfers;
         for upload in transfers.uploads.values_mut() {
             upload.wanted.retain(|_, hash| !transfers.present.contains(hash));

@@ -32,5 +32,7 @@ impl Engine {
             }
         }
         self.transfers.stirred = true;
+        // Somebody else may have committed the same content.
+        self.finish_uploads();
     }
 }
