@@ -472,10 +472,10 @@ fn hopeless(phase: &Phase) -> Option<Failure> {
     match phase {
         Phase::UpToDate | Phase::Syncing | Phase::Offline { .. } => None,
         Phase::Paused => Some(Failure::failed("syncing is paused").with_hint("run `syncline resume`")),
-        Phase::Unlinked => Some(
-            Failure::failed("this device was unlinked")
-                .with_hint("run `syncline unlink` and `syncline link` to link it again; your files stay"),
-        ),
+        Phase::Unlinked => Some(Failure::failed("this device was unlinked").with_hint(
+            "if nobody unlinked it, the server may have been started without its database: syncing goes on by \
+                     itself when it is right again; else run `syncline unlink` and `syncline link`, your files stay",
+        )),
         Phase::RootMissing => Some(
             Failure::stopped_for_safety("the synced folder is not there")
                 .with_hint("mount it or move it back; syncing goes on by itself"),

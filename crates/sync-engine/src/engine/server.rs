@@ -41,7 +41,10 @@ pub(super) struct ServerWork {
     pub(super) uploads: Refusals,
     /// The same of downloads.
     pub(super) fetches: Refusals,
+    /// The server does not know this device, or is another one.
     pub(super) unlinked: bool,
+    /// It is asked once more whether that is still so.
+    asks_once_more: bool,
     pub(super) pull_wanted: bool,
     /// Questions asked about the journal.
     asked: u64,
@@ -150,9 +153,11 @@ impl ServerWork {
         [self.retry_at, self.uploads.retry_at, self.fetches.retry_at].into_iter().flatten().min()
     }
 
-    /// The connection to it is new: it may have been started again, and have room for what it refused.
+    /// The connection to it is new: it may have been started again, and have room for what it refused. It may also know
+    /// this device again, if it was started without its database.
     pub(super) fn is_back(&mut self) {
         self.pull_wanted = true;
+        self.asks_once_more = true;
         self.uploads.end();
         self.fetches.end();
     }
@@ -229,7 +234,10 @@ impl Engine {
     }
 
     pub(super) fn talk_to_server(&mut self, env: &mut Environment<'_>) {
-        if self.state.paused || self.server.unlinked || self.server.retry_at.is_some() {
+        if self.state.paused || self.server.retry_at.is_some() {
+            return;
+        }
+        if self.server.unlinked && !self.server.asks_once_more {
             return;
         }
         if self.server.pull_wanted && !self.server.pulling && !self.server.asking {
@@ -244,6 +252,7 @@ impl Engine {
 
     fn pull(&mut self) {
         self.server.pull_wanted = false;
+        self.server.asks_once_more = false;
         self.server.pulling = true;
         self.server.asked += 1;
         let request = ChangesRequest {
@@ -281,6 +290,9 @@ impl Engine {
                 self.server.offline = None;
                 self.server.attempts = 0;
                 self.server.retry_at = None;
+                if matches!(kind, RequestKind::Changes) {
+                    self.server.unlinked = false;
+                }
                 match (&kind, &reply) {
                     // A commit without blocks that is rejected may lack just those that were refused.
                     (
@@ -443,6 +455,8 @@ impl Engine {
             }
         }
         self.server.behind_since = None;
+        // It knew the device before it told of its epoch.
+        self.server.unlinked = false;
         let state = &mut self.state;
         state.epoch = server.epoch;
         state.in_flight = None;

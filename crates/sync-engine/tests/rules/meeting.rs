@@ -1,11 +1,12 @@
 //! Which server it is that answers, and whether it still knows what it has told.
 
-use crate::build::{A, agreed_file, at_root, entry, found_file, print};
+use crate::build::{A, agreed_file, at_root, changed, entry, found_file, path, print};
 use crate::ordering::refused;
-use crate::script::{Script, state};
+use crate::script::{Script, hash, state};
 use api::{ErrorCode, ServerReply};
 use model::{Change, Epoch, InstanceId, Position};
-use sync_engine::io::{Action, Event, Job, Reply, Request, RequestId};
+use sync_engine::io::{Action, Event, Hint, Job, Reply, Request, RequestId};
+use sync_engine::status::Phase;
 
 /// A server of the epoch that the device knows.
 fn same_server() -> ServerReply {
@@ -45,10 +46,39 @@ fn a_server_of_another_instance_is_not_synced_with() {
         let version = String::new();
         let mut script = meets(ServerReply { instance: InstanceId([2; 16]), epoch: Epoch(epoch), version });
         assert!(script.request(|_| Some(())).is_none());
-        script.tell(Event::StreamOpened);
-        assert!(script.request(|_| Some(())).is_none());
+        for _ in 0..2 {
+            script.tell(Event::StreamOpened);
+            let asked = asked_for_changes(&mut script).expect("it is asked whether it is the right one by now");
+            let version = String::new();
+            refuses(&mut script, asked, ServerReply { instance: InstanceId([2; 16]), epoch: Epoch(epoch), version });
+            assert!(script.request(|_| Some(())).is_none());
+        }
         assert!(script.engine.trees().has_local(A));
     }
+}
+
+/// It had been started without its database, and all its devices stopped for good.
+#[test]
+fn a_device_goes_on_when_the_server_knows_it_again() {
+    let mut script = about_to_look();
+    let asked = asked_for_changes(&mut script).expect("asks");
+    script.reply(asked, refused(ErrorCode::Unlinked));
+    script.tell(Event::Hints(vec![Hint::Closed { directory: path(""), name: b"a".as_slice().into() }]));
+    script.answer_scans(&[found_file("a", changed(print(11, 5)))]);
+    hash(&mut script, "mine!");
+    for _ in 0..2 {
+        assert_eq!(script.engine.status().phase, Phase::Unlinked);
+        script.tell(Event::Woken);
+        assert!(script.request(|_| Some(())).is_none(), "not at once");
+        script.tell(Event::StreamOpened);
+        let asked = asked_for_changes(&mut script).expect("now and then");
+        script.reply(asked, refused(ErrorCode::Unlinked));
+    }
+    script.tell(Event::StreamOpened);
+    assert!(script.commit().is_none(), "nothing else is asked before that is known");
+    script.answer_changes(Vec::new());
+    assert_ne!(script.engine.status().phase, Phase::Unlinked);
+    assert!(script.commit().is_some(), "what was done meanwhile is told");
 }
 
 #[test]
