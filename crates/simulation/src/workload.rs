@@ -10,6 +10,7 @@ use crate::history::{
     Step, UserOp,
 };
 use model::BLOCK_SIZE;
+use std::collections::VecDeque;
 use sync_engine::io::LocalPath;
 
 /// Names that one file system or another could confuse.
@@ -37,6 +38,10 @@ pub struct Workload {
     /// And one for what a user does right before the power fails, with that failure when it has been decided.
     last_moment: Chance,
     failing: Option<Step>,
+    /// And one for folders that are rearranged, with its chance in 1,000 before each operation, and what is left of it.
+    rearranging: Chance,
+    rearranging_rate: u32,
+    rest: VecDeque<(usize, UserOp)>,
     values: u64,
     /// How often each kind of operation is chosen.
     weights: [u32; 15],
@@ -176,6 +181,7 @@ impl Workload {
         let (large_percent, often, least) = if breaks_off(seed) { (60, 1000, 500) } else { (0, 300, 100) };
         let resembling_rate = if resembling.happens(often) { resembling.between(least, 900) } else { 0 };
         let resembling_rate = u32::try_from(resembling_rate).unwrap_or(0);
+        let mut rearranging = Chance::keyed(seed, &[38]);
         Self {
             resembling,
             resembling_rate,
@@ -186,6 +192,9 @@ impl Workload {
             rare_rate,
             rare_weights,
             last_moment: Chance::keyed(seed, &[37]),
+            rearranging_rate: if rearranging.happens(300) { 150 } else { 0 },
+            rearranging,
+            rest: VecDeque::new(),
             failing: None,
             values: 0,
             names: 1 + chance.index(NAMES.len()),
@@ -202,6 +211,42 @@ impl Workload {
         }
     }
 
+    /// What somebody does in a file manager, in one go: a folder is wrapped under its own name, or takes the place of the one
+    /// around it. The commit's tree is sound, and what leads to it passes through trees that are none.
+    fn rearrange(&mut self, disk: &Disk) -> Vec<UserOp> {
+        let tree = disk.tree();
+        let folders: Vec<String> = tree
+            .iter()
+            .filter(|(_, thing)| matches!(thing, Thing::Directory))
+            .map(|(path, _)| path.to_string())
+            .collect();
+        let Some(folder) = self.rearranging.pick(&folders).cloned() else { return Vec::new() };
+        let (around, name) = folder.rsplit_once('/').unwrap_or(("", &folder));
+        let beside = |name: &str| if around.is_empty() { name.to_owned() } else { format!("{around}/{name}") };
+        let (wrapped, moved) =
+            (beside("wrapped"), |from: &str, to: &str| UserOp::Rename { from: from.into(), to: to.into() });
+        if self.rearranging.happens(500) && !around.is_empty() {
+            let top = around.rsplit_once('/').map_or(String::new(), |(top, _)| format!("{top}/"));
+            let lifted = format!("{top}lifted");
+            let upper = around.rsplit_once('/').map_or(around, |(_, upper)| upper);
+            return vec![
+                moved(&folder, &lifted),
+                moved(around, &format!("{lifted}/{name}")),
+                moved(&lifted, &format!("{top}{upper}")),
+            ];
+        }
+        let deep = format!("{folder}/{}", NAMES[self.rearranging.index(NAMES.len())]);
+        let make = |path: &str| UserOp::MakeDirectory { path: path.into() };
+        let inner = format!("{deep}/{}", NAMES[self.rearranging.index(NAMES.len())]);
+        let mut steps = vec![moved(&folder, &wrapped), make(&folder), make(&deep)];
+        if self.rearranging.happens(500) {
+            steps.extend([make(&inner), moved(&wrapped, &format!("{inner}/old"))]);
+        } else {
+            steps.push(moved(&wrapped, &format!("{deep}/old")));
+        }
+        steps
+    }
+
     /// The next step, given the disks; `None` when the history has been long enough.
     pub fn next_step(&mut self, disks: &[&Disk]) -> Option<Step> {
         if self.steps_left == 0 {
@@ -209,6 +254,9 @@ impl Workload {
         }
         if let Some(failing) = self.failing.take() {
             return Some(failing);
+        }
+        if let Some((device, op)) = self.rest.pop_front() {
+            return Some(Step { after_ms: 0, act: Act::User { device, op } });
         }
         if let Some(event) = self.clean_up() {
             return Some(Step { after_ms: 0, act: Act::Server(event) });
@@ -230,6 +278,9 @@ impl Workload {
             }
         } else {
             let device = self.chance.index(disks.len());
+            if self.rearranging.happens(self.rearranging_rate) {
+                self.rest = self.rearrange(disks[device]).into_iter().map(|op| (device, op)).collect();
+            }
             Act::User { device, op: self.operation(device, disks[device]) }
         };
         Some(Step { after_ms, act })
