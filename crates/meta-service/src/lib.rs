@@ -30,7 +30,7 @@ mod watermark;
 pub use accounts::AccountSummary;
 pub use environment::{Environment, PasswordCost};
 pub use http::routes;
-pub use service::MetaService;
+pub use service::{CleanedUp, MetaService};
 
 #[cfg(test)]
 mod tests;

@@ -60,6 +60,14 @@ impl News {
     }
 }
 
+/// What one clean-up removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanedUp {
+    pub rows: usize,
+    /// Whether there may be more to remove at once.
+    pub more: bool,
+}
+
 impl MetaService {
     /// The service over a store. An empty store gets a server identity.
     ///
@@ -124,16 +132,20 @@ impl MetaService {
     }
 
     /// Forgets what has no meaning any more: notes of uploads that no commit followed, and outcomes of
-    /// commits so old that no device asks for them. Removes a bounded number of rows; how many.
+    /// commits so old that no device asks for them. Removes a bounded number of rows; how many, and whether there may be
+    /// more.
     ///
     /// # Errors
     /// `Unavailable`, `NoSpace`.
-    pub fn clean_up(&self) -> Result<usize, ApiError> {
+    pub fn clean_up(&self) -> Result<CleanedUp, ApiError> {
         let now = self.environment.now();
         self.write(|tx, _| {
-            let uploads = tx.forget_uploads(before(now, model::limits::UNCOMMITTED_BLOCK_LIFE), CLEAN_UP_ROWS)?;
-            let outcomes = tx.forget_outcomes(before(now, OUTCOME_LIFE), CLEAN_UP_ROWS)?;
-            Ok(uploads + outcomes + tx.forget_ended_packs(before(now, ENDED_PACK_LIFE), CLEAN_UP_ROWS)?)
+            let removed = [
+                tx.forget_uploads(before(now, model::limits::UNCOMMITTED_BLOCK_LIFE), CLEAN_UP_ROWS)?,
+                tx.forget_outcomes(before(now, OUTCOME_LIFE), CLEAN_UP_ROWS)?,
+                tx.forget_ended_packs(before(now, ENDED_PACK_LIFE), CLEAN_UP_ROWS)?,
+            ];
+            Ok(CleanedUp { rows: removed.iter().sum(), more: removed.contains(&CLEAN_UP_ROWS) })
         })
     }
 

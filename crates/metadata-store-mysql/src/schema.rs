@@ -60,13 +60,18 @@ struct Found {
     serves: i64,
 }
 
-/// Brings the database to the newest format, or finds that it has a newer one that still serves this
-/// program. A database that needs nothing is only read.
+/// Whether the database has the newest format, or a newer one that still serves this program.
+pub(crate) fn is_current(connection: &mut Conn, steps: &[Step]) -> Result<bool, SchemaError> {
+    accept(look(connection)?, newest(steps))
+}
+
+fn newest(steps: &[Step]) -> i64 {
+    i64::try_from(steps.len()).unwrap_or(i64::MAX)
+}
+
+/// Brings a database that is not current to the newest format.
 pub(crate) fn migrate(connection: &mut Conn, steps: &[Step]) -> Result<(), SchemaError> {
-    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
-    if accept(look(connection)?, known)? {
-        return Ok(());
-    }
+    let known = newest(steps);
     lock(connection)?;
     // Another server may have done it while this one waited.
     let found = look(connection)?;

@@ -8,7 +8,7 @@ use crate::session::{Purpose, Session};
 use metadata_store::port::Answer;
 use metadata_store::{MetadataStore, Reading, StoreError, Transaction, Writers};
 use mysql::prelude::Queryable;
-use mysql::{Conn, Error};
+use mysql::{Conn, Error, OptsBuilder};
 use std::time::Duration;
 
 /// Connections that write at the same time; more callers wait. A database commits more in a second from
@@ -21,8 +21,13 @@ const READERS: usize = 32;
 const ATTEMPTS: u32 = 10;
 /// The longest pause before the second attempt; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest pause: nine of them are about the time that a failover takes.
+/// The longest pause. What cannot be reached is given so long each time: nine of these, of which each is half as long on
+/// average, are about the time that a failover takes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a change of the tables may take, or the wait for another server's: hours, where they are large.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(12 * 3600);
+/// How often the connection of a change shows that it is still there.
+const KEEP_ALIVE_MS: u32 = 60_000;
 /// How long a transaction waits for a row that another holds.
 const LOCK_WAIT_SECONDS: u32 = 5;
 /// How long the database keeps a silent session, and with it the locks of a server that has vanished.
@@ -98,7 +103,13 @@ impl MysqlStore {
         let writers = session(&["TRANSACTION ISOLATION LEVEL READ COMMITTED", "autocommit = 0"]);
         let readers = session(&["TRANSACTION ISOLATION LEVEL REPEATABLE READ"]);
         let mut connection = Conn::new(readers.clone()).map_err(|error| refused(options, error))?;
-        schema::migrate(&mut connection, steps).map_err(|error| unusable(options, error))?;
+        if !schema::is_current(&mut connection, steps).map_err(|error| unusable(options, error))? {
+            let patient = OptsBuilder::from_opts(readers.clone())
+                .read_timeout(Some(MIGRATION_PATIENCE))
+                .tcp_keepalive_time_ms(Some(KEEP_ALIVE_MS));
+            connection = Conn::new(patient).map_err(|error| refused(options, error))?;
+            schema::migrate(&mut connection, steps).map_err(|error| unusable(options, error))?;
+        }
         Ok(Self { writers: Pool::new(writers, WRITERS), readers: Pool::new(readers, READERS), pauses })
     }
 
@@ -109,6 +120,7 @@ impl MysqlStore {
             match attempt() {
                 Ok(()) => return Ok(()),
                 Err(Attempt::Failed(error)) => return Err(error),
+                Err(Attempt::MayPass(StoreError::Unreachable { .. })) => self.pauses.jittered(LONGEST_PAUSE),
                 Err(Attempt::MayPass(_)) => self.pauses.jittered(pause),
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -142,11 +154,16 @@ impl MetadataStore for MysqlStore {
 
     fn transact(&self, work: &mut dyn FnMut(&dyn Transaction) -> Answer<()>) -> Answer<()> {
         self.persist(|| {
-            run(&self.writers, Purpose::Writing, |session| {
+            let done = run(&self.writers, Purpose::Writing, |session| {
                 work(session)?;
                 session.flush()?;
                 session.commit()
-            })
+            });
+            if matches!(done, Err(Attempt::Failed(StoreError::ReadOnly))) {
+                // Its connections live on when another server has taken over, and what they read grows old.
+                self.readers.forget_idle();
+            }
+            done
         })
     }
 
@@ -177,7 +194,7 @@ fn run(pool: &Pool, purpose: Purpose, work: impl FnOnce(&Session<'_>) -> Answer<
         (worked, _) => worked.err().unwrap_or(StoreError::Conflict { subject: "a transaction that went on" }),
     };
     let unknown = matches!(error, StoreError::OutcomeUnknown { .. });
-    if unknown || fault == Some(Fault::Disconnected) {
+    if unknown || matches!(fault, Some(Fault::Disconnected | Fault::ReadOnly)) {
         drop(lease);
         pool.forget_idle();
     } else if connection.driver.query_drop("ROLLBACK").is_ok() {

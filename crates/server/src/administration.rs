@@ -53,7 +53,7 @@ pub fn clean_up(config: &Config, mode: CleanUpMode) -> Result<CleanUpReport, Adm
     let purpose = if mode == CleanUpMode::Act { BlocksFor::Everything } else { BlocksFor::Looking };
     let (meta, store) = parts(config, purpose)?;
     if mode == CleanUpMode::Act {
-        meta.clean_up().map_err(AdministrationError::Meta)?;
+        while meta.clean_up().map_err(AdministrationError::Meta)?.more {}
     }
     Ok(CleanUp::new(store, meta).run(mode)?)
 }

@@ -43,7 +43,9 @@ use tokio_util::task::TaskTracker;
 const RECENT_BLOCK_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of memory for what was read of journals: a few hundred thousand entries.
 const JOURNAL_CACHE_BYTES: usize = 32 * 1024 * 1024;
-/// How often rows without meaning are removed from the metadata database.
+/// How long the removal of rows without meaning leaves the metadata database to others, while there are more.
+const CLEAN_UP_PAUSE: Duration = Duration::from_secs(1);
+/// How often it begins.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long a process waits at its start for a meta service: they may start together.
 const META_PATIENCE: Duration = Duration::from_secs(60);
@@ -398,11 +400,20 @@ async fn clean_up_regularly(meta: Arc<MetaService>) {
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        let meta = meta.clone();
-        match tokio::task::spawn_blocking(move || meta.clean_up()).await {
-            Ok(Ok(rows)) => tracing::debug!(rows, "rows without meaning were removed"),
-            Ok(Err(error)) => tracing::warn!(%error, "rows without meaning could not be removed"),
-            Err(panic) => tracing::error!(%panic, "the clean-up failed"),
+        loop {
+            let meta = meta.clone();
+            match tokio::task::spawn_blocking(move || meta.clean_up()).await {
+                Ok(Ok(done)) => {
+                    tracing::debug!(rows = done.rows, "rows without meaning were removed");
+                    if done.more {
+                        sleep(CLEAN_UP_PAUSE).await;
+                        continue;
+                    }
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "rows without meaning could not be removed"),
+                Err(panic) => tracing::error!(%panic, "the clean-up failed"),
+            }
+            break;
         }
     }
 }

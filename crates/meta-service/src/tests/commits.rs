@@ -1,6 +1,7 @@
 //! Commits: what is legal, what is refused and why, and that a commit happens once.
 
 use super::*;
+use crate::CleanedUp;
 use api::{ErrorCode, SentCommit, SentOperation};
 use model::limits;
 
@@ -241,8 +242,19 @@ fn an_upload_that_no_commit_followed_is_forgotten_after_a_day() {
     bench.accept(&me, ns, vec![create(bench.new_node(), top, "b", file(1))]);
     let late = create(bench.new_node(), top, "c", file(2));
     assert!(matches!(bench.refuse(&me, ns, vec![late])[..], [(0, Reason::MissingBlocks(_))]));
-    assert_eq!(bench.service.clean_up(), Ok(2));
-    assert_eq!(bench.service.clean_up(), Ok(0));
+    assert_eq!(bench.service.clean_up(), Ok(CleanedUp { rows: 2, more: false }));
+    assert_eq!(bench.service.clean_up(), Ok(CleanedUp { rows: 0, more: false }));
+}
+
+/// What came in an hour was more than the clean-up of an hour removed, and the table grew for ever.
+#[test]
+fn a_clean_up_that_has_not_removed_all_says_so() {
+    let (bench, me, _, _) = setup();
+    let blocks: Vec<BlockHash> = (0..10_001_u32).map(|n| BlockHash::of(&n.to_le_bytes())).collect();
+    bench.store.write(|tx| tx.add_uploaded_blocks(me.who.account, &blocks, Timestamp(1))).expect("writes");
+    bench.clock.fetch_add(25 * 3_600_000, Ordering::Relaxed);
+    assert_eq!(bench.service.clean_up(), Ok(CleanedUp { rows: 10_000, more: true }));
+    assert_eq!(bench.service.clean_up(), Ok(CleanedUp { rows: 1, more: false }));
 }
 
 /// A large file over a slow line takes longer than that: whoever still wants its blocks asks about them.

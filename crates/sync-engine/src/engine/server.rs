@@ -714,7 +714,9 @@ impl Engine {
     /// A node that only the disk has takes another id: it may be a namespace that this device does not follow that has this
     /// one. If it was a forgotten commit of its own, the journal brings what it made, which has the same name.
     fn draw_another_id(&mut self, node: NodeId, env: &mut Environment<'_>) -> NodeId {
-        if !self.trees.has_local(node) || self.trees.has_synced(node) || self.trees.has_remote(node) {
+        // In the middle of a look at the disk, what was seen so far is filed under this one: it is tried once more.
+        let is_only_here = self.trees.has_local(node) && !self.trees.has_synced(node) && !self.trees.has_remote(node);
+        if !is_only_here || self.observer.in_round() {
             return node;
         }
         let drawn = NodeId((env.random)());
