@@ -19,11 +19,14 @@ use std::ops::RangeInclusive;
 
 /// Nodes that one restore may make: it is one transaction.
 const RESTORE_NODES: usize = 200_000;
+/// Blocks that these name together: eight terabytes. Their lists are in memory more than once meanwhile.
+const RESTORE_BLOCKS: usize = 8 * limits::COMMIT_BLOCKS;
 
 impl MetaService {
     /// `restore`: a living file gets the content of an earlier position as a new revision. A deleted
     /// node is made anew under its old name, or `name (restored)` if that is taken, in its old folder;
-    /// folders that are gone, or have been shared since, are made again by name. A deleted folder comes back with all it held.
+    /// folders that are gone, or have been shared since, are made again by name. A deleted folder comes back with all
+    /// it held.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden` for strangers and viewers, `BadRequest` with the reason for what cannot
@@ -38,8 +41,8 @@ impl MetaService {
             let node = tx.node(request.namespace, request.node)?;
             let node = node.ok_or_else(|| not_found("there never was such a file or folder here"))?;
             let new_id = || NodeId(self.environment.random());
-            let mut draft =
-                Draft { tx, namespace, made: Vec::new(), edited: Vec::new(), taken: BTreeSet::new(), new_id: &new_id };
+            let (made, edited, taken) = (Vec::new(), Vec::new(), BTreeSet::new());
+            let mut draft = Draft { tx, namespace, made, made_blocks: 0, edited, taken, new_id: &new_id };
             let restored = match node.deleted {
                 None => draft.bring_back_version(node, request.position)?,
                 Some(died) => draft.bring_back_dead(node, died, request.position)?,
@@ -61,6 +64,7 @@ struct Draft<'t> {
     namespace: Namespace,
     edited: Vec<NodeRecord>,
     made: Vec<NodeRecord>,
+    made_blocks: usize,
     /// The places of the new nodes.
     taken: BTreeSet<(NodeId, NameKey)>,
     new_id: &'t dyn Fn() -> NodeId,
@@ -169,20 +173,24 @@ impl Draft<'_> {
         Ok(Target { parent: folder.node, depth: path.len(), path_bytes })
     }
 
-    /// The living folder with this name, or a new one.
+    /// The living folder with this name, or one that was made for it before, or a new one.
     fn enter(&mut self, target: &Target, name: &Name) -> Result<Target, Failure> {
-        let holder = self.tx.child(self.id(), target.parent, &name.key())?;
-        let living = match holder {
-            Some(holder) => self.tx.node(self.id(), holder)?.filter(|record| record.body.is_directory()),
-            None => None,
-        };
+        let mut living = None;
+        let name = free_name(name, "restored", |name| {
+            living = self.living_folder(target.parent, name)?;
+            Ok(living.is_none() && self.is_taken(target.parent, name)?)
+        })?;
         if let Some(folder) = living {
             return Ok(self.target_in(&folder)?);
         }
-        let name = free_name(name, "restored", |name| self.is_taken(target.parent, name))?;
         let name_bytes = name.as_str().len();
         let parent = self.make(target, name, Body::Directory)?;
         Ok(target.below(parent, name_bytes))
+    }
+
+    fn living_folder(&self, parent: NodeId, name: &Name) -> Answer<Option<NodeRecord>> {
+        let Some(holder) = self.tx.child(self.id(), parent, &name.key())? else { return Ok(None) };
+        Ok(self.tx.node(self.id(), holder)?.filter(|record| record.body.is_directory()))
     }
 
     /// What died together with a folder: its batch's deletions up to the folder's own.
@@ -228,6 +236,10 @@ impl Draft<'_> {
     fn make(&mut self, target: &Target, name: Name, body: Body) -> Result<NodeId, Failure> {
         if self.made.len() >= RESTORE_NODES {
             return Err(bad_request(format!("a restore brings back at most {RESTORE_NODES} items: choose less")).into());
+        }
+        self.made_blocks += body.blocks().len();
+        if self.made_blocks > RESTORE_BLOCKS {
+            return Err(bad_request("a restore brings back at most eight terabytes: choose less").into());
         }
         if target.depth > limits::TREE_DEPTH || target.path_bytes + name.as_str().len() > limits::PATH_BYTES {
             return Err(bad_request("a path would be too long or too deep").into());

@@ -15,10 +15,14 @@ use api::{
 };
 use metadata_store::port::Answer;
 use metadata_store::{Account, Namespace, NodeKind, NodeRecord, Reading, StoreError, Transaction};
-use model::{AccountId, Body, Change, DeviceId, JournalEntry, Name, NamespaceId, NodeId, Position, Role, Timestamp};
+use model::{
+    AccountId, Body, Change, DeviceId, JournalEntry, Name, NamespaceId, NodeId, Position, Role, Timestamp, limits,
+};
 
 /// Nodes of a folder that can become a share: the change is one transaction.
 const SHARE_NODES: usize = 200_000;
+/// Blocks that these name together: eight terabytes. Their lists are in memory more than once meanwhile.
+const SHARE_BLOCKS: usize = 8 * limits::COMMIT_BLOCKS;
 /// Members of one share.
 const MEMBERS: usize = 1_000;
 
@@ -217,7 +221,7 @@ fn settle_in(
 
 /// All live nodes below a folder, parents first.
 fn descendants(tx: &dyn Transaction, namespace: NamespaceId, folder: NodeId) -> Result<Vec<NodeRecord>, Failure> {
-    let mut found = Vec::new();
+    let (mut found, mut blocks) = (Vec::new(), 0);
     let mut folders = std::collections::VecDeque::from([folder]);
     while let Some(folder) = folders.pop_front() {
         for child in tx.children(namespace, folder)? {
@@ -229,7 +233,12 @@ fn descendants(tx: &dyn Transaction, namespace: NamespaceId, folder: NodeId) -> 
             if found.len() >= SHARE_NODES {
                 return Err(bad_request(format!("a folder to be shared holds at most {SHARE_NODES} items")).into());
             }
-            found.extend(tx.node(namespace, child.node)?);
+            let record = tx.node(namespace, child.node)?;
+            blocks += record.as_ref().map_or(0, |record| record.body.blocks().len());
+            if blocks > SHARE_BLOCKS {
+                return Err(bad_request("a folder to be shared holds at most eight terabytes").into());
+            }
+            found.extend(record);
         }
     }
     Ok(found)

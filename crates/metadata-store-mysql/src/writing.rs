@@ -80,10 +80,7 @@ impl Transaction for Session<'_> {
             "UPDATE devices SET token = NULL WHERE device = ? AND token IS NOT NULL",
             vec![bytes(device.as_bytes())],
         )?;
-        self.run("the device's outcomes", "DELETE FROM outcomes WHERE device = ?", vec![bytes(device.as_bytes())])?;
-        let mut buffer = self.buffer.borrow_mut();
-        buffer.devices.remove(&device);
-        buffer.outcomes.retain(|(_, of, _), _| *of != device);
+        self.buffer.borrow_mut().devices.remove(&device);
         Ok(ended > 0)
     }
 

@@ -314,11 +314,13 @@ fn what_was_deleted_before_its_folder_was_shared_comes_back_beside_it() {
     let e = bench.mkdir(&me, ns, d, "e");
     let f = bench.write(&me, ns, e, "f", 1);
     bench.write(&me, ns, d, "kept", 2);
-    bench.accept(&me, ns, vec![bench.delete(ns, f)]);
+    let g = bench.write(&me, ns, d, "g", 3);
+    bench.accept(&me, ns, vec![bench.delete(ns, f), bench.delete(ns, g)]);
     let share = bench.share(&me, d, &guest, Role::Editor);
     assert_eq!(versions(&bench, &me, &["d", "e", "f"]), ["-", "1"]);
     assert_eq!(path_of(&restore(&bench, &me, f, None).expect("restored")), "d (restored)/e/f");
     assert_eq!(bench.tree(ns), ["d (restored)/", "d (restored)/e/", "d (restored)/e/f=1", "d@"]);
+    assert_eq!(path_of(&restore(&bench, &me, g, None).expect("restored")), "d (restored)/g", "beside the first one");
     assert_eq!(bench.tree(share), ["e/", "kept=2"]);
     assert_eq!(restore(&bench, &me, d, Some(1)), Err(ErrorCode::BadRequest));
     for namespace in [ns, share, guest.root] {

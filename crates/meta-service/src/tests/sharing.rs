@@ -4,6 +4,7 @@ use super::*;
 use api::{ApiError, ErrorCode, LeaveRequest, RemoveMemberRequest, ShareReply};
 use metadata_store_mysql::private_server::PrivateServer;
 use metadata_store_mysql::{MysqlStore, Pauses};
+use model::limits;
 use std::sync::Barrier;
 
 /// An owner with a folder `s` that holds `d/f` and `g`, and two guests.
@@ -263,6 +264,28 @@ fn a_folder_whose_id_another_tree_has_already_is_not_mounted_over_it() {
     assert_eq!(code(try_share(&bench, &owner, owner.root, folder, "guest@x")), Err(ErrorCode::AlreadyExists));
     assert_eq!(bench.tree(owner.root), ["s/", "s/d/", "s/d/f=1", "s/g=2"], "nothing was half done");
     assert_eq!(bench.tree(guest.root), ["mine/"]);
+}
+
+/// All lists are in memory at once, several times: a request of a hundred bytes could take all there is.
+#[test]
+fn neither_sharing_nor_restoring_reads_more_than_so_many_blocks() {
+    const BLOCKS: usize = limits::COMMIT_BLOCKS;
+    let (bench, owner, guest, _, folder) = setup();
+    bench.upload(&owner, 1);
+    for n in 0..9 {
+        let body = Body::File {
+            blocks: Blocklist(vec![BlockHash([1; 32]); BLOCKS]),
+            size: BLOCKS as u64 * model::BLOCK_SIZE,
+            executable: false,
+            mtime: Mtime(0),
+        };
+        bench.accept(&owner, owner.root, vec![create(bench.new_node(), folder, &format!("large {n}"), body)]);
+    }
+    assert_eq!(code(try_share(&bench, &owner, owner.root, folder, "guest@x")), Err(ErrorCode::BadRequest));
+    bench.accept(&owner, owner.root, vec![bench.delete(owner.root, folder)]);
+    let request = api::RestoreRequest { namespace: owner.root, node: folder, position: None };
+    assert_eq!(code(bench.service.restore(owner.who, &request)), Err(ErrorCode::BadRequest));
+    assert_eq!((bench.tree(owner.root), bench.tree(guest.root)), (vec![], vec![]));
 }
 
 #[test]

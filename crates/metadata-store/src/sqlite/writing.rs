@@ -82,7 +82,6 @@ impl Transaction for Session<'_> {
             "UPDATE devices SET token = NULL WHERE device = ?1 AND token IS NOT NULL",
             [device.as_bytes()],
         )?;
-        self.run("the device's outcomes", "DELETE FROM outcomes WHERE device = ?1", [device.as_bytes()])?;
         Ok(ended > 0)
     }
 
