@@ -2,7 +2,7 @@
 
 use crate::decide::{Decision, Effects, Terms, TreeView, decide};
 use crate::failure::{Failure, bad_request, epoch_changed, forbidden, gone_back};
-use crate::group::{GroupCommit, GroupError};
+use crate::group::{Batch, GroupCommit, GroupError};
 use crate::service::{MetaService, News, check_linked, identity};
 use crate::watermark::Watermarks;
 use api::service::Identity;
@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 
 /// Commits that may wait for their transaction; more are told to come back.
 const WAITING_COMMITS: usize = 4 * limits::GROUP_COMMIT;
+/// What the commits of one transaction may name together, but for a single one that names more.
+const BATCH_WEIGHT: usize = limits::COMMIT_BLOCKS;
 /// Blocks of one transaction that are looked up ahead; a commit that names more looks up the rest by itself.
 const BLOCKS_LOOKED_UP: usize = 4096;
 /// What a client waits that was told to come back.
@@ -27,6 +29,15 @@ pub(crate) struct Request {
     pub(crate) who: Identity,
     pub(crate) stored: Vec<BlockHash>,
     pub(crate) commit: Option<SentCommit>,
+}
+
+impl Request {
+    /// About how many rows and list items the transaction has in memory for it.
+    fn weight(&self) -> usize {
+        let operations = self.commit.iter().flat_map(|commit| &commit.operations);
+        let blocks: u64 = operations.map(|operation| 1 + operation.count_blocks()).sum();
+        1 + self.stored.len() + usize::try_from(blocks).unwrap_or(usize::MAX / 2)
+    }
 }
 
 type Reply = Result<Option<CommitOutcome>, ApiError>;
@@ -56,7 +67,8 @@ impl Lane {
 
 impl CommitQueue {
     pub(crate) fn with_limits() -> Self {
-        Self(GroupCommit::new(limits::GROUP_COMMIT, WAITING_COMMITS))
+        let batch = Batch { requests: limits::GROUP_COMMIT, weigh: Request::weight, weight: BATCH_WEIGHT };
+        Self(GroupCommit::new(batch, WAITING_COMMITS))
     }
 }
 
@@ -292,11 +304,18 @@ fn settle(
 /// decision, which would have to do without it.
 fn complete(tx: &dyn Transaction, commit: &SentCommit) -> Answer<Result<Commit, Vec<Rejection>>> {
     let (mut operations, mut rejections) = (Vec::with_capacity(commit.operations.len()), Vec::new());
+    let mut read = 0;
     for (operation, index) in commit.operations.iter().zip(0..) {
         match operation {
             SentOperation::Whole(operation) => operations.push(operation.clone()),
             SentOperation::Amend { node, base_content, blocks, size, executable, mtime } => {
-                let base = tx.node(commit.namespace, *node)?;
+                // As for all files that a commit changes: `decide` says why.
+                let base = if read > limits::COMMIT_BLOCKS { None } else { tx.node(commit.namespace, *node)? };
+                read += base.as_ref().map_or(0, |base| base.body.blocks().len());
+                if read > limits::COMMIT_BLOCKS {
+                    rejections.push(Rejection { index, reason: Reason::Malformed });
+                    continue;
+                }
                 match amended(base, *base_content, blocks) {
                     Ok(blocks) => {
                         let body = Body::File { blocks, size: *size, executable: *executable, mtime: *mtime };

@@ -18,11 +18,32 @@ pub(crate) enum GroupError {
     Lost,
 }
 
+/// How much shares a transaction at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch<Q> {
+    pub(crate) requests: usize,
+    /// What a request weighs, and how much all of a batch may; one may weigh more.
+    pub(crate) weigh: fn(&Q) -> usize,
+    pub(crate) weight: usize,
+}
+
 /// A queue of requests `Q` with results `R` in lanes `L`.
 pub(crate) struct GroupCommit<L, Q, R> {
-    batch: usize,
+    batch: Batch<Q>,
     capacity: usize,
     state: Mutex<State<L, Q, R>>,
+}
+
+impl<Q> Batch<Q> {
+    /// How many of those that wait are of one batch.
+    fn of(&self, waiting: &VecDeque<Waiting<Q>>) -> usize {
+        let weights = waiting.iter().map(|one| (self.weigh)(&one.request));
+        let sums = weights.scan(0_usize, |sum, weight| {
+            *sum = sum.saturating_add(weight);
+            Some(*sum)
+        });
+        sums.take(self.requests).take_while(|sum| *sum <= self.weight).count().max(1).min(waiting.len())
+    }
 }
 
 /// A request that waits, and the thread that waits for its result.
@@ -46,7 +67,7 @@ struct State<L, Q, R> {
 
 impl<L: Copy + Ord, Q, R> GroupCommit<L, Q, R> {
     /// A queue that holds `capacity` requests and runs at most `batch` of them at once.
-    pub(crate) fn new(batch: usize, capacity: usize) -> Self {
+    pub(crate) fn new(batch: Batch<Q>, capacity: usize) -> Self {
         let (waiting, done, leading) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let state = State { waiting, length: 0, done, next: 0, leading };
         Self { batch, capacity, state: Mutex::new(state) }
@@ -87,7 +108,7 @@ impl<L: Copy + Ord, Q, R> GroupCommit<L, Q, R> {
     ) -> Leader<'g, L, Q, R> {
         state.leading.insert(lane);
         let mut waiting = state.waiting.remove(&lane).unwrap_or_default();
-        let rest = waiting.split_off(waiting.len().min(self.batch));
+        let rest = waiting.split_off(self.batch.of(&waiting));
         if !rest.is_empty() {
             state.waiting.insert(lane, rest);
         }
@@ -139,15 +160,33 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Barrier};
 
+    fn batch<Q>(requests: usize) -> Batch<Q> {
+        Batch { requests, weigh: |_| 1, weight: usize::MAX }
+    }
+
+    #[test]
+    fn a_batch_ends_at_its_number_or_its_weight_and_is_never_empty() {
+        let batch = Batch { requests: 3, weigh: |n: &usize| *n, weight: 10 };
+        let of = |weights: &[usize]| {
+            let waiting = |request: &usize| Waiting { ticket: 0, request: *request, caller: thread::current() };
+            batch.of(&weights.iter().map(waiting).collect())
+        };
+        assert_eq!(
+            [of(&[]), of(&[1]), of(&[1, 1, 1, 1]), of(&[5, 5, 1]), of(&[5, 6, 1]), of(&[11, 1])],
+            [0, 1, 3, 2, 1, 1]
+        );
+        assert_eq!(of(&[usize::MAX, usize::MAX]), 1);
+    }
+
     #[test]
     fn a_lone_caller_runs_its_own_request_at_once() {
-        let group = GroupCommit::new(4, 8);
+        let group = GroupCommit::new(batch(4), 8);
         assert_eq!(group.submit(0, 7, |batch| batch.iter().map(|n| n * 2).collect()), Ok(14));
     }
 
     #[test]
     fn callers_that_wait_share_a_batch_and_each_gets_its_own_result() {
-        let group = Arc::new(GroupCommit::<u8, usize, usize>::new(16, 64));
+        let group = Arc::new(GroupCommit::<u8, usize, usize>::new(batch(16), 64));
         let batches = Arc::new(AtomicUsize::new(0));
         let gate = Arc::new(Barrier::new(2));
         let first = thread::spawn({
@@ -185,7 +224,7 @@ mod tests {
 
     #[test]
     fn lanes_run_beside_each_other_and_never_share_a_batch() {
-        let group = Arc::new(GroupCommit::<u8, u8, u8>::new(16, 64));
+        let group = Arc::new(GroupCommit::<u8, u8, u8>::new(batch(16), 64));
         let both_run = Arc::new(Barrier::new(2));
         let lanes = [0, 1].map(|lane| {
             let (group, both_run) = (Arc::clone(&group), Arc::clone(&both_run));
@@ -204,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_panics_does_not_leave_the_others_waiting() {
-        let group = Arc::new(GroupCommit::<u8, u8, u8>::new(4, 8));
+        let group = Arc::new(GroupCommit::<u8, u8, u8>::new(batch(4), 8));
         let leader = thread::spawn({
             let group = Arc::clone(&group);
             move || group.submit(0, 1, |_| panic!("the store is broken"))
