@@ -1,13 +1,12 @@
 //! What the admin commands do with the blocks of a configuration, beside a server that runs or without one.
 
 use crate::data_dir::DataDir;
-use crate::roles::{BlocksFor, open_blocks, open_meta};
+use crate::roles::{BlocksFor, existing, open_blocks};
 use crate::{Config, Metadata, ServerError};
 use api::ApiError;
 use api::service::CleanUpMode;
 use block_service::{CleanUp, CleanUpError, CleanUpReport, VerifyError, VerifyReport};
 use meta_service::MetaService;
-use notification_service::Hub;
 use std::sync::Arc;
 
 /// Why an admin command about the blocks did not come to its end.
@@ -65,7 +64,7 @@ pub fn clean_up(config: &Config, mode: CleanUpMode) -> Result<CleanUpReport, Adm
 /// [`AdministrationError`]; that blocks are missing or damaged is an answer and not among them.
 pub fn verify(config: &Config, progress: &mut dyn FnMut(&VerifyReport)) -> Result<VerifyReport, AdministrationError> {
     if config.metadata == Metadata::InDataDir {
-        let database = DataDir::prepare(&config.data_dir)?.metadata()?;
+        let database = DataDir::existing(&config.data_dir)?.metadata()?;
         database.verify().map_err(|source| AdministrationError::DamagedDatabase { source })?;
     }
     let (meta, store) = parts(config, BlocksFor::Looking)?;
@@ -84,8 +83,8 @@ pub fn find_blocks(config: &Config) -> Result<u64, AdministrationError> {
 type Parts = (Arc<MetaService>, Arc<dyn block_store::BlockStore>);
 
 fn parts(config: &Config, purpose: BlocksFor) -> Result<Parts, AdministrationError> {
-    let data_dir = DataDir::prepare(&config.data_dir)?;
-    let meta = Arc::new(open_meta(&data_dir, &config.metadata, Hub::new())?);
+    let (data_dir, meta) = existing(config)?;
+    let meta = Arc::new(meta);
     let instance = meta.server().map_err(AdministrationError::Meta)?.instance;
     let store = open_blocks(&data_dir, config, instance, meta.clone(), purpose)?;
     Ok((meta, store))

@@ -34,6 +34,17 @@ impl DataDir {
         }
     }
 
+    /// The directory of a server that was made before, with a metadata database in it.
+    pub(crate) fn existing(path: &Path) -> Result<Self, ServerError> {
+        let directory = Self { path: path.to_owned() };
+        let database = directory.metadata_path();
+        if database.exists() {
+            Ok(directory)
+        } else {
+            Err(ServerError::NoServer { place: database.display().to_string() })
+        }
+    }
+
     /// Keeps other servers away until the file is closed, however this process ends.
     pub(crate) fn lock(&self) -> Result<File, ServerError> {
         let path = self.path.join("server.lock");

@@ -13,6 +13,8 @@ pub enum ServerError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the data directory {path} cannot be written")]
     DataDirNotWritable { path: PathBuf, source: io::Error },
+    #[error("there is no server's metadata database {place}")]
+    NoServer { place: String },
     #[error("another server is running on the data directory {path}")]
     AlreadyRunning { path: PathBuf },
     #[error("the data directory {path} was made by a newer version of this program")]
@@ -48,6 +50,10 @@ impl ServerError {
             Self::Listen { .. } => "check that the address is one of this machine's; ports below 1024 need privileges",
             Self::DataDirNotWritable { .. } => {
                 "check the directory's owner and permissions, or pass another `--data DIR`"
+            }
+            Self::NoServer { .. } => {
+                "check `--data`, `--metadata` and `--config`, and that the disk is mounted; a server is made by \
+                 `syncline server`, or by `syncline admin user add`"
             }
             Self::AlreadyRunning { .. } => "stop that server first, or pass another `--data DIR`",
             Self::NewerFormat { .. } => "run the newer version, or restore a backup that this version made",

@@ -38,7 +38,7 @@ pub use config::{
     ServiceSettings, TelemetrySettings,
 };
 pub use error::ServerError;
-pub use run::{open, run, runtime};
+pub use run::{open, open_existing, run, runtime};
 pub use telemetry::Telemetry;
 
 /// The layer of a log that lets calls to other services carry the request's id.

@@ -293,15 +293,38 @@ pub(crate) fn open_meta(
     metadata: &Metadata,
     announce: Arc<dyn Announce>,
 ) -> Result<MetaService, ServerError> {
-    let store: Arc<dyn MetadataStore> = match metadata {
+    let store = open_store(data_dir, metadata)?;
+    MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, metadata, error))
+}
+
+fn open_store(data_dir: &DataDir, metadata: &Metadata) -> Result<Arc<dyn MetadataStore>, ServerError> {
+    Ok(match metadata {
         Metadata::InDataDir => Arc::new(data_dir.metadata()?),
         Metadata::Mysql { options, password } => {
             let pauses = Pauses::new(std::thread::sleep, world::below);
             let opened = MysqlStore::open(options, password.as_ref().map(Secret::expose), pauses);
             Arc::new(opened.map_err(|source| ServerError::Database { source })?)
         }
+    })
+}
+
+/// The data directory and the meta service of a server that there is. Nothing is made: what is asked of a wrong place
+/// must not be answered by an empty server there.
+pub(crate) fn existing(config: &Config) -> Result<(DataDir, MetaService), ServerError> {
+    let data_dir = match config.metadata {
+        Metadata::InDataDir => DataDir::existing(&config.data_dir)?,
+        Metadata::Mysql { .. } => DataDir::prepare(&config.data_dir)?,
     };
-    MetaService::new(store, announce, world::environment()).map_err(|error| unusable(data_dir, metadata, error))
+    let store = open_store(&data_dir, &config.metadata)?;
+    let place = || place_of(&data_dir, &config.metadata);
+    let identity = store.snapshot(|reading| reading.server());
+    let identity = identity.map_err(|error| ServerError::Metadata { place: place(), source: error.into() })?;
+    if identity.is_none() {
+        return Err(ServerError::NoServer { place: place() });
+    }
+    let meta = MetaService::new(store, Hub::new(), world::environment());
+    let meta = meta.map_err(|error| unusable(&data_dir, &config.metadata, error))?;
+    Ok((data_dir, meta))
 }
 
 /// The same service with the configured cache, whose figures are shown.
@@ -387,11 +410,15 @@ async fn take_up_unfinished(
 }
 
 fn unusable(data_dir: &DataDir, metadata: &Metadata, error: ApiError) -> ServerError {
-    let place = match metadata {
+    ServerError::Metadata { place: place_of(data_dir, metadata), source: error.into() }
+}
+
+/// Where the metadata database is, for messages.
+fn place_of(data_dir: &DataDir, metadata: &Metadata) -> String {
+    match metadata {
         Metadata::InDataDir => data_dir.metadata_path().display().to_string(),
         Metadata::Mysql { options, .. } => format!("at {}", options.place()),
-    };
-    ServerError::Metadata { place, source: error.into() }
+    }
 }
 
 /// Never ends. A failure is tried again at the next turn.

@@ -55,6 +55,14 @@ pub fn open(config: &Config) -> Result<MetaService, ServerError> {
     roles::open_meta(&data_dir, &config.metadata, Hub::new())
 }
 
+/// The same of a server that there is already.
+///
+/// # Errors
+/// [`ServerError`]; `NoServer` where there is none.
+pub fn open_existing(config: &Config) -> Result<MetaService, ServerError> {
+    Ok(roles::existing(config)?.1)
+}
+
 /// Runs a server until `shutdown` completes. Tells `ready` on which address it listens, once it does: the one
 /// for clients, or for other services where clients do not call.
 ///

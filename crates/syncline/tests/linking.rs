@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
-use support::{ALICE, BOB, Device, PASSWORD, Running, Server, eventually, program, run, text};
+use support::{ALICE, BOB, Device, PASSWORD, Running, Server, eventually, program, run, run_with_input, text};
 
 /// What `link` leaves behind when it fails: nothing of a device, and no folder.
 #[track_caller]
@@ -340,8 +340,28 @@ fn accounts_are_listed_and_not_made_twice() {
     let listed = run(&["admin", "--data", server.data(), "user", "list"]).ok().stdout;
     assert!(listed.contains(ALICE) && listed.contains(BOB), "{listed}");
     let args = ["admin", "--data", server.data(), "user", "add", ALICE, "--password-stdin"];
-    let again = support::run_with_input(&args, "another password\n");
+    let again = run_with_input(&args, "another password\n");
     assert_eq!(again.code, 1, "{again:?}");
+}
+
+/// The epoch of an empty server in the wrong place was raised, and the right one went on with the old one.
+#[test]
+fn what_is_asked_of_a_server_that_is_not_there_makes_none() {
+    let place = tempfile::tempdir().expect("a folder");
+    let wrong = place.path().join("wrong");
+    let data = text(&wrong);
+    for verb in [&["raise-epoch"][..], &["verify"], &["gc"], &["gc", "--dry-run"], &["find-blocks"], &["user", "list"]]
+    {
+        let asked = run(&[&["admin", "--data", data], verb].concat());
+        asked.fails(1, "there is no server's metadata database", "check `--data`");
+        assert!(!wrong.exists(), "{verb:?}");
+    }
+    let args = ["admin", "--data", data, "user", "add", ALICE, "--password-stdin"];
+    let added = run_with_input(&args, &format!("{PASSWORD}\n")).ok();
+    assert!(added.stdout.contains("a new server"), "{}", added.stdout);
+    let args = ["admin", "--data", data, "user", "add", BOB, "--password-stdin", "--json"];
+    assert_eq!(run_with_input(&args, &format!("{PASSWORD}\n")).ok().json()["new_server"], false);
+    run(&["admin", "--data", data, "verify"]).ok();
 }
 
 #[test]

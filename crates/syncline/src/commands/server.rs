@@ -115,6 +115,8 @@ struct Users {
 struct Added {
     account: String,
     email: String,
+    /// Whether there was no server before.
+    new_server: bool,
 }
 
 #[derive(Serialize)]
@@ -137,13 +139,17 @@ pub(crate) fn administer(options: &AdminOptions, context: &Context) -> Result<()
         UserVerb::Add { email, password_stdin } => {
             let source = password::Source::from_flag(*password_stdin);
             let password = password::ask_new(source, &format!("Password for {}: ", output::safe(email)))?;
-            let meta = server::open(&config).map_err(|error| server_failure(&error))?;
+            let existing = server::open_existing(&config);
+            let new_server = matches!(existing, Err(ServerError::NoServer { .. }));
+            let meta = if new_server { server::open(&config) } else { existing };
+            let meta = meta.map_err(|error| server_failure(&error))?;
             let account = meta.add_user(email, &password).map_err(|error| refusal(&error))?;
-            let added = Added { account: account.to_string(), email: email.clone() };
-            context.show(&added, |added| format!("added {}\n", output::safe(&added.email)))
+            let added = Added { account: account.to_string(), email: email.clone(), new_server };
+            let place = if new_server { " to a new server: there was none before" } else { "" };
+            context.show(&added, |added| format!("added {}{place}\n", output::safe(&added.email)))
         }
         UserVerb::List => {
-            let meta = server::open(&config).map_err(|error| server_failure(&error))?;
+            let meta = server::open_existing(&config).map_err(|error| server_failure(&error))?;
             let users = meta.list_users().map_err(|error| refusal(&error))?;
             let users = users.into_iter().map(|user| User {
                 account: user.account.to_string(),
@@ -158,7 +164,7 @@ pub(crate) fn administer(options: &AdminOptions, context: &Context) -> Result<()
 
 /// A new epoch: devices compare, and do not follow positions that have another meaning now.
 fn raise_epoch(config: &Config, context: &Context) -> Result<(), Failure> {
-    let meta = server::open(config).map_err(|error| server_failure(&error))?;
+    let meta = server::open_existing(config).map_err(|error| server_failure(&error))?;
     let epoch = meta.bump_epoch().map_err(|error| refusal(&error))?.0;
     context.show(&Raised { epoch }, |raised| format!("the epoch is now {}\n", raised.epoch))
 }
