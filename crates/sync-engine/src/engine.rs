@@ -162,6 +162,8 @@ struct DeletionWatch {
     count: u64,
     since: u64,
     changed: u64,
+    /// How many of them a person has confirmed, if any were.
+    confirmed: u64,
     /// Whether it was told that they wait for a person.
     told: bool,
 }
@@ -178,6 +180,8 @@ impl Engine {
     #[must_use]
     pub fn new(state: EngineState, rows: impl IntoIterator<Item = (NodeId, NodeRow)>, device_name: String) -> Self {
         let trees = Trees::new(state.root, rows, state.excluded.clone());
+        // What was deleted while the program did not run was not seen by who confirmed before.
+        let confirmed = if state.deletions_confirmed { trees.deleted_files() } else { 0 };
         let mut engine = Self {
             tuning: Tuning::default(),
             state,
@@ -198,7 +202,7 @@ impl Engine {
             unwritten_lists: BTreeSet::new(),
             state_touched: false,
             persist_at: None,
-            deletions: DeletionWatch::default(),
+            deletions: DeletionWatch { confirmed, ..DeletionWatch::default() },
             departures: Departures::default(),
             flush: None,
             review_at: None,
@@ -372,7 +376,10 @@ impl Engine {
             }
             Command::Exclude(path) => self.set_excluded(&path, true),
             Command::Include(path) => self.set_excluded(&path, false),
-            Command::ConfirmDeletions => self.state.deletions_confirmed = self.trees.deleted_files() > 0,
+            Command::ConfirmDeletions => {
+                self.deletions.confirmed = self.trees.deleted_files();
+                self.state.deletions_confirmed = self.deletions.confirmed > 0;
+            }
             Command::UndoDeletions => self.undo_deletions(),
             Command::SetGuard(guard) => self.state.guard = guard,
             Command::Flush => {
@@ -519,6 +526,7 @@ impl Engine {
             }
             self.deletions.count = count;
             self.deletions.changed = now;
+            self.deletions.confirmed = self.deletions.confirmed.min(count);
         }
         if count == 0 && self.state.deletions_confirmed {
             self.state.deletions_confirmed = false;
@@ -533,14 +541,14 @@ impl Engine {
         self.deletions.told = held;
     }
 
-    /// Whether so much was deleted that a person must confirm it.
+    /// Whether so much was deleted, beside what a person has confirmed, that a person must confirm it.
     fn deletions_held(&self) -> bool {
         match self.state.guard {
             DeleteGuard::Off => false,
             DeleteGuard::On { count, percent } => {
-                let deleted = self.trees.deleted_files();
-                !self.state.deletions_confirmed
-                    && deleted >= count
+                let confirmed = if self.state.deletions_confirmed { self.deletions.confirmed } else { 0 };
+                let deleted = self.trees.deleted_files().saturating_sub(confirmed);
+                deleted >= count
                     && deleted.saturating_mul(100) > self.trees.synced_files().saturating_mul(u64::from(percent))
             }
         }

@@ -4,6 +4,7 @@ mod answers;
 mod build;
 mod coming;
 mod deciding;
+mod deleting;
 mod echo;
 mod excluding;
 mod held_open;
