@@ -5,7 +5,7 @@ mod support;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use support::{BOB, Device, Server, WebPage, eventually, flush_both, run};
 
@@ -539,6 +539,21 @@ fn what_was_deleted_before_its_folder_was_shared_comes_back_beside_it() {
     flush_both(&laptop, &desktop);
     assert_eq!(desktop.read("Photos (restored)/old.jpg"), "old");
     assert!(!desktop.has("Photos/old.jpg"), "its members see nothing of it");
+}
+
+/// Each of these held one of the daemon's connections until something changed, and after 64 of them nobody was answered.
+#[test]
+fn commands_that_were_broken_off_keep_nobody_waiting() {
+    let (_server, laptop, _desktop) = two_devices();
+    laptop.flush();
+    for _ in 0..80 {
+        let mut watch = laptop.spawn(&["status", "--watch", "--json"]);
+        let mut first = String::new();
+        BufReader::new(watch.stdout.take().expect("a pipe")).read_line(&mut first).expect("reads");
+        watch.kill().expect("ends");
+        watch.wait().expect("has ended");
+    }
+    laptop.run(&["status"]).ok();
 }
 
 #[test]

@@ -89,16 +89,34 @@ async fn serve(stream: UnixStream, proxy: Proxy) {
     let mut reader = BufReader::new(reader);
     while let Some(request) = next_request(&mut reader).await {
         let served = match request {
-            Ok(Command::Watch) => watch(&proxy, &mut writer).await,
-            Ok(command) => {
-                let reply = proxy.answer(command).await.map_or_else(Reply::Error, Reply::Ok);
-                write_reply(&mut writer, &reply).await
+            // These may take a day, or for ever. Others are done although nobody waits for the answer any more.
+            Ok(command @ (Command::Watch | Command::Flush { .. })) => {
+                tokio::select! {
+                    served = perform(&proxy, command, &mut writer) => served,
+                    () = end_of(&mut reader) => return,
+                }
             }
+            Ok(command) => perform(&proxy, command, &mut writer).await,
             Err(failure) => write_reply(&mut writer, &Reply::Error(failure)).await,
         };
         if served.is_err() {
             return;
         }
+    }
+}
+
+async fn perform(proxy: &Proxy, command: Command, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+    if command == Command::Watch {
+        return watch(proxy, writer).await;
+    }
+    let reply = proxy.answer(command).await.map_or_else(Reply::Error, Reply::Ok);
+    write_reply(writer, &reply).await
+}
+
+/// Waits until the other side has hung up. Who asks for more before there is an answer has not.
+async fn end_of(reader: &mut BufReader<OwnedReadHalf>) {
+    if reader.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty()) {
+        std::future::pending().await
     }
 }
 
@@ -118,6 +136,10 @@ fn parse(line: &[u8]) -> Result<Command, Failure> {
             .with_hint("run `syncline stop` and `syncline start`")
     };
     let value: serde_json::Value = serde_json::from_slice(line).map_err(|_| Failure::usage("this is not a request"))?;
+    // Whatever its version is, a command must be able to stop the daemon of the version before.
+    if value.get("command").and_then(serde_json::Value::as_str) == Some("stop") {
+        return Ok(Command::Stop);
+    }
     if value.get("version").and_then(serde_json::Value::as_u64) != Some(VERSION.into()) {
         return Err(other());
     }
@@ -160,5 +182,6 @@ mod tests {
         assert!(message(br#"{"version":3,"command":"status"}"#).contains("another version"));
         assert!(message(br#"{"version":2,"command":"dance"}"#).contains("another version"));
         assert!(message(b"GET / HTTP/1.1").contains("not a request"));
+        assert_eq!(parse(br#"{"version":1,"command":"stop"}"#), Ok(Command::Stop), "or nobody could stop it");
     }
 }

@@ -297,6 +297,11 @@ impl Device {
         Ran::from(command.args(args).output().expect("runs"))
     }
 
+    /// Begins a command for this device.
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        self.program().args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs")
+    }
+
     /// The object that a command prints with `--json`.
     #[track_caller]
     pub fn json(&self, args: &[&str]) -> Value {
