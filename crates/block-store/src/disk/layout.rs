@@ -3,12 +3,16 @@
 use crate::StoreError;
 use model::InstanceId;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The first line of the instance file.
 const FORMAT_LINE: &str = "syncline block store 1";
+
+/// The permission bits of everybody else.
+const OTHERS: u32 = 0o007;
 
 /// The paths of one store.
 #[derive(Debug, Clone)]
@@ -17,10 +21,17 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Makes the directories where they are missing.
+    /// Makes the directories where they are missing. What is in them is everybody's files: nobody but their owner gets at
+    /// it, and whom the owner has let in by group.
     pub(super) fn prepare(root: &Path) -> Result<Self, StoreError> {
         let layout = Self { root: root.to_owned() };
-        fs::create_dir_all(layout.packs()).map_err(StoreError::io("create", &layout.packs()))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(layout.packs());
+        made.map_err(StoreError::io("create", &layout.packs()))?;
+        let permissions = fs::metadata(root).map_err(StoreError::io("look at", root))?.permissions();
+        if permissions.mode() & OTHERS != 0 {
+            let closed = Permissions::from_mode(permissions.mode() & 0o7777 & !OTHERS);
+            fs::set_permissions(root, closed).map_err(StoreError::io("close to others", root))?;
+        }
         sync_directory(root)?;
         Ok(layout)
     }

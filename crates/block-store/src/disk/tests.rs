@@ -1,7 +1,7 @@
 use super::*;
 use crate::contract::{self, block};
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -87,6 +87,18 @@ fn the_contract_holds_when_every_batch_begins_a_pack() {
     let home = Home::new();
     contract::check(&home.try_open(DiskOptions { pack_bytes: 1, ..DiskOptions::default() }).expect("opens"));
     assert!(home.pack(5).exists());
+}
+
+/// The umask of whoever starts the server, and a data directory that an administrator made, may let everybody in.
+#[test]
+fn blocks_are_closed_to_everybody_else() {
+    let home = Home::new();
+    let mode = || fs::metadata(home.path()).expect("there").permissions().mode() & 0o777;
+    put(&home.open(), 1);
+    assert_eq!(mode() & 0o007, 0);
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+    put(&home.open(), 2);
+    assert_eq!(mode(), 0o750, "who was let in by group stays so");
 }
 
 #[test]
