@@ -490,6 +490,13 @@ pub fn set_aside(path: &Path) -> Result<Option<PathBuf>, DatabaseError> {
 /// above all which folders stay off this device.
 #[must_use]
 pub fn salvage_state(path: &Path) -> Option<EngineState> {
+    // An earlier try may have set it aside and got no further.
+    let set_aside = (1..=SET_ASIDE_TRIES).map(|n| with_suffix(path, &format!(".damaged-{n}")));
+    let set_aside: Vec<PathBuf> = set_aside.take_while(|path| path.exists()).collect();
+    std::iter::once(path).chain(set_aside.iter().rev().map(PathBuf::as_path)).find_map(read_state)
+}
+
+fn read_state(path: &Path) -> Option<EngineState> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     let value: Vec<u8> = connection.query_row("SELECT value FROM state WHERE id = 1", [], |row| row.get(0)).ok()?;
     decode_state(&value)

@@ -294,6 +294,10 @@ fn a_database_that_is_set_aside_keeps_its_bytes_and_frees_its_name() {
     assert_eq!(fs::read(&aside).expect("read"), bytes);
     assert!(!path.exists());
     assert_eq!(set_aside(&path).expect("nothing to do"), None);
+    assert_eq!(salvage_state(&path), Some(state()), "it is found where it was set aside");
+    fs::write(&path, "").expect("a try that got no further");
+    assert_eq!(salvage_state(&path), Some(state()));
+    fs::remove_file(&path).expect("removed");
     Database::create(&path, DEVICE, &state()).expect("the name is free");
 }
 
