@@ -301,6 +301,7 @@ pub fn perform_offline(home: &Home, command: Command) -> Result<serde_json::Valu
         | Command::UndoDeletions
         | Command::Stop
         | Command::Devices
+        | Command::UnlinkDevice { .. }
         | Command::History { .. }
         | Command::Revisions { .. }
         | Command::Restore { .. }

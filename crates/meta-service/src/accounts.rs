@@ -23,6 +23,13 @@ pub struct AccountSummary {
     pub devices: usize,
 }
 
+/// What becomes of an account's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    Keep,
+    End,
+}
+
 impl MetaService {
     /// Adds an account with an empty root namespace.
     ///
@@ -50,6 +57,30 @@ impl MetaService {
             Ok(tx.set_member(account.root, account.account, Role::Owner)?)
         })?;
         Ok(account.account)
+    }
+
+    /// Gives an account another password. Its devices stay linked, since they have tokens of their own, unless they are ended
+    /// with it. How many were.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadRequest` for a password that cannot be one, `Unavailable`, `NoSpace`.
+    pub fn set_password(&self, email: &str, password: &str, devices: Devices) -> Result<usize, ApiError> {
+        check_password(password)?;
+        let hash = self.passwords.hash(password, self.environment.random())?;
+        self.write(|tx, news| {
+            let account = tx.account_by_email(email.trim())?;
+            let account = account.ok_or_else(|| not_found(format!("there is no account for {}", email.trim())))?;
+            tx.set_password_hash(account.account, &hash)?;
+            if devices == Devices::Keep {
+                return Ok(0);
+            }
+            let devices = tx.devices(account.account)?;
+            for device in &devices {
+                tx.end_device(device.device)?;
+                news.unlinked.insert(device.device);
+            }
+            Ok(devices.len())
+        })
     }
 
     /// All accounts by e-mail address.

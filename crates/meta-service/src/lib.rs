@@ -27,7 +27,7 @@ mod sharing;
 mod unused;
 mod watermark;
 
-pub use accounts::AccountSummary;
+pub use accounts::{AccountSummary, Devices};
 pub use environment::{Environment, PasswordCost};
 pub use http::routes;
 pub use service::{CleanedUp, MetaService};

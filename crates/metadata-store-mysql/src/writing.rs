@@ -56,6 +56,15 @@ impl Transaction for Session<'_> {
         Ok(())
     }
 
+    fn set_password_hash(&self, account: AccountId, password_hash: &str) -> Answer<()> {
+        self.run(
+            "the account's password",
+            "UPDATE accounts SET password_hash = ? WHERE account = ?",
+            vec![bytes(password_hash), bytes(account.as_bytes())],
+        )?;
+        Ok(())
+    }
+
     fn insert_device(&self, device: &Device, token: &TokenHash) -> Answer<()> {
         self.run(
             "the device",

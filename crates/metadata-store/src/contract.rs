@@ -290,7 +290,10 @@ fn accounts(store: &dyn MetadataStore) {
     assert!(matches!(taken, Err(StoreError::AlreadyExists { .. })));
     assert_eq!(read(store, |r| r.account_by_email("zoë@EXAMPLE.org")), Some(zoe.clone()));
     assert_eq!(read(store, |r| r.account(zoe.account)), Some(zoe.clone()));
-    assert_eq!(read(store, |r| r.accounts()), [adam, zoe]);
+    assert_eq!(read(store, |r| r.accounts()), [adam.clone(), zoe.clone()]);
+    write(store, |tx| tx.set_password_hash(zoe.account, "another"));
+    let changed = Account { password_hash: "another".into(), ..zoe };
+    assert_eq!(read(store, |r| r.accounts()), [adam, changed]);
 }
 
 fn devices(store: &dyn MetadataStore) {

@@ -230,6 +230,8 @@ pub trait Transaction: Reading {
 
     /// Adds an account whose root namespace exists. `AlreadyExists` for an e-mail that is taken.
     fn insert_account(&self, account: &Account) -> Answer<()>;
+    /// Gives an account another password.
+    fn set_password_hash(&self, account: AccountId, password_hash: &str) -> Answer<()>;
     /// Adds an active device.
     fn insert_device(&self, device: &Device, token: &TokenHash) -> Answer<()>;
     /// Ends a device and forgets its token and its commits' outcomes; `false`: it was not active.

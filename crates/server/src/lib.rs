@@ -38,6 +38,7 @@ pub use config::{
     ServiceSettings, TelemetrySettings,
 };
 pub use error::ServerError;
+pub use meta_service::Devices;
 pub use run::{open, open_existing, run, runtime};
 pub use telemetry::Telemetry;
 

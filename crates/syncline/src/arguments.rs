@@ -81,8 +81,11 @@ pub(crate) enum Verb {
     Pause,
     /// Go on after `pause`
     Resume,
-    /// List the devices of the account
-    Devices,
+    /// List the devices of the account, or unlink one that was lost
+    Devices {
+        #[command(subcommand)]
+        verb: Option<DevicesVerb>,
+    },
     /// List what changed on the server, the newest first
     History {
         /// A shared folder, to see its own history
@@ -322,8 +325,29 @@ pub(crate) enum UserVerb {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Give an account another password
+    Passwd {
+        #[arg(value_name = "EMAIL")]
+        email: String,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+        /// Unlink all devices of the account, too
+        #[arg(long)]
+        unlink_devices: bool,
+    },
     /// List the accounts
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevicesVerb {
+    /// End another device's access to the account; the files on it stay there
+    Unlink {
+        /// Its name, or its id as `devices --json` lists it
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
 }
 
 #[derive(Debug, Args)]

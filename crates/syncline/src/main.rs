@@ -49,7 +49,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Config(verb) => commands::settings::config(&verb, &context),
         Verb::Deletions(verb) => commands::settings::deletions(verb, &context),
         Verb::RebuildIndex { anew } => commands::settings::rebuild_index(anew, &context),
-        Verb::Devices => commands::account::devices(&context),
+        Verb::Devices { verb } => commands::account::devices(verb.as_ref(), &context),
         Verb::History { folder, limit } => commands::account::history(folder.as_deref(), limit, &context),
         Verb::Revs { path, limit } => commands::account::revisions(&path, limit, &context),
         Verb::Restore { path, rev } => commands::account::restore(&path, rev, &context),

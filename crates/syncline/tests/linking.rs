@@ -344,6 +344,40 @@ fn accounts_are_listed_and_not_made_twice() {
     assert_eq!(again.code, 1, "{again:?}");
 }
 
+#[test]
+fn a_lost_device_is_unlinked_by_another_one() {
+    let server = Server::start();
+    let (laptop, lost) = (server.running_device("laptop"), server.running_device("lost"));
+    laptop.run(&["devices", "unlink", "stranger"]).fails(1, "no device `stranger`", "syncline devices");
+    laptop.run(&["devices", "unlink", "laptop"]).fails(2, "that is this device", "syncline unlink");
+    let said = laptop.run(&["devices", "unlink", "lost"]).ok().stdout;
+    assert!(said.contains("unlinked lost"), "{said}");
+    lost.run(&["flush", "--timeout", "30"]).fails(1, "was unlinked", "syncline link");
+    let left = laptop.json(&["devices"]);
+    assert_eq!(left["devices"].as_array().map(Vec::len), Some(1));
+    laptop.flush();
+}
+
+#[test]
+fn an_account_gets_another_password_and_loses_its_devices_if_that_is_wanted() {
+    let server = Server::start();
+    let laptop = server.running_device("laptop");
+    let change = |more: &[&str]| {
+        let args = [&["admin", "--data", server.data(), "user", "passwd", ALICE, "--password-stdin"], more].concat();
+        run_with_input(&args, "a better password than before\n").ok()
+    };
+    assert!(change(&[]).stdout.contains("0 devices were unlinked"));
+    laptop.flush();
+    let late = unlinked(&server, "late");
+    late.link(&server.address, ALICE, PASSWORD).fails(1, "password is wrong", "try again");
+    late.link(&server.address, ALICE, "a better password than before").ok();
+    assert_eq!(change(&["--unlink-devices", "--json"]).json()["unlinked"], 2);
+    laptop.run(&["flush", "--timeout", "30"]).fails(1, "was unlinked", "syncline link");
+    let args = ["admin", "--data", server.data(), "user", "passwd", "nobody@x", "--password-stdin"];
+    let unknown = run_with_input(&args, "a better password than before\n");
+    assert!(unknown.code == 1 && unknown.stderr.contains("no account for nobody@x"), "{unknown:?}");
+}
+
 /// The epoch of an empty server in the wrong place was raised, and the right one went on with the old one.
 #[test]
 fn what_is_asked_of_a_server_that_is_not_there_makes_none() {

@@ -70,6 +70,10 @@ pub enum Command {
     RebuildIndex,
     Stop,
     Devices,
+    UnlinkDevice {
+        /// Its name or its id.
+        device: String,
+    },
     History {
         folder: Option<WirePath>,
         limit: u32,

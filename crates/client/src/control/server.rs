@@ -116,7 +116,7 @@ async fn perform(proxy: &Proxy, command: Command, writer: &mut OwnedWriteHalf) -
 /// Waits until the other side has hung up. Who asks for more before there is an answer has not.
 async fn end_of(reader: &mut BufReader<OwnedReadHalf>) {
     if reader.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty()) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -62,6 +62,7 @@ impl Proxy {
                 done()
             }
             Command::Devices => self.devices().await,
+            Command::UnlinkDevice { device } => self.unlink_device(&device).await,
             Command::History { folder, limit } => self.history(folder, limit).await,
             Command::Revisions { path, limit } => self.revisions(&path, limit).await,
             Command::Restore { path, revision } => self.restore(&path, revision).await,
@@ -99,6 +100,30 @@ impl Proxy {
             current: device.current,
         };
         json(DevicesReply { devices: reply.devices.into_iter().map(entry).collect() })
+    }
+
+    /// Ends another device of the account, such as one that was lost.
+    async fn unlink_device(&self, wanted: &str) -> Result<serde_json::Value, Failure> {
+        let reply: api::DevicesReply = self.transport.call("devices", &()).await.map_err(failure)?;
+        let by_id = reply.devices.iter().find(|device| device.device.to_string() == wanted);
+        let named: Vec<&api::DeviceEntry> = reply.devices.iter().filter(|device| device.name == wanted).collect();
+        let found = match (by_id, &*named) {
+            (Some(device), _) | (None, &[device]) => device,
+            (None, &[]) => {
+                let unknown = Failure::failed(format!("the account has no device `{wanted}`"));
+                return Err(unknown.with_hint("see `syncline devices`"));
+            }
+            (None, _) => {
+                let many = Failure::usage(format!("{} devices are called `{wanted}`", named.len()));
+                return Err(many.with_hint("name one by its id; `syncline devices --json` lists them"));
+            }
+        };
+        if found.current {
+            return Err(Failure::usage("that is this device").with_hint("run `syncline unlink`"));
+        }
+        let request = api::UnlinkRequest { device: Some(found.device) };
+        let () = self.transport.call("unlink", &request).await.map_err(failure)?;
+        done()
     }
 
     async fn history(&self, folder: Option<WirePath>, limit: u32) -> Result<serde_json::Value, Failure> {

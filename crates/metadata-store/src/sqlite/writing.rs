@@ -60,6 +60,15 @@ impl Transaction for Session<'_> {
         Ok(())
     }
 
+    fn set_password_hash(&self, account: AccountId, password_hash: &str) -> Answer<()> {
+        self.run(
+            "the account's password",
+            "UPDATE accounts SET password_hash = ?2 WHERE account = ?1",
+            params![account.as_bytes(), password_hash],
+        )?;
+        Ok(())
+    }
+
     fn insert_device(&self, device: &Device, token: &TokenHash) -> Answer<()> {
         self.run(
             "the device",

@@ -1,16 +1,21 @@
 //! `devices`, `history`, `revs` and `restore`: what the server knows.
 
 use super::Context;
+use crate::arguments::DevicesVerb;
 use crate::output::{self, moment, safe, table};
 use api::HistoryAction;
 use client::control::protocol::{
-    DeviceEntry, DevicesReply, HistoryEntry, HistoryReply, RestoreReply, RevisionEntry, RevisionsReply,
+    DeviceEntry, DevicesReply, Done, HistoryEntry, HistoryReply, RestoreReply, RevisionEntry, RevisionsReply,
 };
 use client::{Command, Failure};
 use std::path::Path;
 
-/// Lists the devices of the account.
-pub(crate) fn devices(context: &Context) -> Result<(), Failure> {
+/// Lists the devices of the account, or ends one.
+pub(crate) fn devices(verb: Option<&DevicesVerb>, context: &Context) -> Result<(), Failure> {
+    if let Some(DevicesVerb::Unlink { device }) = verb {
+        let done: Done = context.perform(Command::UnlinkDevice { device: device.clone() })?;
+        return context.show(&done, |_| format!("unlinked {}; the files on it stay there\n", safe(device)));
+    }
     let reply: DevicesReply = context.perform(Command::Devices)?;
     let row = |device: &DeviceEntry| {
         let here = if device.current { "this device" } else { "" };

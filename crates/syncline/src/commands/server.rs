@@ -5,7 +5,7 @@ use crate::arguments::{AdminOptions, AdminVerb, BlocksOptions, MetadataOptions, 
 use crate::{log, output, password, signals};
 use client::{Failure, FailureKind};
 use serde::Serialize;
-use server::{Config, ConfigError, Credentials, Overrides, ProcessRole, ServerError, Telemetry};
+use server::{Config, ConfigError, Credentials, Devices, Overrides, ProcessRole, ServerError, Telemetry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -120,6 +120,12 @@ struct Added {
 }
 
 #[derive(Serialize)]
+struct PasswordChanged {
+    email: String,
+    unlinked: usize,
+}
+
+#[derive(Serialize)]
 struct Raised {
     epoch: u64,
 }
@@ -147,6 +153,18 @@ pub(crate) fn administer(options: &AdminOptions, context: &Context) -> Result<()
             let added = Added { account: account.to_string(), email: email.clone(), new_server };
             let place = if new_server { " to a new server: there was none before" } else { "" };
             context.show(&added, |added| format!("added {}{place}\n", output::safe(&added.email)))
+        }
+        UserVerb::Passwd { email, password_stdin, unlink_devices } => {
+            let source = password::Source::from_flag(*password_stdin);
+            let meta = server::open_existing(&config).map_err(|error| server_failure(&error))?;
+            let password = password::ask_new(source, &format!("New password for {}: ", output::safe(email)))?;
+            let devices = if *unlink_devices { Devices::End } else { Devices::Keep };
+            let unlinked = meta.set_password(email, &password, devices).map_err(|error| refusal(&error))?;
+            let changed = PasswordChanged { email: email.clone(), unlinked };
+            context.show(&changed, |changed| {
+                let devices = output::count(changed.unlinked as u64, "device was unlinked", "devices were unlinked");
+                format!("{} has another password; {devices}\n", output::safe(&changed.email))
+            })
         }
         UserVerb::List => {
             let meta = server::open_existing(&config).map_err(|error| server_failure(&error))?;
