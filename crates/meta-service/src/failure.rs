@@ -15,8 +15,8 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether it is the database's and would meet any other work as well.
     pub(crate) const fn concerns_all(&self) -> bool {
-        use StoreError::{Busy, DiskFull, OutcomeUnknown, ReadOnly, Unreachable};
-        matches!(self, Self::Store(Unreachable { .. } | OutcomeUnknown { .. } | ReadOnly | Busy { .. } | DiskFull))
+        use StoreError::{Busy, OutcomeUnknown, ReadOnly, Unreachable};
+        matches!(self, Self::Store(Unreachable { .. } | OutcomeUnknown { .. } | ReadOnly | Busy { .. }))
     }
 }
 

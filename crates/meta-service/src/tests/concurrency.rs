@@ -87,7 +87,7 @@ impl MetadataStore for Slow {
             gate.wait();
         } else if self.failures.load(Ordering::Relaxed) > 0 {
             self.failures.fetch_sub(1, Ordering::Relaxed);
-            return Err(StoreError::Busy { subject: "the test" });
+            return Err(StoreError::Conflict { subject: "the test" });
         }
         self.inner.transact(work)
     }

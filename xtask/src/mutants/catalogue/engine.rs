@@ -277,12 +277,36 @@ pub(super) const MUTANTS: &[Mutant] = &[
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
+        name: "one-confirmation-is-for-ever",
+        about: "what is deleted after a person has confirmed deletions goes without another word",
+        file: ENGINE,
+        old: "            self.deletions.confirmed = self.deletions.confirmed.min(count);",
+        new: "            self.deletions.confirmed = self.deletions.confirmed.max(count);",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "stopped-devices-never-ask-again",
+        about: "a server that knew the device no more for a moment stops it for good",
+        file: SERVER,
+        old: "self.server.unlinked && !self.server.asks_once_more",
+        new: "self.server.unlinked",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "nodes-in-the-air-are-foreign",
+        about: "an entry whose node hangs in the air between two others of its commit is dropped",
+        file: JOURNAL,
+        old: "self.trees.known_remote_namespace(id).is_some_and(|other| other != namespace)",
+        new: "self.trees.remote_namespace(id) != namespace",
+        suites: &[SyncEngine],
+    },
+    Mutant {
         name: "mass-deletions-pass",
         about: "deletions of half the files go without a person's word",
         file: ENGINE,
-        old: "            DeleteGuard::On { count, percent } => {\n                let deleted",
+        old: "            DeleteGuard::On { count, percent } => {\n                let confirmed",
         new: "            DeleteGuard::On { .. } if true => false,\n            \
-              DeleteGuard::On { count, percent } => {\n                let deleted",
+              DeleteGuard::On { count, percent } => {\n                let confirmed",
         suites: &[SyncEngine, Scenarios, Simulation],
     },
     Mutant {
