@@ -162,8 +162,10 @@ struct DeletionWatch {
     count: u64,
     since: u64,
     changed: u64,
-    /// How many of them a person has confirmed, if any were.
-    confirmed: u64,
+    /// Those that a person has confirmed, and how far the trees' turns were when it was last looked whether they still are
+    /// pending.
+    confirmed: BTreeSet<NodeId>,
+    turns: u64,
     /// Whether it was told that they wait for a person.
     told: bool,
 }
@@ -181,7 +183,7 @@ impl Engine {
     pub fn new(state: EngineState, rows: impl IntoIterator<Item = (NodeId, NodeRow)>, device_name: String) -> Self {
         let trees = Trees::new(state.root, rows, state.excluded.clone());
         // What was deleted while the program did not run was not seen by who confirmed before.
-        let confirmed = if state.deletions_confirmed { trees.deleted_files() } else { 0 };
+        let confirmed = if state.deletions_confirmed { trees.all_deleted_files() } else { BTreeSet::new() };
         let mut engine = Self {
             tuning: Tuning::default(),
             state,
@@ -377,8 +379,8 @@ impl Engine {
             Command::Exclude(path) => self.set_excluded(&path, true),
             Command::Include(path) => self.set_excluded(&path, false),
             Command::ConfirmDeletions => {
-                self.deletions.confirmed = self.trees.deleted_files();
-                self.state.deletions_confirmed = self.deletions.confirmed > 0;
+                self.deletions.confirmed = self.trees.all_deleted_files();
+                self.state.deletions_confirmed = !self.deletions.confirmed.is_empty();
             }
             Command::UndoDeletions => self.undo_deletions(),
             Command::SetGuard(guard) => self.state.guard = guard,
@@ -407,6 +409,7 @@ impl Engine {
             self.trees.set_synced(id, None);
         }
         self.state.deletions_confirmed = false;
+        self.deletions.confirmed.clear();
     }
 
     /// Every file is read again; what it was taken for stays known until then.
@@ -526,13 +529,23 @@ impl Engine {
             }
             self.deletions.count = count;
             self.deletions.changed = now;
-            self.deletions.confirmed = self.deletions.confirmed.min(count);
+        }
+        // One that has left the server, or is back, makes room for no other.
+        if !self.deletions.confirmed.is_empty() && self.deletions.turns != self.trees.turns() {
+            self.deletions.turns = self.trees.turns();
+            let trees = &self.trees;
+            self.deletions.confirmed.retain(|id| trees.is_deleted_file(*id));
         }
         if count == 0 && self.state.deletions_confirmed {
             self.state.deletions_confirmed = false;
             self.state_touched = true;
         }
         let held = self.deletions_held();
+        if held && self.state.deletions_confirmed {
+            // Who starts the program anew must not confirm what has come since.
+            self.state.deletions_confirmed = false;
+            self.state_touched = true;
+        }
         if held && !self.deletions.told {
             let detail =
                 Some("many files are gone; their deletion waits for `syncline deletions confirm` or `undo`".into());
@@ -546,7 +559,7 @@ impl Engine {
         match self.state.guard {
             DeleteGuard::Off => false,
             DeleteGuard::On { count, percent } => {
-                let confirmed = if self.state.deletions_confirmed { self.deletions.confirmed } else { 0 };
+                let confirmed = self.deletions.confirmed.len() as u64;
                 let deleted = self.trees.deleted_files().saturating_sub(confirmed);
                 deleted >= count
                     && deleted.saturating_mul(100) > self.trees.synced_files().saturating_mul(u64::from(percent))

@@ -172,6 +172,18 @@ impl Trees {
         self.table.is_unread_new_file(id)
     }
 
+    /// Whether the node is a file that is gone from the disk, and not yet from the server.
+    #[must_use]
+    pub fn is_deleted_file(&self, id: NodeId) -> bool {
+        self.table.get(id).is_some_and(|row| row.is_locally_deleted_file())
+    }
+
+    /// All such files.
+    #[must_use]
+    pub fn all_deleted_files(&self) -> BTreeSet<NodeId> {
+        self.table.rows().filter(|(_, row)| row.is_locally_deleted_file()).map(|(id, _)| id).collect()
+    }
+
     /// A number that rises whenever a node appears on disk or is not agreed on any more: of nodes that have
     /// left, nothing else ends what is remembered.
     #[must_use]

@@ -443,6 +443,8 @@ impl Engine {
             self.server.unlinked = true;
             return;
         }
+        // It knew the device before it told of its epoch.
+        self.server.unlinked = false;
         if server.epoch == state.epoch && state.cursor.values().all(|position| *position == Position::START) {
             // It refuses even those who know nothing yet. To forget once more would not help.
             self.back_off(&RequestError::NotSyncline("it refuses its own epoch".into()), env);
@@ -455,8 +457,6 @@ impl Engine {
             }
         }
         self.server.behind_since = None;
-        // It knew the device before it told of its epoch.
-        self.server.unlinked = false;
         let state = &mut self.state;
         state.epoch = server.epoch;
         state.in_flight = None;

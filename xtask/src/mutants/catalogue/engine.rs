@@ -280,8 +280,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "one-confirmation-is-for-ever",
         about: "what is deleted after a person has confirmed deletions goes without another word",
         file: ENGINE,
-        old: "            self.deletions.confirmed = self.deletions.confirmed.min(count);",
-        new: "            self.deletions.confirmed = self.deletions.confirmed.max(count);",
+        old: "let confirmed = self.deletions.confirmed.len() as u64;",
+        new: "let confirmed = if self.deletions.confirmed.is_empty() { 0 } else { u64::MAX };",
+        suites: &[SyncEngine],
+    },
+    Mutant {
+        name: "what-was-confirmed-makes-room",
+        about: "deletions take the place of confirmed ones that the server has carried out",
+        file: ENGINE,
+        old: "            self.deletions.confirmed.retain(|id| trees.is_deleted_file(*id));",
+        new: "            let _ = trees;",
         suites: &[SyncEngine],
     },
     Mutant {
