@@ -53,6 +53,8 @@ pub(crate) struct Pool {
 struct State {
     idle: Vec<Connection>,
     open: usize,
+    /// How often all connections were given up: those that were on loan then are closed when they come back.
+    generation: u64,
     /// Who waits, the first to come in front.
     waiting: VecDeque<(u64, Thread)>,
     next: u64,
@@ -81,12 +83,14 @@ impl Pool {
         let mut state = self.wait_for_turn()?;
         if let Some(connection) = state.idle.pop() {
             state.wake_next(self.limit);
-            return Ok(Lease { pool: self, connection: Some(connection), sound: false });
+            let generation = state.generation;
+            return Ok(Lease { pool: self, connection: Some(connection), sound: false, generation });
         }
         state.open += 1;
         state.wake_next(self.limit);
+        let generation = state.generation;
         drop(state);
-        let mut lease = Lease { pool: self, connection: None, sound: false };
+        let mut lease = Lease { pool: self, connection: None, sound: false, generation };
         let made = Connection::open(&self.options).map_err(|error| failed("connecting", error))?;
         lease.connection = Some(made);
         Ok(lease)
@@ -118,9 +122,11 @@ impl Pool {
         }
     }
 
-    /// Closes the connections that wait: what ended one has most likely ended all of them.
-    pub(crate) fn forget_idle(&self) {
+    /// Closes the connections that wait, and those on loan when they come back: what ended one has most likely ended all of
+    /// them.
+    pub(crate) fn forget_all(&self) {
         let mut state = self.lock();
+        state.generation += 1;
         state.open -= state.idle.len();
         let idle = std::mem::take(&mut state.idle);
         state.wake_next(self.limit);
@@ -139,6 +145,8 @@ pub(crate) struct Lease<'p> {
     /// `None` while it is being made.
     connection: Option<Connection>,
     sound: bool,
+    /// That of the pool when it was lent.
+    generation: u64,
 }
 
 impl Lease<'_> {
@@ -155,14 +163,17 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let connection = self.connection.take();
-        let (kept, closed) = if self.sound { (connection, None) } else { (None, connection) };
+        let (mut kept, closed) = if self.sound { (connection, None) } else { (None, connection) };
         // Closing says good-bye over the network, which nobody shall wait for.
         drop(closed);
         let mut state = self.pool.lock();
+        let outdated = kept.take_if(|_| state.generation != self.generation);
         match kept {
             Some(connection) => state.idle.push(connection),
             None => state.open -= 1,
         }
         state.wake_next(self.pool.limit);
+        drop(state);
+        drop(outdated);
     }
 }

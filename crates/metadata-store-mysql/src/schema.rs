@@ -17,7 +17,7 @@ pub(crate) const STEPS: &[Step] = &[
 ];
 
 /// How long a server waits for another one that migrates.
-const LOCK_SECONDS: i64 = 120;
+const LOCK_SECONDS: i64 = 3600;
 
 /// One step.
 #[derive(Debug, Clone, Copy)]

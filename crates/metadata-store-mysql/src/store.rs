@@ -24,7 +24,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause. What cannot be reached is given so long each time: nine of these, of which each is half as long on
 /// average, are about the time that a failover takes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long a change of the tables may take, or the wait for another server's: hours, where they are large.
+/// How long a change of the tables may take: hours, where they are large.
 const MIGRATION_PATIENCE: Duration = Duration::from_secs(12 * 3600);
 /// How often the connection of a change shows that it is still there.
 const KEEP_ALIVE_MS: u32 = 60_000;
@@ -115,18 +115,21 @@ impl MysqlStore {
 
     /// Tries until it works, the error is one that stays, or the attempts are used up.
     fn persist(&self, mut attempt: impl FnMut() -> Result<(), Attempt>) -> Answer<()> {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut unreachable) = (FIRST_PAUSE, 0);
         for _ in 1..ATTEMPTS {
             match attempt() {
                 Ok(()) => return Ok(()),
-                Err(Attempt::Failed(error)) => return Err(error),
-                Err(Attempt::MayPass(StoreError::Unreachable { .. })) => self.pauses.jittered(LONGEST_PAUSE),
-                Err(Attempt::MayPass(_)) => self.pauses.jittered(pause),
+                Err(Attempt::Failed(error, _)) => return Err(error),
+                Err(Attempt::MayPass(_, fault)) => {
+                    unreachable += u32::from(fault == Fault::Disconnected);
+                    // The first may have been a connection that the database had ended because it was silent.
+                    self.pauses.jittered(if unreachable > 1 { LONGEST_PAUSE } else { pause });
+                }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         attempt().map_err(|failure| match failure {
-            Attempt::Failed(error) | Attempt::MayPass(error) => error,
+            Attempt::Failed(error, _) | Attempt::MayPass(error, _) => error,
         })
     }
 }
@@ -134,15 +137,16 @@ impl MysqlStore {
 /// Why an attempt did not work.
 enum Attempt {
     /// Nothing has happened, and a later attempt may work.
-    MayPass(StoreError),
-    Failed(StoreError),
+    MayPass(StoreError, Fault),
+    Failed(StoreError, Option<Fault>),
 }
 
 impl Attempt {
     fn of(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict { .. } | StoreError::Unreachable { .. } => Self::MayPass(error),
-            other => Self::Failed(other),
+            StoreError::Conflict { .. } => Self::MayPass(error, Fault::Conflict),
+            StoreError::Unreachable { .. } => Self::MayPass(error, Fault::Disconnected),
+            other => Self::Failed(other, None),
         }
     }
 }
@@ -159,9 +163,9 @@ impl MetadataStore for MysqlStore {
                 session.flush()?;
                 session.commit()
             });
-            if matches!(done, Err(Attempt::Failed(StoreError::ReadOnly))) {
+            if matches!(done, Err(Attempt::Failed(_, Some(Fault::ReadOnly)))) {
                 // Its connections live on when another server has taken over, and what they read grows old.
-                self.readers.forget_idle();
+                self.readers.forget_all();
             }
             done
         })
@@ -196,11 +200,14 @@ fn run(pool: &Pool, purpose: Purpose, work: impl FnOnce(&Session<'_>) -> Answer<
     let unknown = matches!(error, StoreError::OutcomeUnknown { .. });
     if unknown || matches!(fault, Some(Fault::Disconnected | Fault::ReadOnly)) {
         drop(lease);
-        pool.forget_idle();
+        pool.forget_all();
     } else if connection.driver.query_drop("ROLLBACK").is_ok() {
         lease.give_back();
     }
-    Err(if fault.is_some_and(Fault::may_pass) && !unknown { Attempt::MayPass(error) } else { Attempt::Failed(error) })
+    Err(match fault.filter(|fault| fault.may_pass() && !unknown) {
+        Some(fault) => Attempt::MayPass(error, fault),
+        None => Attempt::Failed(error, fault),
+    })
 }
 
 /// What every session begins with: nothing is cut to fit, and nobody waits for ever. What stands behind `M!` is a

@@ -234,7 +234,7 @@ pub trait Transaction: Reading {
     fn set_password_hash(&self, account: AccountId, password_hash: &str) -> Answer<()>;
     /// Adds an active device.
     fn insert_device(&self, device: &Device, token: &TokenHash) -> Answer<()>;
-    /// Ends a device and forgets its token and its commits' outcomes; `false`: it was not active.
+    /// Ends a device and forgets its token; `false`: it was not active.
     fn end_device(&self, device: DeviceId) -> Answer<bool>;
     /// Notes when a device was last seen.
     fn touch_device(&self, device: DeviceId, last_seen: Timestamp) -> Answer<()>;
