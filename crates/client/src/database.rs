@@ -490,10 +490,13 @@ pub fn set_aside(path: &Path) -> Result<Option<PathBuf>, DatabaseError> {
 /// above all which folders stay off this device.
 #[must_use]
 pub fn salvage_state(path: &Path) -> Option<EngineState> {
+    if fs::metadata(path).is_ok_and(|found| found.len() > 0) {
+        return read_state(path);
+    }
     // An earlier try may have set it aside and got no further.
     let set_aside = (1..=SET_ASIDE_TRIES).map(|n| with_suffix(path, &format!(".damaged-{n}")));
     let set_aside: Vec<PathBuf> = set_aside.take_while(|path| path.exists()).collect();
-    std::iter::once(path).chain(set_aside.iter().rev().map(PathBuf::as_path)).find_map(read_state)
+    set_aside.iter().rev().find_map(|path| read_state(path))
 }
 
 fn read_state(path: &Path) -> Option<EngineState> {

@@ -38,10 +38,10 @@ impl DataDir {
     pub(crate) fn existing(path: &Path) -> Result<Self, ServerError> {
         let directory = Self { path: path.to_owned() };
         let database = directory.metadata_path();
-        if database.exists() {
-            Ok(directory)
-        } else {
-            Err(ServerError::NoServer { place: database.display().to_string() })
+        match database.try_exists() {
+            Ok(true) => Ok(directory),
+            Ok(false) => Err(ServerError::NoServer { place: database.display().to_string() }),
+            Err(source) => Err(directory.unwritable(source)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use support::{BOB, Device, Server, WebPage, eventually, flush_both, run};
 
 fn two_devices() -> (Server, Device, Device) {
@@ -554,6 +555,20 @@ fn commands_that_were_broken_off_keep_nobody_waiting() {
         watch.wait().expect("has ended");
     }
     laptop.run(&["status"]).ok();
+}
+
+#[test]
+fn flushes_that_were_broken_off_take_nobodys_place() {
+    let (mut server, laptop, _desktop) = two_devices();
+    laptop.flush();
+    server.kill();
+    laptop.write("new.txt", "unsent");
+    for _ in 0..200 {
+        let mut asks = UnixStream::connect(laptop.home.join("control.sock")).expect("connects");
+        asks.write_all(b"{\"version\":2,\"command\":\"flush\",\"timeout_ms\":null}\n").expect("asks");
+    }
+    laptop.run(&["flush", "--timeout", "1"]).fails(1, "not everything is in sync", "syncline status");
+    laptop.run(&["stop"]).ok();
 }
 
 #[test]

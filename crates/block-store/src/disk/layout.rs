@@ -30,7 +30,9 @@ impl Layout {
         let permissions = fs::metadata(root).map_err(StoreError::io("look at", root))?.permissions();
         if permissions.mode() & OTHERS != 0 {
             let closed = Permissions::from_mode(permissions.mode() & 0o7777 & !OTHERS);
-            fs::set_permissions(root, closed).map_err(StoreError::io("close to others", root))?;
+            if let Err(error) = fs::set_permissions(root, closed) {
+                tracing::warn!(%error, path = %root.display(), "the blocks cannot be closed to other users of this machine");
+            }
         }
         sync_directory(root)?;
         Ok(layout)

@@ -402,6 +402,8 @@ impl Owner {
     }
 
     fn begin_flush(&mut self, timeout: Option<Duration>, answer: Answer<FlushReply>) -> Result<(), DaemonError> {
+        // Whoever was broken off waits no more.
+        self.flushes.retain(|flush| !flush.answer.is_closed());
         if self.flushes.len() == FLUSHES {
             reply(answer, Err(Failure::failed("too many flushes are waiting")));
             return Ok(());
