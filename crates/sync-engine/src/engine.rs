@@ -452,6 +452,7 @@ impl Engine {
             self.start_scan(env.random);
         }
         self.drop_changed_uploads();
+        self.doubt_what_was_sent(env);
         if self.may_plan() {
             self.plan(env);
             self.follow_relabelled();

@@ -402,6 +402,8 @@ impl Fs for Disk {
                 Ok(lease) => Ok(lease.map(|lease| Box::new(Leased(lease)) as Box<dyn Unwritten>)),
                 Err(InUse) => Err(FsError::InUse),
             },
+            // Another program has a lease on it, as file servers have.
+            Err(Errno::WOULDBLOCK) => Err(FsError::InUse),
             // Of a file that cannot be read there is no telling.
             Err(Errno::ACCESS | Errno::PERM) => Ok(None),
             Err(errno) => Err(Call::new("open", path).error(errno)),

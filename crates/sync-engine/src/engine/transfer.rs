@@ -246,7 +246,6 @@ impl Engine {
         if self.local.root != crate::io::RootState::Present {
             return;
         }
-        self.doubt_what_was_sent(env);
         if self.server.uploads.retry_at.is_none() && std::mem::take(&mut self.transfers.stirred) {
             self.start_moves(env);
             self.ask_for_missing(env);

@@ -11,7 +11,6 @@ const POWER: &str = "crates/sync-engine/src/engine/power.rs";
 const SERVER: &str = "crates/sync-engine/src/engine/server.rs";
 const JOURNAL: &str = "crates/sync-engine/src/engine/journal.rs";
 const TREES: &str = "crates/sync-engine/src/trees.rs";
-const TRANSFER: &str = "crates/sync-engine/src/engine/transfer.rs";
 const MOVING: &str = "crates/sync-engine/src/engine/transfer/moving.rs";
 const BLOCKS: &str = "crates/client/src/transport/blocks.rs";
 const TRANSPORT: &str = "crates/client/src/transport.rs";
@@ -36,7 +35,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "old-uploads-are-believed",
         about: "what was sent a day ago is taken to be at the server still",
-        file: TRANSFER,
+        file: ENGINE,
         old: "        self.doubt_what_was_sent(env);\n",
         new: "",
         suites: &[SyncEngine],

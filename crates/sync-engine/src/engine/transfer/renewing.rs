@@ -14,7 +14,7 @@ impl Engine {
     /// Asks once more about the blocks of uploads that go on for hours, which renews them. Or a file that takes longer than
     /// the server keeps what no commit names would never be complete: its first blocks would have to be sent again while
     /// the next ones run out.
-    pub(super) fn doubt_what_was_sent(&mut self, env: &Environment<'_>) {
+    pub(in crate::engine) fn doubt_what_was_sent(&mut self, env: &Environment<'_>) {
         if self.transfers.uploads.is_empty() {
             self.transfers.believed_since = self.now;
         }
