@@ -1,5 +1,6 @@
 //! What was: the revisions at a path, and the history of a namespace.
 
+use crate::failure::bad_request;
 use crate::paths::path_at;
 use crate::service::{MetaService, role};
 use api::service::Identity;
@@ -23,6 +24,9 @@ const HISTORY_PAGE: usize = 1_000;
 /// Nodes that are followed of those that were ever at one place: the latest. A program that saves by
 /// replacing the file makes a node each time.
 const NODES_PER_PLACE: usize = 1_000;
+/// Arrivals that are looked up for one path, the latest in each folder first: each is two questions to the database, and
+/// folders that are swapped all the time multiply them.
+const ARRIVALS_LOOKED_UP: usize = 5_000;
 
 /// A node that was at the place in question, from one position until before another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +117,11 @@ impl MetaService {
     /// left are not; an end at the path has no body.
     ///
     /// # Errors
-    /// `Forbidden`, `Unlinked`, `Unavailable`.
+    /// `Forbidden`, `BadRequest` for a path that is deeper than any, `Unlinked`, `Unavailable`.
     pub fn revisions(&self, who: Identity, request: &RevisionsRequest) -> Result<RevisionsReply, ApiError> {
+        if request.path.len() > limits::TREE_DEPTH + 1 {
+            return Err(bad_request("no path is so deep"));
+        }
         let limit = page_size(request.limit, REVISIONS_PAGE);
         let before = request.before.unwrap_or(Position(u64::MAX));
         self.snapshot(|reading| {
@@ -170,10 +177,11 @@ fn page_size(asked: u32, most: usize) -> usize {
 /// Which nodes were at a path, and when: name by name from the root, each within its folder's stay.
 fn stays_at(reading: &dyn Reading, namespace: NamespaceId, path: &[Name]) -> Answer<Vec<Stay>> {
     let mut stays = vec![Stay { node: namespace.root(), from: Position::START, until: None }];
+    let mut left = ARRIVALS_LOOKED_UP;
     for name in path {
         let mut inside = Vec::new();
         for folder in &stays {
-            inside.extend(stays_in(reading, namespace, folder, name)?);
+            inside.extend(stays_in(reading, namespace, folder, name, &mut left)?);
         }
         inside.sort_by_key(|stay| std::cmp::Reverse(stay.from));
         inside.truncate(NODES_PER_PLACE);
@@ -182,9 +190,19 @@ fn stays_at(reading: &dyn Reading, namespace: NamespaceId, path: &[Name]) -> Ans
     Ok(stays)
 }
 
-fn stays_in(reading: &dyn Reading, namespace: NamespaceId, folder: &Stay, name: &Name) -> Answer<Vec<Stay>> {
+fn stays_in(
+    reading: &dyn Reading,
+    namespace: NamespaceId,
+    folder: &Stay,
+    name: &Name,
+    left: &mut usize,
+) -> Answer<Vec<Stay>> {
     let mut stays = Vec::new();
-    for arrival in reading.arrivals(namespace, folder.node, &name.key(), NODES_PER_PLACE)? {
+    if *left == 0 {
+        return Ok(stays);
+    }
+    for arrival in reading.arrivals(namespace, folder.node, &name.key(), NODES_PER_PLACE.min(*left))? {
+        *left -= 1;
         let departure = reading.departure(namespace, arrival.node, arrival.position)?;
         let death = reading.node(namespace, arrival.node)?.and_then(|node| node.deleted);
         let death = death.filter(|death| *death > arrival.position);

@@ -76,6 +76,17 @@ fn all_versions_of_a_file_are_listed_with_who_and_when() {
 }
 
 #[test]
+fn a_path_that_is_deeper_than_any_is_refused() {
+    let (bench, me, ns, _) = setup();
+    let ask = |depth: usize| {
+        let request = RevisionsRequest { namespace: ns, path: vec![name("a"); depth], before: None, limit: 9 };
+        bench.service.revisions(me.who, &request).map(|reply| reply.revisions).map_err(|error| error.code)
+    };
+    assert_eq!(ask(model::limits::TREE_DEPTH + 1), Ok(vec![]));
+    assert_eq!(ask(model::limits::TREE_DEPTH + 2), Err(ErrorCode::BadRequest));
+}
+
+#[test]
 fn a_path_remembers_all_nodes_that_were_there() {
     let (bench, me, ns, top) = setup();
     let old = bench.write(&me, ns, top, "f", 1);
