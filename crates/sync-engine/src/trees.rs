@@ -13,6 +13,9 @@ use std::fmt;
 /// Bounds every walk towards the root: mounts may nest one tree in another once.
 pub(crate) const MAX_WALK: usize = 2 * limits::TREE_DEPTH + 4;
 
+/// The folder of the parking place inside Syncline's own.
+const PARKED_NAME: &[u8] = b"parked";
+
 /// Versions of one file that are remembered while it is out of sync.
 const MAX_PASSED: usize = 64;
 
@@ -431,7 +434,7 @@ impl Trees {
             return Some(LocalPath::root());
         }
         if id == PARKED {
-            return Some(LocalPath::root().join(RESERVED_NAME.as_bytes()).join(b"parked"));
+            return Some(LocalPath::root().join(RESERVED_NAME.as_bytes()).join(PARKED_NAME));
         }
         let mut names = Vec::new();
         let mut at = id;
@@ -450,10 +453,10 @@ impl Trees {
     /// The node at a path on disk.
     #[must_use]
     pub fn at_path(&self, path: &LocalPath) -> Option<NodeId> {
-        if self.local_path(PARKED).as_ref() == Some(path) {
-            return Some(PARKED);
-        }
-        path.components().try_fold(self.root, |folder, name| {
+        // What waits in the parking place is in no folder of the user's.
+        let is_parked = path.components().take(2).eq([RESERVED_NAME.as_bytes(), PARKED_NAME]);
+        let (top, own_names) = if is_parked { (PARKED, 2) } else { (self.root, 0) };
+        path.components().skip(own_names).try_fold(top, |folder, name| {
             let child = self.local_child(folder, &Name::parse_bytes(name).ok()?.key())?;
             (self.table.get(child)?.local?.disk_name() == name).then_some(child)
         })
