@@ -462,10 +462,11 @@ impl Trees {
         })
     }
 
-    /// The node's path in the words of the server, for people.
+    /// The node's path for people: where it is on disk, or else on the server. Nobody knows the parking place.
     #[must_use]
     pub fn display_path(&self, id: NodeId) -> String {
-        if let Some(path) = self.local_path(id) {
+        let is_parked = self.local_ancestors(id).any(|above| above == PARKED);
+        if let Some(path) = self.local_path(id).filter(|_| !is_parked || !self.has_remote(id)) {
             return path.to_string();
         }
         let name_of = |id: NodeId| {

@@ -8,7 +8,7 @@ use model::{Mtime, NodeId};
 use std::collections::BTreeSet;
 use sync_engine::io::{DirectoryListing, DirectoryScan, Extent, FileKind, Fingerprint, Found, ScanError, ScanTarget};
 use sync_engine::observe::Observer;
-use sync_engine::tree::Seen;
+use sync_engine::tree::{NodeRow, PARKED, Place, Seen};
 use sync_engine::trees::Trees;
 
 /// Looks at everything, until nothing is left to look at; `disk` tells what is in a directory. Nothing is
@@ -466,4 +466,19 @@ fn a_second_hard_link_whose_name_differs_only_in_case_is_no_rename() {
     look(&mut observer, &mut trees, |target| seen_by(target, &links));
     assert_eq!(where_is(&trees, A).as_deref(), Some("a"));
     assert_eq!(observer.problems().len(), 1);
+}
+
+/// What a look at it showed was thrown away: a child that was gone was moved out of it for ever.
+#[test]
+fn what_waits_in_the_parking_place_is_found_there_and_told_by_the_servers_path() {
+    let parked = Place { parent: PARKED, name: name("0123") };
+    let folder = NodeRow { local: local(parked, Seen::Directory, print(10, 0)), ..agreed_folder(&at_root("d"), 10) };
+    let trees = trees(vec![(A, folder), (B, agreed_file(&in_folder(A, "b"), "bytes", 11))]);
+    for (at, node) in [("", PARKED), ("/0123", A), ("/0123/b", B)] {
+        let path = path(&format!(".syncline/parked{at}"));
+        assert_eq!(trees.at_path(&path), Some(node));
+        assert_eq!(trees.local_path(node), Some(path));
+    }
+    assert_eq!(trees.at_path(&path(".syncline/parkedplace/0123")), None);
+    assert_eq!((trees.display_path(A), trees.display_path(B)), ("d".to_owned(), "d/b".to_owned()));
 }
