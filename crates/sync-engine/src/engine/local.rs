@@ -361,7 +361,10 @@ impl Engine {
                     self.note_pace(node, &content, env.now);
                     self.note_hashed(content.size);
                     self.trees.set_local(node, Some(Local { seen: Seen::File(Some(content)), ..local }));
-                    self.items.remove(&node);
+                    // What it failed at before is tried again with what is known now.
+                    if self.items.remove(&node).is_some_and(|item| item.held) {
+                        self.freeze();
+                    }
                     self.recognise(node);
                     self.doubt_blank(node);
                 }

@@ -9,7 +9,7 @@ use api::{ChangesReply, NamespaceChanges};
 use model::{Body, Change, NamespaceId, Position, Role};
 use sync_engine::io::{
     Action, DirectoryScan, Event, Extent, FileKind, Found, HashResult, Hint, Job, JobResult, LocalStep, Reply, Request,
-    RootState, ScanTarget,
+    RootState, ScanTarget, StepError,
 };
 use sync_engine::tree::{Content, NodeRow, Seen};
 
@@ -215,4 +215,25 @@ fn answer_scans(script: &mut Script, entries: impl Fn(&str) -> Vec<Found>) {
         let directories = targets.into_iter().map(look).collect();
         script.tell(Event::JobDone(id, JobResult::Scanned { root: RootState::Present, directories }));
     }
+}
+
+/// What became of the failure was forgotten, and that the file had been held back was not.
+#[test]
+fn a_file_that_is_read_after_a_step_has_failed_is_not_held_back_for_ever() {
+    let here = || [found_file("a", print(11, 5))];
+    let mut script = Script::at_rest(state(), Vec::new(), &here());
+    let (reading, job) = script.job(|job| matches!(job, Job::Hash(_))).expect("it is read");
+    let Job::Hash(tasks) = job else { unreachable!("asked for") };
+    script.tell(Event::StreamOpened);
+    let body = Body::Symlink { target: "x".into() };
+    script.answer_changes(vec![entry(2, A, Change::Create { parent: ROOT.root(), name: name("a"), body })]);
+    let (id, _) = script.job(|job| matches!(job, Job::Apply(_))).expect("it makes way meanwhile");
+    let results = vec![Err(StepError::NoSpace), Err(StepError::Occupied)];
+    script.tell(Event::JobDone(id, JobResult::Applied { root: RootState::Present, results }));
+    let hashed = HashResult::Hashed { content: crate::build::file("bytes"), blocks: crate::build::blocks("bytes") };
+    script.tell(Event::JobDone(reading, JobResult::Hashed(vec![(tasks[0].node, hashed)])));
+    script.answer_scans(&here());
+    script.now += 2_000;
+    script.tell(Event::Woken);
+    assert!(script.job(|job| matches!(job, Job::Apply(_))).is_some(), "it is tried again");
 }
