@@ -57,7 +57,7 @@ impl Past<'_> {
             .collect();
         let (mut found, mut blocks): (Vec<Revision>, usize) = (Vec::new(), 0);
         while let Some(&(horizon, node)) = unread.peek() {
-            found.sort_by(|a, b| b.position.cmp(&a.position).then(b.node.cmp(&a.node)));
+            sort_newest_first(&mut found);
             let settled = found.partition_point(|revision| revision.position >= horizon);
             if settled >= limit || settled > 0 && blocks >= BLOCKS_READ {
                 found.truncate(settled);
@@ -84,7 +84,7 @@ impl Past<'_> {
                 found.extend(self.revision(record)?);
             }
         }
-        found.sort_by(|a, b| b.position.cmp(&a.position).then(b.node.cmp(&a.node)));
+        sort_newest_first(&mut found);
         found.truncate(limit);
         Ok(found)
     }
@@ -105,6 +105,10 @@ impl Past<'_> {
         let (node, position, time) = (entry.node, entry.position, entry.time);
         Ok(Some(Revision { node, position, version: Version::of(&body), device_name, time }))
     }
+}
+
+fn sort_newest_first(revisions: &mut [Revision]) {
+    revisions.sort_by_key(|revision| std::cmp::Reverse((revision.position, revision.node)));
 }
 
 /// Who did an entry, by device; each is looked up once.

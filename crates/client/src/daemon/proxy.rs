@@ -90,8 +90,12 @@ impl Proxy {
         self.asks.ask(|answer| Ask::Locate { path, answer }).await
     }
 
-    async fn devices(&self) -> Result<serde_json::Value, Failure> {
+    async fn fetch_devices(&self) -> Result<Vec<api::DeviceEntry>, Failure> {
         let reply: api::DevicesReply = self.transport.call("devices", &()).await.map_err(failure)?;
+        Ok(reply.devices)
+    }
+
+    async fn devices(&self) -> Result<serde_json::Value, Failure> {
         let entry = |device: api::DeviceEntry| DeviceEntry {
             device: device.device.to_string(),
             name: device.name,
@@ -99,14 +103,14 @@ impl Proxy {
             last_seen: device.last_seen.0,
             current: device.current,
         };
-        json(DevicesReply { devices: reply.devices.into_iter().map(entry).collect() })
+        json(DevicesReply { devices: self.fetch_devices().await?.into_iter().map(entry).collect() })
     }
 
     /// Ends another device of the account, such as one that was lost.
     async fn unlink_device(&self, wanted: &str) -> Result<serde_json::Value, Failure> {
-        let reply: api::DevicesReply = self.transport.call("devices", &()).await.map_err(failure)?;
-        let by_id = reply.devices.iter().find(|device| device.device.to_string() == wanted);
-        let named: Vec<&api::DeviceEntry> = reply.devices.iter().filter(|device| device.name == wanted).collect();
+        let devices = self.fetch_devices().await?;
+        let by_id = devices.iter().find(|device| device.device.to_string() == wanted);
+        let named: Vec<&api::DeviceEntry> = devices.iter().filter(|device| device.name == wanted).collect();
         let found = match (by_id, &*named) {
             (Some(device), _) | (None, &[device]) => device,
             (None, &[]) => {

@@ -45,6 +45,9 @@ pub use root::{ParseRootIdError, RootId};
 /// Bytes of directory entries that are read at once.
 const ENTRIES_BYTES: usize = 64 * 1024;
 
+/// How a file is opened: no symlink is followed, and no fifo or terminal has a say.
+const REGULAR_ONLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
 /// Threads that work side by side: they wait for the disk, not for a processor.
 const THREADS: usize = 8;
 /// What one thread does rather than share it with another.
@@ -236,7 +239,7 @@ impl Disk {
 
     fn open_file(&self, path: &LocalPath, flags: OFlags) -> Result<DiskFile, FsError> {
         let (parent, name) = self.parent(path)?;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = flags | REGULAR_ONLY;
         let mode = Mode::from_raw_mode(NEW_FILE_PERMISSIONS);
         let page_cache = PageCache::direct(self.folder.direct_writes.load(Ordering::Relaxed));
         match retry_on_intr(|| openat(&parent, name, flags, mode)) {
@@ -396,8 +399,7 @@ impl Fs for Disk {
 
     fn unwritten(&self, path: &LocalPath) -> Result<Option<Box<dyn Unwritten>>, FsError> {
         let (parent, name) = self.parent(path)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        match retry_on_intr(|| openat(&parent, name, flags, Mode::empty())) {
+        match retry_on_intr(|| openat(&parent, name, OFlags::RDONLY | REGULAR_ONLY, Mode::empty())) {
             Ok(fd) => match Lease::take(fd) {
                 Ok(lease) => Ok(lease.map(|lease| Box::new(Leased(lease)) as Box<dyn Unwritten>)),
                 Err(InUse) => Err(FsError::InUse),
